@@ -1,0 +1,222 @@
+"""The transformer of GPT-2 as a TensorFlow graph.
+
+Sources: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019);
+"Attention Is All You Need" (arXiv:1706.03762); "Gaussian Error Linear Units" (arXiv:1606.08415).
+
+Axes, by the same names everywhere:
+  batch     texts that are computed side by side
+  sequence  positions in a text; `past` positions come before them
+  n_vocab, n_ctx, n_embd, n_head, n_layer   as in `HParams`
+  head_dim  n_embd // n_head
+
+The variable scopes below are the names in the released checkpoints, and thus fixed:
+`model/wte`, `model/h0/attn/c_attn/w`, ... Each convolution of width 1 is a matrix product.
+"""
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from settings import HParams, default_hparams
+
+__all__ = ["HParams", "default_hparams", "model", "past_shape"]
+
+
+def shape_list(x):
+    """The shape of `x` as a list: ints where the graph knows them, else scalar int32 tensors."""
+    static = x.shape.as_list()
+    dynamic = tf.shape(x)
+    return [dynamic[i] if size is None else size for i, size in enumerate(static)]
+
+
+def softmax(x, axis=-1):
+    """Probabilities along `axis` from unnormalised log-probabilities; shape and dtype of `x`."""
+    x = x - tf.reduce_max(x, axis=axis, keepdims=True)
+    ex = tf.exp(x)
+    return ex / tf.reduce_sum(ex, axis=axis, keepdims=True)
+
+
+def gelu(x):
+    """Gaussian error linear unit, elementwise. Source: arXiv:1606.08415, section 2."""
+    # Faithful: the tanh form, not the exact one; the released weights were trained with it.
+    return 0.5 * x * (1 + tf.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x * x * x)))
+
+
+def norm(x, scope, *, axis=-1, epsilon=1e-5):
+    """Layer normalisation: mean 0 and variance 1 along `axis`, then a learned gain and bias.
+
+    Args:
+      x: float [..., n_state]
+      scope: variable scope; it holds `g` and `b`, both [n_state].
+    Returns: float [..., n_state]. Source: arXiv:1607.06450.
+    """
+    with tf.variable_scope(scope):
+        n_state = x.shape[-1]
+        g = tf.get_variable("g", [n_state], initializer=tf.constant_initializer(1))
+        b = tf.get_variable("b", [n_state], initializer=tf.constant_initializer(0))
+        mean = tf.reduce_mean(x, axis=axis, keepdims=True)
+        variance = tf.reduce_mean(tf.square(x - mean), axis=axis, keepdims=True)
+        return (x - mean) * tf.rsqrt(variance + epsilon) * g + b
+
+
+def split_states(x, n):
+    """[..., n_state] -> [..., n, n_state // n]"""
+    *start, m = shape_list(x)
+    return tf.reshape(x, [*start, n, m // n])
+
+
+def merge_states(x):
+    """[..., n, m] -> [..., n * m]; undoes split_states."""
+    *start, n, m = shape_list(x)
+    return tf.reshape(x, [*start, n * m])
+
+
+def conv1d(x, scope, nf, *, w_init_stdev=0.02):
+    """The same linear map at each position.
+
+    Args:
+      x: float [batch, sequence, nx]
+      scope: variable scope; it holds `w` [1, nx, nf] and `b` [nf].
+      nf: features out.
+      w_init_stdev: standard deviation of the initial weights.
+    Returns: float [batch, sequence, nf]
+    """
+    with tf.variable_scope(scope):
+        *start, nx = shape_list(x)
+        w = tf.get_variable(
+            "w", [1, nx, nf], initializer=tf.random_normal_initializer(stddev=w_init_stdev)
+        )
+        b = tf.get_variable("b", [nf], initializer=tf.constant_initializer(0))
+        y = tf.matmul(tf.reshape(x, [-1, nx]), tf.reshape(w, [nx, nf])) + b
+        return tf.reshape(y, [*start, nf])
+
+
+def attention_mask(nd, ns, *, dtype):
+    """Which of `ns` positions each of the last `nd` of them may look at: itself and those before.
+
+    Returns: dtype [nd, ns] of ones and zeros; row i ends in nd - 1 - i zeros.
+    """
+    i = tf.range(nd)[:, None]
+    j = tf.range(ns)
+    return tf.cast(i >= j - ns + nd, dtype)
+
+
+def attn(x, scope, n_state, *, past, hparams):
+    """Masked multi-head self-attention.
+
+    Args:
+      x: float [batch, sequence, n_embd]
+      n_state: width of queries, keys and values; n_head divides it.
+      past: None, or the keys and values of earlier positions,
+        float [batch, 2, n_head, past, head_dim].
+    Returns: float [batch, sequence, n_state], and the keys and values of `x`,
+      float [batch, 2, n_head, sequence, head_dim].
+    """
+    if x.shape.ndims != 3:
+        raise ValueError(f"x must be [batch, sequence, n_embd], got shape {x.shape}")
+
+    def split_heads(x):  # [batch, sequence, n_state] -> [batch, n_head, sequence, head_dim]
+        return tf.transpose(split_states(x, hparams.n_head), [0, 2, 1, 3])
+
+    def merge_heads(x):  # [batch, n_head, sequence, head_dim] -> [batch, sequence, n_state]
+        return merge_states(tf.transpose(x, [0, 2, 1, 3]))
+
+    def mask_attn_weights(w):  # [batch, n_head, sequence, past + sequence], as is the result
+        _, _, nd, ns = shape_list(w)
+        b = attention_mask(nd, ns, dtype=w.dtype)
+        # Faithful: 1e10, not infinity.
+        return w * b - tf.cast(1e10, w.dtype) * (1 - b)
+
+    def multihead_attn(q, k, v):
+        w = tf.matmul(q, k, transpose_b=True) * tf.rsqrt(tf.cast(v.shape[-1], q.dtype))
+        return tf.matmul(softmax(mask_attn_weights(w)), v)
+
+    with tf.variable_scope(scope):
+        c = conv1d(x, "c_attn", n_state * 3)
+        q, k, v = map(split_heads, tf.split(c, 3, axis=2))
+        present = tf.stack([k, v], axis=1)
+        if past is not None:
+            past_k, past_v = tf.unstack(past, axis=1)
+            k = tf.concat([past_k, k], axis=-2)
+            v = tf.concat([past_v, v], axis=-2)
+        a = conv1d(merge_heads(multihead_attn(q, k, v)), "c_proj", n_state)
+        return a, present
+
+
+def mlp(x, scope, n_state, *, hparams):
+    """Two linear maps with a GELU between: [batch, sequence, n_embd] -> n_state -> n_embd."""
+    with tf.variable_scope(scope):
+        h = gelu(conv1d(x, "c_fc", n_state))
+        return conv1d(h, "c_proj", x.shape[-1])
+
+
+def block(x, scope, *, past, hparams):
+    """One layer: attention, then the MLP, each normalised before and added to what came in.
+
+    Args and returns: as `attn`, with the result as wide as `x`.
+    """
+    with tf.variable_scope(scope):
+        nx = x.shape[-1]
+        a, present = attn(norm(x, "ln_1"), "attn", nx, past=past, hparams=hparams)
+        x = x + a
+        m = mlp(norm(x, "ln_2"), "mlp", nx * 4, hparams=hparams)
+        return x + m, present
+
+
+def past_shape(*, hparams, batch_size=None, sequence=None):
+    """The shape of `past` and `present`: keys and values of each layer and head."""
+    head_dim = hparams.n_embd // hparams.n_head
+    return [batch_size, hparams.n_layer, 2, hparams.n_head, sequence, head_dim]
+
+
+def expand_tile(value, size):
+    """Repeat `value` along a new first axis of `size`."""
+    value = tf.convert_to_tensor(value, name="value")
+    return tf.tile(tf.expand_dims(value, axis=0), [size] + [1] * value.shape.ndims)
+
+
+def positions_for(tokens, past_length):
+    """Position of each of `tokens` [batch, sequence] when `past_length` tokens come before."""
+    batch_size, n_steps = shape_list(tokens)
+    return expand_tile(past_length + tf.range(n_steps), batch_size)
+
+
+def model(hparams, X, past=None, scope="model", reuse=False):
+    """Predict each next token.
+
+    Args:
+      hparams: HParams
+      X: int32 [batch, sequence], token ids.
+      past: None, or what earlier calls returned as `present`, joined along its sequence axis:
+        float [batch, n_layer, 2, n_head, past, head_dim].
+      scope, reuse: as in tf.variable_scope.
+    Returns: a dict of
+      present: float [batch, n_layer, 2, n_head, sequence, head_dim], keys and values of X.
+      logits: float [batch, sequence, n_vocab], unnormalised log-probabilities of what follows.
+    """
+    with tf.variable_scope(scope, reuse=reuse):
+        batch, sequence = shape_list(X)
+        wpe = tf.get_variable(
+            "wpe",
+            [hparams.n_ctx, hparams.n_embd],
+            initializer=tf.random_normal_initializer(stddev=0.01),
+        )
+        wte = tf.get_variable(
+            "wte",
+            [hparams.n_vocab, hparams.n_embd],
+            initializer=tf.random_normal_initializer(stddev=0.02),
+        )
+        past_length = 0 if past is None else tf.shape(past)[-2]
+        h = tf.gather(wte, X) + tf.gather(wpe, positions_for(X, past_length))
+
+        pasts = [None] * hparams.n_layer if past is None else tf.unstack(past, axis=1)
+        presents = []
+        for layer, layer_past in enumerate(pasts):
+            h, present = block(h, f"h{layer}", past=layer_past, hparams=hparams)
+            presents.append(present)
+        h = norm(h, "ln_f")
+
+        logits = tf.matmul(tf.reshape(h, [-1, hparams.n_embd]), wte, transpose_b=True)
+        return {
+            "present": tf.stack(presents, axis=1),
+            "logits": tf.reshape(logits, [batch, sequence, hparams.n_vocab]),
+        }

@@ -1,0 +1,79 @@
+"""The numbers that a run is made of, and their legal ranges.
+
+Nothing here needs TensorFlow, so a script can tell its user of a mistake at once, before
+the seconds that importing TensorFlow takes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend. Scripts print it in one line and exit with status 2."""
+
+
+@dataclasses.dataclass
+class HParams:
+    """The shape of a model. Fields are whole numbers of at least 1."""
+
+    n_vocab: int = 50257  # distinct tokens, `<|endoftext|>` included
+    n_ctx: int = 1024  # positions that the model can look at, at most
+    n_embd: int = 768  # width of the residual stream
+    n_head: int = 12  # attention heads in a layer; divides n_embd
+    n_layer: int = 12  # transformer blocks
+
+    def override_from_dict(self, values: Mapping[str, Any]) -> "HParams":
+        """Set the fields named in `values` and return self.
+
+        Raises: UserError for an unknown name or a value that is no shape of a model; self is
+        then unchanged.
+        """
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(self)})
+        if unknown:
+            raise UserError(f"unknown hyperparameter {unknown[0]!r}; known are {', '.join(KEYS)}")
+        new = dataclasses.replace(self, **values)
+        for name, value in dataclasses.asdict(new).items():
+            if type(value) is not int or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if new.n_embd % new.n_head:
+            raise UserError(f"n_head must divide n_embd, got {new.n_head} and {new.n_embd}")
+        self.__dict__.update(dataclasses.asdict(new))
+        return self
+
+    def n_params(self) -> int:
+        """How many numbers the model's variables hold together."""
+        block = 12 * self.n_embd**2 + 13 * self.n_embd  # four matrices, their biases, two norms
+        embeddings = (self.n_vocab + self.n_ctx) * self.n_embd
+        return embeddings + self.n_layer * block + 2 * self.n_embd
+
+
+KEYS = [field.name for field in dataclasses.fields(HParams)]
+
+
+def default_hparams() -> HParams:
+    """The shape of the released 117M model."""
+    return HParams()
+
+
+def check_sampling(
+    *,
+    hparams: HParams,
+    length: int,
+    batch_size: int | None = None,
+    temperature: float = 1,
+    top_k: int = 0,
+    top_p: float = 1,
+) -> None:
+    """Raise UserError if a setting is out of range: its name, what is legal, and the value."""
+    # A context holds at least one token, and the last token sampled is never fed back.
+    _check("length", length, 1 <= length <= hparams.n_ctx, f"from 1 to n_ctx = {hparams.n_ctx}")
+    _check("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
+    _check("temperature", temperature, 0 <= temperature < float("inf"), "0 (greedy) or above")
+    _check("top_k", top_k, 0 <= top_k <= hparams.n_vocab, f"from 0 to n_vocab = {hparams.n_vocab}")
+    _check("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1")
+
+
+def _check(name: str, value: object, holds: bool, legal: str) -> None:
+    if not holds:
+        raise UserError(f"{name} must be {legal}, got {value}")

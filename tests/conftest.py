@@ -1,0 +1,20 @@
+"""What the tests share: where the reference data lies, and the order they run in."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"  # reference numbers of the original; a fresh clone has none
+
+
+def shared(name: str) -> Path:
+    """Path of a reference file; the test is skipped where it is absent."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"reference data is not here: {path}")
+    return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is not None)
