@@ -59,8 +59,12 @@ class Encoder:
         self.cache[token] = " ".join(word)
         return self.cache[token]
 
-    def encode(self, text):
-        """Token ids of `text`."""
+    def encode(self, text, allow_special=False):
+        """Token ids of `text`; with allow_special, `<|endoftext|>` in it is one id."""
+        if allow_special:
+            first, *rest = map(self.encode, text.split("<|endoftext|>"))
+            end = self.encoder["<|endoftext|>"]
+            return first + [i for part in rest for i in (end, *part)]
         ids = []
         for piece in PATTERN.findall(text):
             token = "".join(self.byte_encoder[b] for b in piece.encode("utf-8"))

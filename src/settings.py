@@ -6,6 +6,7 @@ the seconds that importing TensorFlow takes.
 
 import dataclasses
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 
@@ -56,24 +57,37 @@ def default_hparams() -> HParams:
     return HParams()
 
 
-def check_sampling(
-    *,
-    hparams: HParams,
-    length: int,
-    batch_size: int | None = None,
-    temperature: float = 1,
-    top_k: int = 0,
-    top_p: float = 1,
-) -> None:
-    """Raise UserError if a setting is out of range: its name, what is legal, and the value."""
-    # A context holds at least one token, and the last token sampled is never fed back.
-    _check("length", length, 1 <= length <= hparams.n_ctx, f"from 1 to n_ctx = {hparams.n_ctx}")
-    _check("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
-    _check("temperature", temperature, 0 <= temperature < float("inf"), "0 (greedy) or above")
-    _check("top_k", top_k, 0 <= top_k <= hparams.n_vocab, f"from 0 to n_vocab = {hparams.n_vocab}")
-    _check("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1")
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn."""
+
+    length: int  # tokens in a sample
+    temperature: float = 1  # divides the logits; 0 takes the most likely token
+    top_k: int = 0  # draw among the k most likely tokens; 0 is all
+    top_p: float = 1  # draw among the most likely tokens that together reach this probability
+
+    def check(self, hparams: HParams) -> None:
+        """Raise UserError, naming what is legal and the value, if a setting is out of range."""
+        n_ctx, n_vocab = hparams.n_ctx, hparams.n_vocab
+        # A context has a token at least, and the last token drawn is never fed back.
+        require("length", self.length, 1 <= self.length <= n_ctx, f"from 1 to n_ctx = {n_ctx}")
+        require("temperature", self.temperature, 0 <= self.temperature < inf, "0 or above")
+        require("top_k", self.top_k, 0 <= self.top_k <= n_vocab, f"from 0 to n_vocab = {n_vocab}")
+        require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
+
+    def check_context(self, n_context: int, hparams: HParams) -> None:
+        """Raise UserError unless a context of so many tokens leaves room for a sample."""
+        room = hparams.n_ctx - n_context + 1
+        if n_context < 1:
+            raise UserError("the prompt is empty")
+        if self.length > room:
+            raise UserError(
+                f"the prompt is too long: its {n_context} tokens leave room for {max(room, 0)} of "
+                f"n_ctx = {hparams.n_ctx}, and length is {self.length}; shorten one of them"
+            )
 
 
-def _check(name: str, value: object, holds: bool, legal: str) -> None:
+def require(name: str, value: object, holds: bool, legal: str) -> None:
+    """Raise UserError, naming the setting, what is legal and the value, unless it holds."""
     if not holds:
         raise UserError(f"{name} must be {legal}, got {value}")

@@ -1,0 +1,108 @@
+"""Where models lie on disk, and what can be wrong with them.
+
+A model is a folder with the released file set: `hparams.json`, `encoder.json`, `vocab.bpe`,
+`checkpoint`, and `model.ckpt.*`. All but `restore` work without TensorFlow.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from settings import KEYS, HParams, UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def find_model(model_name: str, models_dir: str = "models") -> Path:
+    """The folder of a model.
+
+    Args:
+      model_name: name of the folder.
+      models_dir: folder that holds it; `~` and `$NAME` are expanded. A relative one is looked
+        for from the working directory, then from the repository.
+    Raises: UserError if there is no such folder.
+    """
+    models = Path(os.path.expandvars(models_dir)).expanduser()
+    for folder in (models / model_name, ROOT / models / model_name):
+        if model_name and folder.is_dir():
+            return folder
+    raise UserError(f"no model in {models / model_name}; {_remedy(model_name)}")
+
+
+def load_hparams(folder: Path) -> HParams:
+    """The shape of the model in `folder`. Raises: UserError if hparams.json is not in order."""
+    path = folder / "hparams.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise UserError(f"expected an object with {', '.join(KEYS)}")
+        missing = [key for key in KEYS if key not in values]
+        if missing:
+            raise UserError(f"{missing[0]} is missing")
+        return HParams().override_from_dict(values)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {_remedy(folder.name)}") from None
+    except ValueError as error:  # UserError, broken JSON and broken UTF-8 among them
+        raise UserError(f"{path}: {error}; {_remedy(folder.name)}") from None
+
+
+def find_weights(folder: Path, hparams: HParams) -> Path:
+    """The prefix of the weights' file names, as `tf.train.Saver` takes it.
+
+    Raises: UserError if a file is missing, or holds less than the model needs.
+    """
+    prefix = _newest_prefix(folder)
+    index = prefix.with_name(prefix.name + ".index")
+    data = sorted(folder.glob(f"{prefix.name}.data-*-of-*"))
+    if not index.is_file():
+        raise UserError(f"{index} is missing; {_remedy(folder.name)}")
+    if not data:
+        raise UserError(f"{prefix}.data-00000-of-00001 is missing; {_remedy(folder.name)}")
+    size = sum(path.stat().st_size for path in data)
+    needed = 4 * hparams.n_params()  # float32
+    if size < needed:
+        raise UserError(f"{data[0]} is cut short: {size} bytes of {needed}; {_remedy(folder.name)}")
+    return prefix
+
+
+def restore(session: Any, prefix: Path) -> None:
+    """Read all variables of the session's graph in one run.
+
+    Raises: UserError if the files do not hold the variables in these shapes, or are damaged.
+    """
+    import tensorflow.compat.v1 as tf
+
+    try:
+        held = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES):
+            # The saver itself lets a wrong shape pass.
+            name, shape = variable.op.name, variable.shape.as_list()
+            if held.get(name) != shape:
+                found = f"as {held[name]}, not {shape}" if name in held else "not at all"
+                raise UserError(f"{prefix} holds {name} {found}; hparams.json is of another model")
+        with session.graph.as_default():
+            tf.train.Saver().restore(session, str(prefix))
+    except (tf.errors.DataLossError, tf.errors.OutOfRangeError):
+        remedy = _remedy(prefix.parent.name)
+        raise UserError(f"{prefix} is damaged: a checksum does not match; {remedy}") from None
+
+
+def _newest_prefix(folder: Path) -> Path:
+    """What the file `checkpoint` calls the newest weights; it is a text-format protocol buffer."""
+    path = folder / "checkpoint"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path} is missing or no text; {_remedy(folder.name)}") from None
+    found = re.search(r'^model_checkpoint_path: "(.+)"$', text, re.MULTILINE)
+    if not found:
+        raise UserError(f"{path} names no model_checkpoint_path; {_remedy(folder.name)}")
+    # A folder may have been moved since it was written: only the name counts.
+    return folder / Path(found[1]).name
+
+
+def _remedy(model_name: str) -> str:
+    released = re.fullmatch(r"(117|124|345|355|774|762|1558|1542)M", model_name)
+    return f"download it with: python3 download_model.py {model_name if released else '117M'}"

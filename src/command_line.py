@@ -1,0 +1,148 @@
+"""What every script does around its work: flags, errors in one line, a TensorFlow that is quiet."""
+
+import contextlib
+import difflib
+import inspect
+import os
+import re
+import sys
+import tempfile
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import fire
+
+import checkpoint
+from settings import UserError
+
+RELEASED = "117M"  # the model that scripts use unless told otherwise
+EMBEDDED = "1M"  # the one that comes with the repository
+
+
+def run(main: Callable[..., None]) -> None:
+    """Call `main` with the flags of the command line, and end the process as a script should.
+
+    Flags, their types and defaults are `main`'s parameters; `-- --help` shows its docstring.
+    A UserError becomes one line on stderr and exit status 2; Ctrl-C is status 130; a reader
+    that went away (`| head`) is no error.
+    """
+    try:
+        _check_names(main, sys.argv[1:])
+        parsers = {
+            name: _parser(name, parameter.annotation)
+            for name, parameter in inspect.signature(main).parameters.items()
+        }
+        fire.Fire(fire.decorators.SetParseFns(**parsers)(main))
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _check_names(main: Callable[..., None], arguments: list[str]) -> None:
+    # fire would run main first and complain of what is left over afterwards.
+    known = list(inspect.signature(main).parameters)
+    value_may_follow = False
+    for argument in arguments:
+        if argument == "--":  # what follows is for fire itself
+            return
+        if re.match("--|-[a-zA-Z]", argument):
+            name = argument.lstrip("-").partition("=")[0].replace("-", "_")
+            if name not in [*known, "help", "h"] and name.removeprefix("no") not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean --{close[0]}?" if close else "-- --help lists the flags"
+                raise UserError(f"unknown flag {argument.partition('=')[0]}; {hint}")
+            value_may_follow = "=" not in argument
+        elif value_may_follow:
+            value_may_follow = False
+        else:
+            raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
+
+
+def _parser(name: str, annotation: Any) -> Callable[[str], Any]:
+    """What turns a flag's text into a value of the annotated type, or raises UserError."""
+    types = typing.get_args(annotation) or (annotation,)
+    kinds = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+    (kind,) = [kind for kind in types if kind is not NoneType]
+
+    def parse(text: str) -> Any:
+        if NoneType in types and text == "None":
+            return None
+        try:
+            if kind is bool:
+                return {"True": True, "False": False}[text]
+            return kind(text)
+        except (ValueError, KeyError):
+            raise UserError(f"--{name} must be {kinds[kind]}, got {text!r}") from None
+
+    return parse
+
+
+def choose_model(model_name: str | None, models_dir: str) -> Path:
+    """The folder of the model that was asked for; without a name, of the best one that is here.
+
+    Raises: UserError if there is none of that name.
+    """
+    if model_name is not None:
+        return checkpoint.find_model(model_name, models_dir)
+    try:
+        return checkpoint.find_model(RELEASED, models_dir)
+    except UserError as error:
+        folder = checkpoint.find_model(EMBEDDED)
+        print(f"{error}; using the small model {EMBEDDED}", file=sys.stderr)
+        return folder
+
+
+def import_tensorflow() -> Any:
+    """Import TensorFlow as a TF1-style graph library, without its start-up messages.
+
+    Returns: the module tensorflow.compat.v1, with eager execution off. Errors that TensorFlow
+    logs on the way still reach stderr.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    with _without_chatter():
+        import tensorflow.compat.v1 as tf
+
+        tf.config.list_physical_devices()  # the search for a GPU logs too
+    tf.get_logger().setLevel("ERROR")
+    tf.disable_eager_execution()
+    return tf
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hold back what is written to stderr, native code included; let errors through at the end."""
+    # No setting of TensorFlow's silences what it logs before its logger is set up.
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            for line in held.read().decode("utf-8", errors="replace").splitlines():
+                if not _is_chatter(line):
+                    print(line, file=sys.stderr)
+
+
+def _is_chatter(line: str) -> bool:
+    # Without a GPU, the search for one ends in an error of cuInit: nothing is wrong then.
+    starts = (
+        "I0000 ",
+        "W0000 ",
+        "WARNING: All log messages before absl",
+        "To enable the following",
+    )
+    return line.startswith(starts) or "failed call to cuInit" in line

@@ -1,0 +1,111 @@
+"""Flags, one-line errors, and a stderr without TensorFlow's chatter."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import ROOT
+
+SCRIPT = """
+import sys
+from command_line import run
+from settings import UserError
+
+def main(length: int | None = None, temperature: float = 1, name: str = "x", loud: bool = False):
+    '''Say something.
+
+    Args:
+      length: how long it is.
+    '''
+    if name == "wrong":
+        raise UserError("name must not be wrong")
+    print(repr((length, temperature, name, loud)))
+
+run(main)
+"""
+
+
+@pytest.fixture
+def call(tmp_path):
+    """Run a small script of one function with some arguments."""
+    script = tmp_path / "speak.py"
+    script.write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    return lambda *arguments: subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, env=environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        ([], "(None, 1, 'x', False)"),
+        (["--length", "5", "--temperature", "0.5"], "(5, 0.5, 'x', False)"),
+        (["--length=None", "--temperature=2"], "(None, 2.0, 'x', False)"),
+        (["--name", "007"], "(None, 1, '007', False)"),
+        (["--name=[1, 2]", "--loud"], "(None, 1, '[1, 2]', True)"),
+        (["--name", "two words", "--noloud"], "(None, 1, 'two words', False)"),
+        (["--temperature", "-1"], "(None, -1.0, 'x', False)"),
+    ],
+)
+def test_flags_have_the_types_of_their_annotations(call, arguments, printed):
+    done = call(*arguments)
+    assert (done.stdout.strip(), done.stderr, done.returncode) == (printed, "", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lenght", "5"], "unknown flag --lenght; did you mean --length?"),
+        (["--quiet"], "unknown flag --quiet; -- --help lists the flags"),
+        (["-length", "5", "--x=1"], "unknown flag --x; -- --help lists the flags"),
+        (["--length", "five"], "--length must be a whole number, got 'five'"),
+        (["--length", "1.5"], "--length must be a whole number, got '1.5'"),
+        (["--length"], "--length must be a whole number, got 'True'"),
+        (["--temperature", "0,7"], "--temperature must be a number, got '0,7'"),
+        (["--loud=maybe"], "--loud must be True or False, got 'maybe'"),
+        (["--name", "two", "words"], "unexpected argument 'words'; put quotes around text with"),
+        (["5"], "unexpected argument '5'; put quotes around text with spaces"),
+        (["--name", "wrong"], "name must not be wrong"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(call, arguments, message):
+    done = call(*arguments)
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"speak.py: {message}")
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [["--", "--help"], ["--help"]])
+def test_help_shows_every_flag_with_its_description(call, arguments):
+    done = call(*arguments)
+    assert done.returncode == 0
+    shown = done.stdout + done.stderr
+    for words in ("Say something.", "--length", "how long it is.", "--temperature", "--loud"):
+        assert words in shown
+
+
+def test_tensorflow_is_imported_without_a_word(call, tmp_path):
+    (tmp_path / "speak.py").write_text(
+        "from command_line import import_tensorflow\n"
+        "tf = import_tensorflow()\n"
+        "print(tf.Session().run(tf.constant(3) + 4))\n"
+    )
+    done = call()
+    assert (done.stdout, done.stderr) == ("7\n", "")
+
+
+def test_an_error_during_the_import_is_shown(call, tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\n"
+        "os.write(2, b'E0000 broken driver\\nI0000 all is well\\n')\n"
+        "raise ImportError('x')\n"
+    )
+    (tmp_path / "speak.py").write_text("from command_line import import_tensorflow as f\nf()")
+    done = call()
+    assert "E0000 broken driver" in done.stderr
+    assert "I0000" not in done.stderr
+    assert "ImportError: x" in done.stderr

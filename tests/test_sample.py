@@ -1,0 +1,212 @@
+"""The sampling loop: the original's greedy tokens, and frequencies as they should be."""
+
+import numpy as np
+import numpy_gpt2
+import pytest
+import scipy.stats
+from conftest import shared
+
+import checkpoint
+import sample
+from settings import HParams, UserError
+
+TINY = HParams(n_vocab=13, n_ctx=24, n_embd=15, n_head=3, n_layer=2)
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_greedy_tokens_equal_the_original(tf, sess, case):
+    folder = shared("golden/small")
+    golden = np.load(folder / "reference.npz")
+    context, expected = golden[f"greedy_context_{case}"], golden[f"greedy_tokens_{case}"]
+    hparams = checkpoint.load_hparams(folder)
+    X = tf.placeholder(tf.int32, [3, None])
+    output = sample.sample_sequence(
+        hparams=hparams, length=expected.shape[1] - context.shape[1], context=X, top_k=1
+    )
+    checkpoint.restore(sess, checkpoint.find_weights(folder, hparams))
+    np.testing.assert_array_equal(sess.run(output, {X: context}), expected)
+
+
+def greedy(hparams, weights, context, length):
+    """The most likely continuation, all of the text computed anew for each token."""
+    tokens = list(context)
+    for _ in range(length):
+        tokens.append(int(np.argmax(numpy_gpt2.logits(hparams, weights, np.array(tokens))[-1])))
+    return tokens
+
+
+@pytest.mark.parametrize(
+    ("hparams", "batch_size", "n_context", "length"),
+    [
+        (TINY, 1, 1, 24),
+        (TINY, 5, 7, 18),
+        (TINY, 2, 24, 1),
+        (HParams(n_vocab=29, n_ctx=220, n_embd=20, n_head=5, n_layer=1), 3, 10, 200),
+        (HParams(n_vocab=7, n_ctx=33, n_embd=8, n_head=8, n_layer=3), 4, 2, 32),
+    ],
+)
+def test_greedy_tokens_equal_recomputation_without_cache(
+    tf, sess, hparams, batch_size, n_context, length
+):
+    weights = numpy_gpt2.random_weights(hparams, seed=3)
+    context = np.random.default_rng(4).integers(0, hparams.n_vocab, [batch_size, n_context])
+    X = tf.placeholder(tf.int32, [batch_size, None])
+    output = sample.sample_sequence(hparams=hparams, length=length, context=X, temperature=0)
+    numpy_gpt2.assign(tf, sess, weights)
+    expected = [greedy(hparams, weights, row, length) for row in context]
+    np.testing.assert_array_equal(sess.run(output, {X: context}), expected)
+
+
+def test_one_graph_continues_contexts_of_different_lengths(tf, sess):
+    weights = numpy_gpt2.random_weights(TINY)
+    X = tf.placeholder(tf.int32, [1, None])
+    output = sample.sample_sequence(hparams=TINY, length=5, context=X, top_k=1)
+    numpy_gpt2.assign(tf, sess, weights)
+    for context in ([3], [1, 2, 3, 4], [12] * 20):
+        found = sess.run(output, {X: [context]})
+        assert found.dtype == np.int32
+        assert found[0].tolist() == greedy(TINY, weights, context, 5)
+
+
+def test_start_token_is_the_whole_context(tf, sess):
+    output = sample.sample_sequence(hparams=TINY, length=4, start_token=9, batch_size=3, top_k=1)
+    weights = numpy_gpt2.random_weights(TINY)
+    numpy_gpt2.assign(tf, sess, weights)
+    assert sess.run(output).tolist() == [greedy(TINY, weights, [9], 4)] * 3
+
+
+def test_saver_of_a_users_script_sees_the_model_and_nothing_else(tf, sess):
+    sample.sample_sequence(hparams=TINY, length=4, start_token=9, batch_size=3)
+    assert {v.op.name for v in tf.global_variables()} == set(numpy_gpt2.random_weights(TINY))
+
+
+# With ln_f's gain at zero every position predicts the same: wte times ln_f's bias.
+CONSTANT = HParams(n_vocab=11, n_ctx=120, n_embd=6, n_head=2, n_layer=1)
+
+
+def constant_weights():
+    weights = numpy_gpt2.random_weights(CONSTANT, seed=5)
+    weights["model/ln_f/g"][:] = 0
+    weights["model/ln_f/b"][:] = np.random.default_rng(6).normal(0, 1, CONSTANT.n_embd)
+    weights["model/wte"] *= 3
+    return weights
+
+
+def allowed(p, top_k, top_p):
+    """Probabilities after both cuts, by counting down from the most likely token."""
+    order = np.argsort(-p)
+    keep = order[: top_k or len(p)]
+    q = np.zeros_like(p)
+    q[keep] = p[keep] / p[keep].sum()
+    n_kept = int(np.searchsorted(np.cumsum(q[order]), top_p)) + 1
+    q[order[n_kept:]] = 0
+    return q / q.sum()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(1, 0, 1), (0.7, 0, 1), (1, 4, 1), (0.7, 6, 1), (1, 0, 0.8), (0.7, 0, 0.9), (1, 5, 0.75)],
+)
+def test_frequencies_match_the_distribution(tf, sess, batch_size, temperature, top_k, top_p):
+    tf.set_random_seed(7)
+    weights = constant_weights()
+    output = sample.sample_sequence(
+        hparams=CONSTANT,
+        length=CONSTANT.n_ctx,
+        start_token=0,
+        batch_size=batch_size,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
+    numpy_gpt2.assign(tf, sess, weights)
+    runs = 42 // batch_size
+    draws = np.concatenate([sess.run(output)[:, 1:].ravel() for _ in range(runs)])
+    logits = numpy_gpt2.logits(CONSTANT, weights, np.array([0]))[-1] / temperature
+    p = allowed(np.exp(logits) / np.exp(logits).sum(), top_k, top_p)
+    counts = np.bincount(draws, minlength=CONSTANT.n_vocab)
+    assert counts[p == 0].sum() == 0
+    assert scipy.stats.chisquare(counts[p > 0], p[p > 0] * len(draws)).pvalue > 1e-3
+
+
+def test_runs_and_rows_differ_without_a_seed_of_their_own(tf, sess):
+    output = sample.sample_sequence(hparams=CONSTANT, length=100, start_token=0, batch_size=2)
+    numpy_gpt2.assign(tf, sess, constant_weights())
+    first, second = sess.run(output), sess.run(output)
+    assert (first[0] != first[1]).any()
+    assert (first != second).any()
+
+
+def test_graph_seed_repeats_the_draws(tf):
+    def draws():
+        with tf.Graph().as_default(), tf.Session() as sess:
+            tf.set_random_seed(8)
+            output = sample.sample_sequence(
+                hparams=CONSTANT, length=50, start_token=0, batch_size=2
+            )
+            numpy_gpt2.assign(tf, sess, constant_weights())
+            return sess.run(output)
+
+    np.testing.assert_array_equal(draws(), draws())
+
+
+LOGITS = np.log(np.array([[0.3, 0.5, 0.05, 0.15], [0.25, 0.25, 0.25, 0.25]], np.float32))
+
+
+def kept(tf, sess, logits):
+    return (sess.run(logits) > -1e9).tolist()
+
+
+def test_top_k_keeps_k_and_what_ties_with_it(tf, sess):
+    T, F = True, False
+    assert kept(tf, sess, sample.top_k_logits(tf.constant(LOGITS), 2)) == [[T, T, F, F], [T] * 4]
+    assert kept(tf, sess, sample.top_k_logits(tf.constant(LOGITS), 0)) == [[T] * 4] * 2
+
+
+def test_top_p_keeps_the_token_that_crosses_p(tf, sess):
+    # .5 + .3 is short of .9; .15 crosses it and stays. The original kept two.
+    T, F = True, False
+    found = kept(tf, sess, sample.top_p_logits(tf.constant(LOGITS[:1]), 0.9))
+    assert found == [[T, T, F, T]]
+
+
+def test_top_p_keeps_the_likeliest_token_for_any_p(tf, sess):
+    found = kept(tf, sess, sample.top_p_logits(tf.constant(LOGITS[:1]), 1e-9))
+    assert found == [[False, True, False, False]]
+
+
+def test_top_p_treats_each_row_by_itself(tf, sess):
+    T, F = True, False
+    logits = np.log(np.array([[0.97, 0.01, 0.01, 0.01], [0.2, 0.1, 0.4, 0.3]], np.float32))
+    found = kept(tf, sess, sample.top_p_logits(tf.constant(logits), 0.6))
+    assert found == [[T, F, F, F], [F, F, T, T]]
+
+
+def test_top_p_of_one_changes_nothing(tf, sess):
+    logits = tf.constant(LOGITS)
+    assert sample.top_p_logits(logits, 1) is logits
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"length": 0}, "length must be from 1 to n_ctx = 24, got 0"),
+        ({"length": 25}, "length must be from 1 to n_ctx = 24, got 25"),
+        ({"temperature": -0.1}, "temperature must be 0 or above, got -0.1"),
+        ({"temperature": float("nan")}, "temperature must be 0 or above, got nan"),
+        ({"top_k": -1}, "top_k must be from 0 to n_vocab = 13, got -1"),
+        ({"top_k": 14}, "top_k must be from 0 to n_vocab = 13, got 14"),
+        ({"top_p": 0}, "top_p must be above 0 and at most 1, got 0"),
+        ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
+        ({"batch_size": None}, "start_token needs batch_size"),
+        ({"start_token": None}, "give either start_token or context"),
+    ],
+)
+def test_sample_sequence_refuses_what_is_out_of_range(tf, sess, settings, message):
+    flags = {"hparams": TINY, "length": 4, "start_token": 0, "batch_size": 1} | settings
+    with pytest.raises(ValueError) as caught:
+        sample.sample_sequence(**flags)
+    assert str(caught.value) == message
+    assert isinstance(caught.value, UserError)
+    assert not sess.graph.get_operations()

@@ -1,0 +1,236 @@
+"""The scripts as a user runs them, with the model that comes with the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pexpect
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.end_to_end
+
+UNCONDITIONAL = ROOT / "src" / "generate_unconditional_samples.py"
+INTERACTIVE = ROOT / "src" / "interactive_conditional_samples.py"
+SCRIPTS = [UNCONDITIONAL, INTERACTIVE]
+
+
+def call(script, *flags, **kwargs):
+    command = [sys.executable, str(script), *map(str, flags)]
+    return subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", timeout=100, **kwargs
+    )
+
+
+def banners(text):
+    """Numbers of the samples, in the order of their banners."""
+    rule = "=" * 40
+    lines = [line for line in text.splitlines() if line.startswith(f"{rule} SAMPLE ")]
+    assert all(line.endswith(f" {rule}") for line in lines)
+    return [int(line.split()[2]) for line in lines]
+
+
+def test_unconditional_samples_are_text_under_banners():
+    done = call(UNCONDITIONAL, "--nsamples", 2, "--length", 60, "--seed", 1, "--model_name", "1M")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *rest = done.stdout.splitlines()
+    assert first == "=" * 40 + " SAMPLE 1 " + "=" * 40
+    assert len("".join(rest)) > 200
+
+
+def test_a_seed_repeats_the_samples():
+    flags = ["--nsamples", 1, "--length", 40, "--model_name", "1M", "--seed"]
+    first, again, other = (call(UNCONDITIONAL, *flags, seed).stdout for seed in (5, 5, 6))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(("nsamples", "batch_size"), [(1, 3), (5, 2), (3, 3)])
+def test_samples_are_counted_right_for_every_batch_size(nsamples, batch_size):
+    flags = ["--nsamples", nsamples, "--batch_size", batch_size, "--length", 3]
+    assert banners(call(UNCONDITIONAL, *flags).stdout) == list(range(1, nsamples + 1))
+
+
+def test_falls_back_to_the_embedded_model_and_says_so(tmp_path):
+    done = call(UNCONDITIONAL, "--nsamples", 1, "--length", 3, "--models_dir", tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert "using the small model 1M" in done.stderr
+    assert "python3 download_model.py 117M" in done.stderr
+
+
+def test_117m_is_the_default_where_it_is_there(tmp_path):
+    shutil.copytree(ROOT / "models" / "1M", tmp_path / "117M")
+    done = call(UNCONDITIONAL, "--nsamples", 1, "--length", 3, "--models_dir", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_scripts_work_from_any_working_directory(tmp_path):
+    done = call(UNCONDITIONAL, "--nsamples", 1, "--length", 3, "--model_name", "1M", cwd=tmp_path)
+    assert (done.returncode, banners(done.stdout)) == (0, [1])
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_describes_every_flag(script):
+    done = call(script, "--", "--help")
+    assert done.returncode == 0
+    shown = " ".join((done.stdout + done.stderr).split())
+    for words in (
+        "--model_name=MODEL_NAME Type",
+        "model to use; 117M unless given",
+        "makes the samples repeatable",
+        "how many samples",
+        "how many samples to make side by side",
+        "tokens in a sample",
+        "randomness: 1 draws as the model predicts",
+        "among the k likeliest tokens",
+        "that together reach this probability",
+        "folder that holds the models",
+    ):
+        assert words in shown
+
+
+def broken(tmp_path, name, content):
+    """A copy of the embedded model with one file changed, or removed for content None."""
+    folder = shutil.copytree(ROOT / "models" / "1M", tmp_path / "bad")
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    return ["--models_dir", tmp_path, "--model_name", "bad"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model_name", "200M"], "no model in models/200M; download it with: python3 download"),
+        (["--length", 257], "length must be from 1 to n_ctx = 256, got 257"),
+        (["--length", 0], "length must be from 1 to n_ctx = 256, got 0"),
+        (["--length", -3], "length must be from 1 to n_ctx = 256, got -3"),
+        (["--temperature", -1], "temperature must be 0 or above, got -1.0"),
+        (["--top_k", -1], "top_k must be from 0 to n_vocab = 1280, got -1"),
+        (["--top_k", 1281], "top_k must be from 0 to n_vocab = 1280, got 1281"),
+        (["--top_p", 0], "top_p must be above 0 and at most 1, got 0.0"),
+        (["--top_p", 1.1], "top_p must be above 0 and at most 1, got 1.1"),
+        (["--batch_size", 0], "batch_size must be at least 1, got 0"),
+        (["--nsamples", -1], "nsamples must be "),
+        (["--topk", 40], "unknown flag --topk; did you mean --top_k?"),
+    ],
+)
+def test_wrong_flags_are_one_line_at_once(script, flags, message):
+    flags = flags if "--model_name" in flags else ["--model_name", "1M", *flags]
+    assert_refused(call(script, *flags, stdin=subprocess.DEVNULL), message)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("hparams.json", b"{", "hparams.json: Expecting property name"),
+        ("hparams.json", None, "hparams.json: No such file or directory"),
+        ("model.ckpt.data-00000-of-00001", None, "data-00000-of-00001 is missing"),
+        ("model.ckpt.data-00000-of-00001", b"x" * 999, "is cut short: 999 bytes of 39"),
+        ("encoder.json", None, "encoder.json"),
+    ],
+)
+def test_broken_models_are_one_line_at_once(tmp_path, name, content, message):
+    done = call(UNCONDITIONAL, *broken(tmp_path, name, content))
+    assert_refused(done, message)
+    assert "download_model.py" in done.stderr
+
+
+def assert_refused(done, message):
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (done.stdout, done.returncode) == ("", 2)
+
+
+def test_mistakes_are_told_before_tensorflow_is_imported(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')", encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = call(UNCONDITIONAL, "--length", 9999, "--model_name", "1M", env=environment)
+    assert_refused(done, "length must be")
+
+
+def test_a_script_written_for_the_original_runs_unchanged():
+    script = ROOT / "tests" / "original_user.py"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = call(script, ROOT / "models", "1M", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("=" * 40) == 4
+
+
+def test_a_reader_that_goes_away_ends_the_script_without_an_error():
+    command = [sys.executable, UNCONDITIONAL, "--length", "3", "--model_name", "1M"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 0
+
+
+@pytest.fixture
+def terminal():
+    """Start the interactive script in a pseudo-terminal."""
+    children = []
+
+    def start(*flags):
+        command = [str(INTERACTIVE), "--model_name", "1M", *map(str, flags)]
+        child = pexpect.spawn(sys.executable, command, encoding="utf-8", timeout=60, echo=False)
+        children.append(child)
+        child.expect_exact("Model prompt >>> ")
+        return child
+
+    yield start
+    for child in children:
+        child.close(force=True)
+
+
+def test_terminal_answers_two_prompts_and_leaves_on_ctrl_d(terminal):
+    child = terminal("--length", 30, "--nsamples", 2)
+    for prompt in ("KING RICHARD III:", "My lord, "):
+        child.sendline(prompt)
+        child.expect_exact("Model prompt >>> ")
+        assert banners(child.before) == [1, 2]
+        assert len(child.before) > 300
+        assert child.before.rstrip().endswith("=" * 80)
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert "Traceback" not in child.before
+
+
+def test_terminal_leaves_on_ctrl_c_at_the_prompt(terminal):
+    child = terminal()
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert "Traceback" not in child.before
+
+
+def test_terminal_asks_again_after_an_empty_or_too_long_prompt(terminal):
+    child = terminal("--length", 200)
+    child.sendline("")
+    child.expect_exact("Prompt should not be empty!")
+    child.expect_exact("Model prompt >>> ")
+    child.sendline("word " * 70)
+    child.expect("the prompt is too long: its .* tokens leave room for")
+    child.expect_exact("Model prompt >>> ")
+    child.sendline("ROMEO:")
+    child.expect_exact("Model prompt >>> ")
+    assert banners(child.before) == [1]
+
+
+def test_terminal_ctrl_c_ends_the_samples_and_not_the_session(terminal):
+    child = terminal("--length", 100, "--nsamples", 100000)
+    child.sendline("ROMEO:")
+    child.expect_exact(" SAMPLE 2 ")
+    child.sendintr()
+    child.expect_exact("Model prompt >>> ")
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
