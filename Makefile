@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: sample test lint format clean
 
 sample: .venv/.installed
-	$(BIN)/python src/generate_unconditional_samples.py --nsamples 2 --length 160 --top_k 40
+	$(BIN)/python src/generate_unconditional_samples.py --nsamples 2 --length 160 --temperature 0.8 --top_p 0.9
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest

@@ -86,19 +86,18 @@ def _parser(name: str, annotation: Any) -> Callable[[str], Any]:
     return parse
 
 
-def choose_model(model_name: str | None, models_dir: str) -> Path:
+def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:
     """The folder of the model that was asked for; without a name, of the best one that is here.
 
-    Raises: UserError if there is none of that name.
+    Returns: the folder, and what the user should be told of the choice, if anything.
+    Raises: UserError if there is no model of that name.
     """
     if model_name is not None:
-        return checkpoint.find_model(model_name, models_dir)
+        return checkpoint.find_model(model_name, models_dir), ""
     try:
-        return checkpoint.find_model(RELEASED, models_dir)
+        return checkpoint.find_model(RELEASED, models_dir), ""
     except UserError as error:
-        folder = checkpoint.find_model(EMBEDDED)
-        print(f"{error}; using the small model {EMBEDDED}", file=sys.stderr)
-        return folder
+        return checkpoint.find_model(EMBEDDED), f"using the small model {EMBEDDED}: {error}"
 
 
 def import_tensorflow() -> Any:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print samples that start from nothing."""
 
-from command_line import choose_model, run
+from command_line import run
 from sampler import Sampler, banner
 from settings import require
 
@@ -33,7 +33,8 @@ def sample_model(
     """
     require("nsamples", nsamples, nsamples >= 0, "0 (for ever) or above")
     sampler = Sampler(
-        choose_model(model_name, models_dir),
+        model_name=model_name,
+        models_dir=models_dir,
         length=length,
         temperature=temperature,
         top_k=top_k,

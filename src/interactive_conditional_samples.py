@@ -3,7 +3,7 @@
 
 import contextlib
 
-from command_line import choose_model, run
+from command_line import run
 from sampler import Sampler, banner
 from settings import UserError, require
 
@@ -35,7 +35,8 @@ def interact_model(
     """
     require("nsamples", nsamples, nsamples >= 1, "at least 1")
     sampler = Sampler(
-        choose_model(model_name, models_dir),
+        model_name=model_name,
+        models_dir=models_dir,
         length=length,
         temperature=temperature,
         top_k=top_k,

@@ -1,13 +1,13 @@
 """A model in memory that continues text: what the sampling scripts share."""
 
 import math
+import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 import checkpoint
-from command_line import import_tensorflow
+from command_line import choose_model, import_tensorflow
 from encoder import get_encoder
 from settings import Sampling, UserError, require
 
@@ -18,7 +18,7 @@ class Sampler:
     Whatever a user can have got wrong is checked before TensorFlow is imported.
 
     Args:
-      folder: of the model.
+      model_name, models_dir: as in command_line.choose_model.
       length: tokens in a sample; None is n_ctx, less those that `prompt_share` leaves to prompts.
       prompt_share: part of n_ctx that is kept for the prompt where `length` is None.
       temperature, top_k, top_p: as in settings.Sampling.
@@ -30,8 +30,9 @@ class Sampler:
 
     def __init__(
         self,
-        folder: Path,
         *,
+        model_name: str | None,
+        models_dir: str,
         length: int | None,
         temperature: float,
         top_k: int,
@@ -40,6 +41,7 @@ class Sampler:
         seed: int | None,
         prompt_share: float = 0,
     ):
+        folder, notice = choose_model(model_name, models_dir)
         self.hparams = checkpoint.load_hparams(folder)
         if length is None:
             length = round(self.hparams.n_ctx * (1 - prompt_share))
@@ -55,6 +57,8 @@ class Sampler:
                 f"{len(self.encoder.encoder)}; the two are not of one model"
             )
 
+        if notice:
+            print(notice, file=sys.stderr)
         tf = import_tensorflow()
         import sample
 

@@ -153,6 +153,10 @@ def test_mistakes_are_told_before_tensorflow_is_imported(tmp_path):
     assert_refused(done, "length must be")
 
 
+def test_a_mistake_is_one_line_without_a_model_name_too():
+    assert_refused(call(UNCONDITIONAL, "--length", 9999), "length must be")
+
+
 def test_a_script_written_for_the_original_runs_unchanged():
     script = ROOT / "tests" / "original_user.py"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "2"}
