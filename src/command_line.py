@@ -22,20 +22,26 @@ RELEASED = "117M"  # the model that scripts use unless told otherwise
 EMBEDDED = "1M"  # the one that comes with the repository
 
 
-def run(main: Callable[..., None]) -> None:
+def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     """Call `main` with the flags of the command line, and end the process as a script should.
 
     Flags, their types and defaults are `main`'s parameters; `-- --help` shows its docstring.
-    A UserError becomes one line on stderr and exit status 2; Ctrl-C is status 130; a reader
-    that went away (`| head`) is no error.
+    A positional-only parameter is an argument without a flag. Of a dict of functions, the first
+    argument chooses one. A UserError becomes one line on stderr and exit status 2; Ctrl-C is
+    status 130; a reader that went away (`| head`) is no error.
     """
     try:
-        _check_names(main, sys.argv[1:])
-        parsers = {
-            name: _parser(name, parameter.annotation)
-            for name, parameter in inspect.signature(main).parameters.items()
-        }
-        fire.Fire(fire.decorators.SetParseFns(**parsers)(main))
+        arguments = sys.argv[1:]
+        _check_arguments(main, arguments)
+        for function in main.values() if isinstance(main, dict) else [main]:
+            parsers = {
+                name: _parser(_label(parameter), parameter.annotation)
+                for name, parameter in inspect.signature(function).parameters.items()
+            }
+            fire.decorators.SetParseFns(**parsers)(function)
+        # By itself fire would take "-", which stands for stdin, as the end of a command.
+        own = ["--separator=\0"] if "--" in arguments else ["--", "--separator=\0"]
+        fire.Fire(main, [*arguments, *own])
         sys.stdout.flush()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
@@ -47,27 +53,51 @@ def run(main: Callable[..., None]) -> None:
         sys.exit(130)
 
 
-def _check_names(main: Callable[..., None], arguments: list[str]) -> None:
+def _check_arguments(
+    main: Callable[..., None] | dict[str, Callable[..., None]], arguments: list[str]
+) -> None:
     # fire would run main first and complain of what is left over afterwards.
-    known = list(inspect.signature(main).parameters)
+    if {"--help", "-h"} & set(arguments):
+        return
+    if "--" in arguments:  # what follows is for fire itself
+        arguments = arguments[: arguments.index("--")]
+    if isinstance(main, dict):
+        command, *arguments = arguments or [""]
+        if command not in main:
+            found = f"unknown command {command!r}" if command else "a command is missing"
+            raise UserError(f"{found}; it is one of {', '.join(main)} (-- --help tells more)")
+        main = main[command]
+    parameters = inspect.signature(main).parameters.values()
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    flags = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY]
+    missing = {p.name: p for p in parameters if p.default is p.empty}
     value_may_follow = False
     for argument in arguments:
-        if argument == "--":  # what follows is for fire itself
-            return
         if re.match("--|-[a-zA-Z]", argument):
             name = argument.lstrip("-").partition("=")[0].replace("-", "_")
-            if name not in [*known, "help", "h"] and name.removeprefix("no") not in known:
-                close = difflib.get_close_matches(name, known, 1)
+            if name not in flags and name.removeprefix("no") not in flags:
+                close = difflib.get_close_matches(name, flags, 1)
                 hint = f"did you mean --{close[0]}?" if close else "-- --help lists the flags"
                 raise UserError(f"unknown flag {argument.partition('=')[0]}; {hint}")
+            missing.pop(name, None)
             value_may_follow = "=" not in argument
         elif value_may_follow:
             value_may_follow = False
+        elif positional:
+            missing.pop(positional.pop(0).name, None)
         else:
             raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
+    for parameter in missing.values():
+        raise UserError(f"{_label(parameter)} is missing (-- --help tells more)")
 
 
-def _parser(name: str, annotation: Any) -> Callable[[str], Any]:
+def _label(parameter: inspect.Parameter) -> str:
+    """How the command line calls a parameter."""
+    positional = parameter.kind is parameter.POSITIONAL_ONLY
+    return parameter.name.upper() if positional else f"--{parameter.name}"
+
+
+def _parser(label: str, annotation: Any) -> Callable[[str], Any]:
     """What turns a flag's text into a value of the annotated type, or raises UserError."""
     types = typing.get_args(annotation) or (annotation,)
     kinds = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
@@ -81,7 +111,7 @@ def _parser(name: str, annotation: Any) -> Callable[[str], Any]:
                 return {"True": True, "False": False}[text]
             return kind(text)
         except (ValueError, KeyError):
-            raise UserError(f"--{name} must be {kinds[kind]}, got {text!r}") from None
+            raise UserError(f"{label} must be {kinds[kind]}, got {text!r}") from None
 
     return parse
 

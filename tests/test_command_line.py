@@ -88,6 +88,82 @@ def test_help_shows_every_flag_with_its_description(call, arguments):
         assert words in shown
 
 
+COMMANDS = """
+from command_line import run
+
+def show(file: str, n: int, /, scale: float = 1):
+    '''Show a file.
+
+    Args:
+      file: what to show.
+      n: how often.
+    '''
+    print(repr((file, n, scale)))
+
+def keep(*, place: str):
+    '''Keep it.'''
+    print(place)
+
+run({"show": show, "keep": keep})
+"""
+
+
+@pytest.fixture
+def call_commands(call, tmp_path):
+    """As `call`, with a script of two commands, one with arguments that are no flags."""
+    (tmp_path / "speak.py").write_text(COMMANDS, encoding="utf-8")
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        (["show", "007", "3"], "('007', 3, 1)"),
+        (["show", "--scale", "2", "-", "3"], "('-', 3, 2.0)"),
+        (["show", "a", "3", "--scale=-1"], "('a', 3, -1.0)"),
+        (["keep", "--place", "-"], "-"),
+    ],
+)
+def test_commands_have_arguments_and_flags(call_commands, arguments, printed):
+    done = call_commands(*arguments)
+    assert (done.stdout.strip(), done.stderr, done.returncode) == (printed, "", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a command is missing; it is one of show, keep"),
+        (["shwo", "x"], "unknown command 'shwo'; it is one of show, keep"),
+        (["show"], "FILE is missing"),
+        (["show", "x"], "N is missing"),
+        (["show", "x", "y"], "N must be a whole number, got 'y'"),
+        (["show", "x", "3", "4"], "unexpected argument '4'"),
+        (["show", "--file", "x", "3"], "unknown flag --file"),
+        (["show", "x", "3", "--place", "y"], "unknown flag --place"),
+        (["keep"], "--place is missing"),
+    ],
+)
+def test_mistakes_in_commands_are_one_line_and_status_2(call_commands, arguments, message):
+    done = call_commands(*arguments)
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert done.stderr.startswith(f"speak.py: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--", "--help"], ["show", "Show a file.", "keep", "Keep it."]),
+        (["show", "--", "--help"], ["FILE", "what to show.", "--scale"]),
+        (["show", "--help"], ["FILE", "what to show.", "--scale"]),
+    ],
+)
+def test_help_shows_commands_and_their_arguments(call_commands, arguments, words):
+    done = call_commands(*arguments)
+    assert done.returncode == 0
+    assert all(word in done.stdout + done.stderr for word in words)
+
+
 def test_tensorflow_is_imported_without_a_word(call, tmp_path):
     (tmp_path / "speak.py").write_text(
         "from command_line import import_tensorflow\n"
