@@ -1,12 +1,18 @@
 """What the tests share: where the reference data lies, and the order they run in."""
 
+import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy_gpt2
 import pytest
 
 from command_line import import_tensorflow
+from settings import HParams
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"  # reference numbers of the original; a fresh clone has none
@@ -28,6 +34,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def tf() -> Any:
     """tensorflow.compat.v1, set up as the scripts set it up."""
     return import_tensorflow()
+
+
+@pytest.fixture(scope="session")
+def tiny(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A model of random weights on disk, with the embedded one's vocabulary.
+
+    Attributes: folder, hparams, and weights, which numpy_gpt2 takes.
+    """
+    import model
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    for name in ("encoder.json", "vocab.bpe"):
+        shutil.copyfile(ROOT / "models" / "1M" / name, folder / name)
+    hparams = HParams(n_vocab=1280, n_ctx=512, n_embd=12, n_head=3, n_layer=2)
+    (folder / "hparams.json").write_text(json.dumps(asdict(hparams)), encoding="utf-8")
+    weights = numpy_gpt2.random_weights(hparams)
+    with tf.Graph().as_default(), tf.Session() as session:
+        model.model(hparams, tf.placeholder(tf.int32, [None, None]))
+        numpy_gpt2.assign(tf, session, weights)
+        saver = tf.train.Saver(save_relative_paths=True)
+        saver.save(session, str(folder / "model.ckpt"), write_meta_graph=False)
+    return SimpleNamespace(folder=folder, hparams=hparams, weights=weights)
 
 
 @pytest.fixture

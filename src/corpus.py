@@ -1,0 +1,105 @@
+"""A long text in constant memory: read in chunks, cut where tokens end, and counted."""
+
+import codecs
+import dataclasses
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from settings import UserError
+
+CHUNK = 1 << 16  # bytes
+# The encoder never puts a character that is no space and a space or line end after it into one
+# token, and looks at nothing beyond them: cut there, a text has the ids of the whole.
+LAST_SAFE_CUT = re.compile(r".*\S(?=[ \n])", re.DOTALL)
+
+
+@dataclasses.dataclass
+class Counts:
+    """The units of a text."""
+
+    words: int = 0  # separated by white space
+    lines: int = 0  # line ends
+    characters: int = 0
+    bytes: int = 0  # of UTF-8
+
+    def add(self, text: str) -> None:
+        """Count a text that is no continuation of a word."""
+        self.words += len(text.split())
+        self.lines += text.count("\n")
+        self.characters += len(text)
+        self.bytes += len(text.encode("utf-8"))
+
+
+def read_text(
+    path: str, *, start: int = 0, on_read: Callable[[int], object] = lambda _: None
+) -> Iterator[str]:
+    """The text of a UTF-8 file in chunks, line ends as they are.
+
+    Args:
+      path: the file; `-` is stdin.
+      start: byte to begin at. What the cut leaves of a character there is skipped.
+      on_read: called with the number of bytes of each chunk.
+    Raises: UserError if the file cannot be read, or is no UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with _open(path) as file:
+            if start:
+                file.seek(start)
+            while data := file.read(CHUNK):
+                on_read(len(data))
+                if start:
+                    data, start = data.lstrip(bytes(range(0x80, 0xC0))), 0
+                yield decoder.decode(data)
+        decoder.decode(b"", final=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason}") from None
+
+
+def _open(path: str) -> BinaryIO:
+    return sys.stdin.buffer if path == "-" else Path(path).open("rb")
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file. Raises: UserError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while data := file.read(CHUNK):
+                digest.update(data)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def lines(chunks: Iterable[str]) -> Iterator[str]:
+    """The lines of a text, each with its line end; the last may have none."""
+    rest = ""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split("\n")
+        yield from (f"{line}\n" for line in whole)
+    if rest:
+        yield rest
+
+
+def safe_pieces(chunks: Iterable[str]) -> Iterator[str]:
+    """The same text, cut only where the ids of the pieces together are those of the whole.
+
+    A piece is about as long as a chunk, or as long as a run of text without a space.
+    """
+    held: list[str] = []
+    for chunk in chunks:
+        found = LAST_SAFE_CUT.match(chunk)
+        if found:
+            yield "".join([*held, found[0]])
+            held = [chunk[found.end() :]]
+        else:
+            held.append(chunk)
+    if any(held):
+        yield "".join(held)

@@ -1,0 +1,204 @@
+"""How likely a model finds each token of a text: log-probability, rank, entropy."""
+
+import dataclasses
+import functools
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import checkpoint
+from command_line import import_tensorflow
+from corpus import fingerprint
+from encoder import get_encoder
+from settings import HParams, UserError, require
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Tokens that the model sees at once; the last `n_scored` are to be predicted."""
+
+    ids: Sequence[int]  # at most n_ctx + 1: the last one is not fed
+    n_scored: int  # at most len(ids) - 1: the first has nothing before it
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What the model made of the scored tokens of a window, each [n_scored].
+
+    The last two are as if tokens that are not kept did not exist, but for the one that came.
+    """
+
+    logprob: np.ndarray  # natural logarithm of the token's probability
+    rank: np.ndarray  # 1 for the likeliest token; a tie takes the better rank
+    entropy: np.ndarray  # of the whole prediction, in nats
+    kept_logprob: np.ndarray | None = None
+    kept_rank: np.ndarray | None = None
+
+
+def sliding_windows(ids: Iterable[int], start: int, window: int, stride: int) -> Iterator[Window]:
+    """Windows over a long text in which every token is predicted exactly once.
+
+    Window number k feeds positions k * stride up to k * stride + window of the text with `start`
+    before it. It scores what the windows before it did not: `stride` tokens, which have at least
+    window - stride tokens before them; the first window scores all of its tokens.
+
+    Args:
+      ids: the tokens of the text.
+      start: id that stands before the text, `<|endoftext|>`.
+      window: tokens that are fed at once, at most n_ctx.
+      stride: from 1 to `window`.
+    """
+    seen, fresh = [start], 0
+    for i in ids:
+        seen.append(i)
+        fresh += 1
+        if len(seen) == window + 1:
+            yield Window(seen, fresh)
+            seen, fresh = seen[stride:], 0
+    if fresh:
+        yield Window(seen, fresh)
+
+
+def statistics(logits: Any, targets: Any, kept: Any = None) -> dict[str, Any]:
+    """The graph of `Scores`.
+
+    Args:
+      logits: float [sequence, n_vocab], unnormalised log-probabilities.
+      targets: int32 [sequence], the tokens that came.
+      kept: None, or float [n_vocab]: 0 for tokens to exclude, else 1.
+    Returns: the fields of Scores, each [sequence].
+    """
+    import tensorflow.compat.v1 as tf
+
+    logits = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
+    ex = tf.exp(logits)
+    total = tf.reduce_sum(ex, axis=-1)
+    chosen = tf.gather(logits, targets, batch_dims=1)
+    better = tf.cast(logits > chosen[:, None], tf.float32)
+    output = {
+        "logprob": chosen - tf.log(total),
+        "rank": 1 + tf.cast(tf.reduce_sum(better, axis=-1), tf.int32),
+        # -sum(p * log p) with p = exp(logits) / total
+        "entropy": tf.log(total) - tf.reduce_sum(ex * logits, axis=-1) / total,
+    }
+    if kept is not None:
+        missing = tf.exp(chosen) * (1 - tf.gather(kept, targets))
+        output["kept_logprob"] = chosen - tf.log(tf.linalg.matvec(ex, kept) + missing)
+        output["kept_rank"] = 1 + tf.cast(tf.linalg.matvec(better, kept), tf.int32)
+    return output
+
+
+def build(hparams: HParams) -> dict[str, Any]:
+    """The graph of a model that scores.
+
+    Returns: placeholders `ids`, int32 [batch, sequence + 1], and `kept`, as in `statistics`;
+      `logits`, float [batch, sequence, n_vocab]; `scores` and `kept_scores`: the fields of Scores,
+      each [batch, sequence], the latter with those that need `kept`.
+    """
+    import tensorflow.compat.v1 as tf
+
+    import model
+
+    ids = tf.placeholder(tf.int32, [None, None])
+    kept = tf.placeholder(tf.float32, [hparams.n_vocab])
+    logits = model.model(hparams, ids[:, :-1])["logits"]
+
+    def scores(kept: Any, names: list[str]) -> dict[str, Any]:
+        # Window by window: a batch of logits is large enough without their exponentials.
+        return tf.map_fn(
+            lambda row: statistics(row[0], row[1], kept),
+            (logits, ids[:, 1:]),
+            fn_output_signature={
+                name: tf.int32 if name.endswith("rank") else tf.float32 for name in names
+            },
+            parallel_iterations=1,
+        )
+
+    names = [field.name for field in dataclasses.fields(Scores)]
+    plain = [name for name in names if not name.startswith("kept")]
+    return {
+        "ids": ids,
+        "kept": kept,
+        "logits": logits,
+        "scores": scores(None, plain),
+        "kept_scores": scores(kept, names),
+    }
+
+
+class Scorer:
+    """A model that scores tokens. It is loaded when there is something to score.
+
+    Args:
+      folder: of the model.
+      batch_size: windows that are computed side by side; affects speed and memory only.
+    Attributes: folder, hparams, encoder, and end_of_text, the id of `<|endoftext|>`.
+    Raises: UserError
+    """
+
+    def __init__(self, folder: Path, batch_size: int):
+        self.folder = folder
+        self.hparams = checkpoint.load_hparams(folder)
+        self._weights = checkpoint.find_weights(folder, self.hparams)
+        require("batch_size", batch_size, batch_size >= 1, "at least 1")
+        self.batch_size = batch_size
+        self.encoder = get_encoder(folder.name, str(folder.parent))
+        if len(self.encoder.encoder) != self.hparams.n_vocab:
+            raise UserError(
+                f"{folder}: hparams.json says {self.hparams.n_vocab} tokens, encoder.json has "
+                f"{len(self.encoder.encoder)}; the two are not of one model"
+            )
+        self.end_of_text = self.encoder.encoder["<|endoftext|>"]
+
+    def fingerprint(self) -> str:
+        """What tells the weights from others: the index file holds checksums of all of them."""
+        return fingerprint(f"{self._weights}.index")
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[Any, dict[str, Any]]:
+        tf = import_tensorflow()
+        config = tf.ConfigProto()
+        config.gpu_options.allow_growth = True
+        session = tf.Session(graph=tf.Graph(), config=config)
+        with session.graph.as_default():
+            graph = build(self.hparams)
+            checkpoint.restore(session, self._weights)
+        return session, graph
+
+    def close(self) -> None:
+        """Give back the memory of the model."""
+        if "_loaded" in vars(self):
+            self._loaded[0].close()
+            del self._loaded
+
+    def all_but(self, words: Collection[str]) -> np.ndarray:
+        """Float [n_vocab]: 0 for tokens that are a space and one of the lower-case words."""
+        tokens = [self.encoder.decode([i]) for i in range(self.hparams.n_vocab)]
+        out = [token[:1] == " " and token[1:].lower() in words for token in tokens]
+        return 1 - np.array(out, np.float32)
+
+    def __call__(
+        self, windows: Iterable[Window], kept: np.ndarray | None = None
+    ) -> Iterator[tuple[Window, Scores]]:
+        """Score windows, in their order.
+
+        Args:
+          windows: they may differ in length.
+          kept: None, or float [n_vocab], 0 or 1: asks for the scores among these tokens too.
+        """
+        session, graph = self._loaded
+        fetches = graph["scores"] if kept is None else graph["kept_scores"]
+        feed = {} if kept is None else {graph["kept"]: kept}
+        windows = iter(windows)
+        while batch := list(islice(windows, self.batch_size)):
+            # What pads a short window stands behind it, where attention does not look.
+            ids = np.zeros([len(batch), max(len(window.ids) for window in batch)], np.int32)
+            for row, window in zip(ids, batch, strict=True):
+                row[: len(window.ids)] = window.ids
+            output = session.run(fetches, {graph["ids"]: ids, **feed})
+            for row, window in enumerate(batch):
+                end = len(window.ids) - 1
+                part = slice(end - window.n_scored, end)
+                yield window, Scores(**{name: value[row, part] for name, value in output.items()})

@@ -1,0 +1,98 @@
+"""Long texts: the pieces have the ids of the whole, and are made one at a time."""
+
+import io
+from itertools import islice
+from types import SimpleNamespace
+
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpus import Counts, lines, read_text, safe_pieces
+from encoder import get_encoder
+from settings import UserError
+
+ENCODER = get_encoder("1M", str(ROOT / "models"))
+# Letters, digits, marks, and every kind of space that the encoder or Python knows.
+AWKWARD = st.text("ab1é中!'ts \n\r\t\x0b\x1c\x1f\x85\xa0\u2003\u200b\u3000́😀", max_size=30)
+
+
+@given(st.lists(AWKWARD, max_size=6))
+def test_pieces_have_the_ids_of_the_whole_text(chunks):
+    pieces = list(safe_pieces(chunks))
+    assert "".join(pieces) == "".join(chunks)
+    ids = [i for piece in pieces for i in ENCODER.encode(piece)]
+    assert ids == ENCODER.encode("".join(chunks))
+
+
+@given(st.lists(AWKWARD, max_size=6))
+def test_counts_of_pieces_add_up(chunks):
+    text = "".join(chunks)
+    counts = Counts()
+    for piece in safe_pieces(chunks):
+        counts.add(piece)
+    expected = [len(text.split()), text.count("\n"), len(text), len(text.encode())]
+    assert [counts.words, counts.lines, counts.characters, counts.bytes] == expected
+
+
+@given(st.lists(st.text("ab\r\n", max_size=5)))
+def test_lines_end_at_line_feeds_only(chunks):
+    expected = "".join(chunks).split("\n")
+    found = list(lines(chunks))
+    assert "".join(found) == "".join(chunks)
+    assert [line.rstrip("\n") for line in found] == (expected if expected[-1] else expected[:-1])
+
+
+def test_a_text_is_cut_often():
+    assert list(safe_pieces(["so it ", "goes\non"])) == ["so it", " goes", "\non"]
+
+
+def test_the_next_piece_is_read_when_it_is_asked_for():
+    taken = []
+
+    def endless():
+        while True:
+            taken.append("some words \n")
+            yield taken[-1]
+
+    list(islice(safe_pieces(endless()), 3))
+    assert len(taken) == 3
+
+
+def test_reading_leaves_characters_whole_and_line_ends_alone(tmp_path):
+    text = "é\r\n中\r" * 50_000
+    path = tmp_path / "text"
+    path.write_bytes(text.encode())
+    sizes = []
+    assert "".join(read_text(str(path), on_read=sizes.append)) == text
+    assert sum(sizes) == path.stat().st_size
+    assert len(sizes) > 1
+
+
+def test_reading_from_inside_a_character_skips_it(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes("a中文".encode())
+    assert "".join(read_text(str(path), start=2)) == "文"
+
+
+def test_a_dash_is_stdin(monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"from a pipe")))
+    assert list(read_text("-")) == ["from a pipe"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"ab\xff", "is not UTF-8 text: invalid start byte"),
+        ("中".encode()[:2], "is not UTF-8 text: unexpected end of data"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, content, message):
+    path = tmp_path / "text"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        list(read_text(str(path)))
+    assert str(path) in str(caught.value)

@@ -1,0 +1,118 @@
+"""Scores of tokens against NumPy, whatever the batch; windows that leave nothing out."""
+
+import numpy as np
+import numpy_gpt2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import scoring
+from scoring import Scorer, Window, sliding_windows
+from settings import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def log_probabilities(logits):
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def expected_scores(tiny, window, kept=None):
+    """As scoring.Scores, by NumPy."""
+    n = window.n_scored
+    logits = numpy_gpt2.logits(tiny.hparams, tiny.weights, np.array(window.ids[:-1]))[-n:]
+    targets = np.array(window.ids[-n:])
+    logp = log_probabilities(logits)
+    chosen = logp[np.arange(n), targets]
+    output = {
+        "logprob": chosen,
+        "rank": (logp > chosen[:, None]).sum(-1) + 1,
+        "entropy": -(np.exp(logp) * logp).sum(-1),
+    }
+    if kept is not None:
+        those = np.array([kept.astype(bool) | (np.arange(len(kept)) == t) for t in targets])
+        logp = log_probabilities(np.where(those, logits, -1e30))
+        output["kept_logprob"] = logp[np.arange(n), targets]
+        output["kept_rank"] = (logp > output["kept_logprob"][:, None]).sum(-1) + 1
+    return output
+
+
+@pytest.fixture
+def windows():
+    """Of several lengths, some scored in part."""
+    shapes = [(30, 29), (2, 1), (17, 5), (64, 63), (9, 8), (30, 1), (5, 4)]
+    return [Window(RNG.integers(0, 1280, length).tolist(), n) for length, n in shapes]
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_scores_equal_numpy(tiny, windows, filtered):
+    kept = (RNG.random(1280) < 0.7).astype(np.float32) if filtered else None
+    scored = list(Scorer(tiny.folder, 3)(windows, kept))
+    assert [window for window, _ in scored] == windows
+    for window, scores in scored:
+        for name, value in expected_scores(tiny, window, kept).items():
+            np.testing.assert_allclose(getattr(scores, name), value, rtol=1e-4, atol=1e-4)
+
+
+def test_scores_do_not_depend_on_the_batch(tiny, windows):
+    one, four, many = (list(Scorer(tiny.folder, size)(windows)) for size in (1, 4, 50))
+    for (_, a), (_, b), (_, c) in zip(one, four, many, strict=True):
+        for other in (b, c):
+            np.testing.assert_allclose(other.logprob, a.logprob, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(other.entropy, a.entropy, rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(other.rank, a.rank)
+
+
+def test_logits_stay_in_the_graph(tf, sess, tiny):
+    graph = scoring.build(tiny.hparams)
+    sess.run(tf.global_variables_initializer())
+    ids = RNG.integers(0, 1280, [2, 8])
+    fetches = [graph["scores"], graph["kept_scores"]]
+    plain, kept = sess.run(fetches, {graph["ids"]: ids, graph["kept"]: np.ones(1280)})
+    assert {value.shape for value in [*plain.values(), *kept.values()]} == {(2, 7)}
+    np.testing.assert_allclose(plain["logprob"], kept["kept_logprob"], atol=1e-5)
+
+
+def test_statistics_of_a_flat_and_of_a_certain_prediction(tf, sess):
+    logits = np.zeros([2, 5], np.float32)
+    logits[1, 3] = 200
+    output = sess.run(scoring.statistics(tf.constant(logits), tf.constant([2, 0])))
+    np.testing.assert_allclose(output["logprob"], [-np.log(5), -200], rtol=1e-6)
+    np.testing.assert_allclose(output["entropy"], [np.log(5), 0], atol=1e-6)
+    np.testing.assert_array_equal(output["rank"], [1, 2])
+
+
+def test_excluded_tokens_are_a_space_and_a_word_in_any_case(tiny):
+    scorer = Scorer(tiny.folder, 1)
+    out = np.flatnonzero(scorer.all_but({"the", "i", "our"}) == 0)
+    assert {scorer.encoder.decode([i]) for i in out} == {" the", " I", " our"}
+
+
+def test_a_scorer_is_loaded_only_when_it_scores(tiny):
+    scorer = Scorer(tiny.folder, 1)
+    assert "_loaded" not in vars(scorer)
+    scorer.close()
+    list(scorer([Window([1, 2], 1)]))
+    assert "_loaded" in vars(scorer)
+    scorer.close()
+    assert "_loaded" not in vars(scorer)
+
+
+def test_a_wrong_batch_size_is_named(tiny):
+    with pytest.raises(UserError, match="batch_size must be at least 1, got 0"):
+        Scorer(tiny.folder, 0)
+
+
+@given(st.integers(0, 60), st.data())
+def test_every_token_is_scored_once_with_the_context_that_is_promised(length, data):
+    size = data.draw(st.integers(1, 12), "window")
+    stride = data.draw(st.integers(1, size), "stride")
+    ids = list(range(1, length + 1))
+    scored = []
+    for k, window in enumerate(sliding_windows(ids, 0, size, stride)):
+        assert window.ids[0] == k * stride
+        assert len(window.ids) <= size + 1
+        assert k == 0 or len(window.ids) - window.n_scored > size - stride
+        scored += window.ids[-window.n_scored :]
+    assert scored == ids
