@@ -1,0 +1,182 @@
+"""Data sets as natural text, and back: one invertible pair for each.
+
+The tokenised text that data sets come in ("It 's easy , he said .") is unlike anything the model
+was trained on; the paper scores natural text ("It's easy, he said.") and divides by the number of
+the original tokens. Source: "Language Models are Unsupervised Multitask Learners" (Radford et al.,
+2019), section 3.1; which rules its authors used is not published.
+
+A pair is made of rules by which a chunk, a run of text without spaces, falls into tokens, and of
+tokens that stand against their neighbours. `detokenize` closes a space only if `tokenize` opens
+it again, so whatever the rules are:
+
+    A line comes back exactly if each of its tokens, by itself, comes back,
+    and if single spaces stand between them.
+
+What does not come back, then:
+  all          runs of spaces; a space at an end of a line where the format has none, or none where
+               it has one
+  WikiText     tokens that hold what the rules split off: `well-known` and `3.5` (the format writes
+               `well @-@ known`, `3 @.@ 5`), `end.` unless an abbreviation, `Vol.2/3`
+  PTB          `it's`, `$5`, `don't` in one token
+  CBT and      `it's`, `don't`, `end,` in one token; a double or single straight quote, a round
+  LAMBADA      bracket (the format writes `` '' ` -LRB- -RRB-)
+  1BW          `it's`, `(a`, `end,` in one token
+  LAMBADA, as JSON Lines   curly quotes and outer white space: see natural_lambada
+  enwik8, text8   everything comes back: they are natural text
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Detokenizer:
+    """A pair of functions, inverse to each other.
+
+    Args:
+      rules: finds the tokens of a chunk, one after the other. The name of the group that matched
+        chooses how the token is written: see `written`.
+      closing: tokens that stand against what is before them.
+      opening: tokens that stand against what follows them.
+      spelling: token -> how natural text has it.
+      joining: of these tokens, those that stand against both.
+      frame: what the format puts at both ends of a line that is not blank.
+      blank: a blank line of the format.
+    """
+
+    rules: re.Pattern[str]
+    closing: re.Pattern[str]
+    opening: re.Pattern[str]
+    written: dict[str, str] = field(default_factory=dict)
+    spelling: dict[str, str] = field(default_factory=dict)
+    joining: frozenset[str] = frozenset()
+    frame: str = ""
+    blank: str = ""
+
+    def tokenize(self, text: str) -> str:
+        """A line of natural text in the format of the data set; line ends are kept."""
+        line = text.rstrip("\n")
+        tokens = [token for chunk in line.split(" ") for token in self.split(chunk)]
+        body = f"{self.frame}{' '.join(tokens)}{self.frame}" if tokens else self.blank
+        return body + text[len(line) :]
+
+    def detokenize(self, text: str) -> str:
+        """A line of the data set as natural text; line ends are kept."""
+        line = text.rstrip("\n")
+        chunks = [""]
+        for unit, attaches in self._units([token for token in line.split(" ") if token]):
+            surface = "".join(self.spelling.get(token, token) for token in unit)
+            tokens = [token for literal in unit for token in self.split(literal)]
+            last = chunks[-1]
+            if attaches and last and self.split(last + surface) == self.split(last) + tokens:
+                chunks[-1] += surface
+            elif self.split(surface) == tokens:
+                chunks.append(surface)
+            else:
+                chunks += unit
+        return " ".join(chunks[1:]) + text[len(line) :]
+
+    def split(self, chunk: str) -> list[str]:
+        """The tokens of a run of natural text without spaces."""
+        found = self.rules.finditer(chunk)
+        return [self.written.get(match.lastgroup or "", match[0]) for match in found]
+
+    def _units(self, tokens: list[str]) -> Iterator[tuple[list[str], bool]]:
+        """Tokens with those that stand against them, and whether to stand against the last."""
+        unit: list[str] = []
+        attaches = quoted = False
+        for token in tokens:
+            if token == '"':
+                quoted = not quoted
+            joins = token in self.joining
+            opens = joins or bool(self.opening.fullmatch(token)) or (token == '"' and quoted)
+            closes = bool(self.closing.fullmatch(token)) or (token == '"' and not quoted)
+            if not unit:
+                attaches = joins or closes
+            unit.append(token)
+            if not opens:
+                yield unit, attaches
+                unit = []
+        if unit:
+            yield unit, attaches
+
+
+LETTER = r"[^\W\d_]"
+# With a full stop that belongs to the word: "U.S.", "e.g.", a single capital, and these.
+ABBREVIATION = (
+    rf"(?:{LETTER}\.)+{LETTER}\.|(?<!\w)[A-Z]\.|"
+    r"(?<!\w)(?:[Mm]rs?|[Mm]s|[Dd]rs?|[Ss]t|[Pp]rof|[Ss]r|[Jj]r|[Cc]o|[Cc]orp|[Ii]nc|[Ll]td|No|[Vv]ol"
+    r"|Gen|Col|Capt|Lt|Sgt|Maj|Gov|Sen|Rep|Rev|Hon|Messrs|Jan|Feb|Aug|Sept?|Oct|Nov|Dec|[Vv]s|[Ee]tc"
+    r"|Mt|Ft|Ave|Bros)\."
+)
+PUNCTUATION = r"[,.;:!?)\]}%]|\.\.+"
+BRACKET = r"[(\[{]"
+
+# As the Moses tokenizer splits English, with hyphens split too and marked.
+WIKITEXT = Detokenizer(
+    rules=re.compile(
+        rf"@[-,.]@|<unk>|(?P<hyphen>(?<=\w)-(?=\w))|(?P<comma>(?<=\d),(?=\d))"
+        rf"|(?P<point>(?<=\d)\.(?=\d))|'{LETTER}+|{ABBREVIATION}|\w+(?:\.{LETTER}\w*)*"
+        r"|\.\.+|--+|."
+    ),
+    written={"hyphen": "@-@", "comma": "@,@", "point": "@.@"},
+    spelling={"@-@": "-", "@,@": ",", "@.@": "."},
+    joining=frozenset(["@-@", "@,@", "@.@", "/"]),
+    closing=re.compile(rf"{PUNCTUATION}|'|'(?:s|S|t|re|ve|m|ll|d)|[°\u2032\u2033]"),
+    opening=re.compile(rf"{BRACKET}|[$£€#]"),
+    frame=" ",
+    blank=" ",
+)
+
+# The Penn Treebank of language modelling: lower case, N for numbers, hardly any punctuation.
+PTB_CLITIC = r"n't$|'(?:s|m|re|ve|ll|d)$|'$"
+PTB = Detokenizer(
+    rules=re.compile(rf"^[$#](?=.)|{PTB_CLITIC}|.+?(?={PTB_CLITIC}|$)"),
+    closing=re.compile(r"n't|'(?:s|m|re|ve|ll|d)|'"),
+    opening=re.compile(r"[$#]"),
+    frame=" ",
+    blank=" ",
+)
+
+# As Stanford CoreNLP writes books, in the manner of the Penn Treebank but with its punctuation.
+CLITIC = r"(?:[Nn]'[Tt]|'(?:[Ss]|[Mm]|[Rr][Ee]|[Vv][Ee]|[Ll][Ll]|[Dd]))(?!\w)"
+APOSTROPHE_WORD = r"(?<!\w)'(?:em|tis|twas|til|cause|Tis|Twas|Twill|twill|bout|n)(?!\w)"
+START = r"(?:(?<=^)|(?<=[(\"'`]))"  # of a chunk, brackets and quotes not counted
+BOOK = Detokenizer(
+    rules=re.compile(
+        rf"-[LR]RB-|``|''|(?P<open_double>{START}\"(?=.|$))|(?P<close_double>\")"
+        rf"|(?P<open_round>\()|(?P<close_round>\))|{CLITIC}|{APOSTROPHE_WORD}"
+        rf"|(?P<open_single>{START}'(?=\w))|{ABBREVIATION}"
+        rf"|(?:(?!{CLITIC})\w)+(?:(?:-|[.,](?=\d)|(?!{CLITIC})')(?:(?!{CLITIC})\w)+)*|\.\.+|--+|."
+    ),
+    written={
+        "open_double": "``",
+        "close_double": "''",
+        "open_single": "`",
+        "open_round": "-LRB-",
+        "close_round": "-RRB-",
+    },
+    spelling={"``": '"', "''": '"', "`": "'", "-LRB-": "(", "-RRB-": ")"},
+    closing=re.compile(rf"{PUNCTUATION}|-RRB-|''|'|{CLITIC}"),
+    opening=re.compile(r"``|`|-LRB-|[$£\[]"),
+)
+
+# As WikiText, but hyphens and the marks inside numbers are left alone.
+ONE_BILLION_WORDS = Detokenizer(
+    rules=re.compile(
+        rf"'{LETTER}+|{ABBREVIATION}|\w+(?:(?:-|\.(?={LETTER})|(?<=\d)[.,:](?=\d))\w+)*|\.\.+|--+|."
+    ),
+    closing=re.compile(rf"{PUNCTUATION}|'|'(?:s|S|t|re|ve|m|ll|d)"),
+    opening=re.compile(rf"{BRACKET}|[$£€#]"),
+    joining=frozenset(["/"]),
+)
+
+
+def natural_lambada(text: str) -> str:
+    """A LAMBADA passage as the paper's authors fed it, as far as one of them remembered.
+
+    Not invertible: which quotes were curly, and white space at the ends, is lost.
+    Source: openai/gpt-2 issue 131.
+    """
+    return "\n" + text.replace("“", '"').replace("”", '"').strip()
