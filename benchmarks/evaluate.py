@@ -1,0 +1,81 @@
+"""How much of the time of a forward pass is left when its logits are scored.
+
+    python3 benchmarks/evaluate.py
+
+A bare forward pass, to the logits, and the scoring of the same windows take turns on one graph
+with random weights of the 117M shape. A ratio is the median of the ratios of single turns: on a
+busy machine nothing else says much. The scores are checked against NumPy before they are timed.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import scoring
+from command_line import import_tensorflow
+from settings import HParams
+
+GOAL = 0.6  # of the speed of the bare pass
+
+
+def check(logits, targets, scores):
+    """Fail unless the scores of one window are those of its logits [sequence, n_vocab]."""
+    chosen = np.take_along_axis(logits, targets[:, None], axis=-1)
+    p = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
+    p /= p.sum(-1, keepdims=True)
+    logprob = np.log(np.take_along_axis(p, targets[:, None], axis=-1))[:, 0]
+    np.testing.assert_allclose(scores["logprob"], logprob, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores["entropy"], -(p * np.log(p)).sum(-1), rtol=1e-4)
+    np.testing.assert_array_equal(scores["rank"], (logits > chosen).sum(-1) + 1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--turns", type=int, default=9)
+    flags = parser.parse_args()
+
+    tf = import_tensorflow()
+    hparams = HParams()
+    graph = scoring.build(hparams)
+    bare = graph["logits"].op  # computed, and not copied out
+    rng = np.random.default_rng(0)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        ids = rng.integers(0, hparams.n_vocab, [1, 65])
+        logits, scores = session.run([graph["logits"], graph["scores"]], {graph["ids"]: ids})
+        check(logits[0], ids[0, 1:], {name: value[0] for name, value in scores.items()})
+
+        print(f"TensorFlow {tf.__version__}, 117M shape, windows of {flags.window} tokens")
+        print(f"{'batch':>5} {'bare, tokens/s':>15} {'scored, tokens/s':>17} {'ratio':>6}  range")
+        for batch_size in flags.batch_sizes:
+            ids = rng.integers(0, hparams.n_vocab, [batch_size, flags.window + 1])
+            seconds = {"bare": [], "scored": []}
+            for _ in range(flags.turns + 1):
+                for name, fetches in [("bare", bare), ("scored", graph["scores"])]:
+                    began = time.perf_counter()
+                    session.run(fetches, {graph["ids"]: ids})
+                    seconds[name].append(time.perf_counter() - began)
+            pairs = zip(seconds["bare"][1:], seconds["scored"][1:], strict=True)  # one warms up
+            ratios = sorted(a / b for a, b in pairs)
+            ratio = statistics.median(ratios)
+            speeds = [
+                batch_size * flags.window / statistics.median(seconds[name][1:])
+                for name in ("bare", "scored")
+            ]
+            verdict = "ok" if ratio >= GOAL else f"BELOW {GOAL}"
+            print(
+                f"{batch_size:>5} {speeds[0]:>15.0f} {speeds[1]:>17.0f} {ratio:>6.2f}  "
+                f"{ratios[0]:.2f} to {ratios[-1]:.2f}  {verdict}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The evaluation script as a user runs it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+import evaluate
+import published
+from settings import UserError
+
+EVALUATE = ROOT / "src" / "evaluate.py"
+DATA = ROOT / "tests" / "data"
+TEXT = "Now is the winter of our discontent, 中文 & <b>.\n"
+
+
+def call(*arguments, text=None):
+    return subprocess.run(
+        [sys.executable, str(EVALUATE), *map(str, arguments)],
+        **{"input": text, "capture_output": True, "encoding": "utf-8", "timeout": 100},
+    )
+
+
+@pytest.mark.end_to_end
+def test_scores_stdin_as_json_lines():
+    done = call("score", "-", "--format", "jsonl", "--model_name", "1M", text=TEXT)
+    assert (done.returncode, done.stderr) == (0, "")
+    *rows, last = map(json.loads, done.stdout.splitlines())
+    assert "".join(row["text"] for row in rows) == TEXT
+    assert last["totals"]["tokens"] == len(rows)
+    assert last["totals"]["bytes"] == len(TEXT.encode())
+
+
+@pytest.mark.end_to_end
+def test_falls_back_to_the_embedded_model_and_says_so(tmp_path):
+    done = call("perplexity", DATA / "text8", "--models_dir", tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.startswith("using the small model 1M")
+    assert done.stderr.count("\n") == 1
+    assert "bits per byte" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a command is missing; it is one of score, perplexity, task, paper"),
+        (["scores"], "unknown command 'scores'"),
+        (["score"], "FILE is missing"),
+        (["score", "nowhere"], "nowhere: No such file"),
+        (["score", EVALUATE, "--format", "pdf"], "format must be one of table, jsonl, html, got"),
+        (["perplexity", EVALUATE, "--windw", 5], "unknown flag --windw; did you mean --window?"),
+        (["perplexity", EVALUATE, "--window", 999, "--model_name", "1M"], "window must be from 1"),
+        (["perplexity", "-", "--state", "x"], "--state needs a file"),
+        (["task", "lambda", EVALUATE], "no task 'lambda'; it is one of lambada, cbt-cn"),
+        (["task", "lambada"], "FILE is missing"),
+        (["paper"], "--data_dir is missing"),
+        (["paper", "--data_dir", "nowhere"], "--data_dir: no folder nowhere"),
+        (["paper", "--data_dir", DATA, "--model_name", "9M"], "no model in models/9M"),
+    ],
+)
+def test_mistakes_are_one_line_before_tensorflow_is_imported(
+    monkeypatch, capsys, tmp_path, arguments, message
+):
+    def too_early():
+        raise AssertionError("TensorFlow was imported")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("scoring.import_tensorflow", too_early)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+    commands = ("score", "perplexity", "task", "paper")
+    with pytest.raises(SystemExit) as caught:
+        evaluate.run({name: getattr(evaluate, name) for name in commands})
+    output = capsys.readouterr()
+    assert (caught.value.code, output.out) == (2, "")
+    assert output.err.startswith(f"evaluate.py: {message}")
+    assert output.err.count("\n") == 1
+
+
+def rows_of(printed):
+    return [line.split() for line in printed.splitlines() if line]
+
+
+def test_paper_prints_measured_beside_published_and_what_is_missing(tmp_path, tiny, capsys):
+    shutil.copytree(tiny.folder, tmp_path / "models" / "124M")
+    data = tmp_path / "data" / "deep" / "er"
+    data.mkdir(parents=True)
+    shutil.copyfile(DATA / "ptb.txt", data / "ptb.test.txt")
+    shutil.copyfile(DATA / "text8", data / "text8")
+    flags = {"state": str(tmp_path / "state"), "models_dir": str(tmp_path / "models")}
+    evaluate.paper(str(tmp_path / "data"), **flags)
+    printed = capsys.readouterr().out
+    first = {row[0]: row for row in rows_of(printed)}
+    assert first["124M"] == ["124M", "measured", "published"]
+    assert first["text8"][-1] == "1.17"
+    assert ["ptb", "perplexity", "per", "word", "65.85"] in [
+        [*row[:4], row[-1]] for row in rows_of(printed)
+    ]
+    assert "lambada       missing: no lambada_test.jsonl or lambada_test_plain_text.txt" in printed
+    assert all(f"{size}: no model in" in printed for size in ("345M", "762M", "1542M"))
+
+    # What was measured is remembered.
+    content = json.loads((tmp_path / "state").read_text())
+    for key, value in content["done"].items():
+        if "bits per character" in value:
+            content["done"][key]["bits per character"] = 1234.5
+    (tmp_path / "state").write_text(json.dumps(content))
+    evaluate.paper(str(tmp_path / "data"), model_name="124M", **flags)
+    assert "1234.50" in capsys.readouterr().out
+
+
+def test_a_run_with_other_flags_is_refused(tmp_path, tiny, capsys):
+    flags = {"model_name": "tiny", "models_dir": str(tiny.folder.parent)}
+    flags["state"] = str(tmp_path / "state")
+    evaluate.perplexity(str(DATA / "text8"), **flags, window=16)
+    first = capsys.readouterr().out
+    evaluate.perplexity(str(DATA / "text8"), **flags, window=16, batch_size=1)
+    assert capsys.readouterr().out == first
+    with pytest.raises(UserError, match=r"another window \(16, now 15\)"):
+        evaluate.perplexity(str(DATA / "text8"), **flags, window=15)
+    with pytest.raises(UserError, match="another file"):
+        evaluate.perplexity(str(DATA / "enwik8"), **flags, window=16)
+    with pytest.raises(UserError, match="another task"):
+        evaluate.task("text8", str(DATA / "text8"), **flags, window=16)
+
+
+def test_every_published_number_is_measured_under_its_name():
+    measured = {
+        "accuracy, whole word, stop-word filter": ("lambada", 63.24),
+        "perplexity, last token": ("lambada", 8.63),
+        "accuracy": ("cbt-ne", 89.05),
+        "perplexity per word": ("1bw", 42.16),
+        "bits per byte": ("enwik8", 0.93),
+        "bits per character": ("text8", 0.98),
+    }
+    for metric, (task, value) in measured.items():
+        assert published.published("1558M", task, metric) == value
+    assert published.published("117M", "ptb", "perplexity per word") == 65.85
+    assert published.published("1M", "ptb", "perplexity per word") is None
+    assert published.published("117M", "ptb", "lines that re-tokenizing") is None
+    assert list(published.PUBLISHED) == list(published.FILES) == evaluate.TASKS

@@ -1,0 +1,280 @@
+"""The paper's tasks: fixtures in each format, and numbers that were worked out by other means.
+
+The natural text of each fixture and its units are written out by hand here; log-probabilities
+are NumPy's.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import numpy_gpt2
+import pytest
+from conftest import ROOT
+from test_scoring import log_probabilities
+
+import tasks
+from perplexity import SavedState, measure
+from scoring import Scorer, Scores
+from settings import UserError
+from stop_words import STOP_WORDS
+
+DATA = ROOT / "tests" / "data"
+
+
+def silent(_):
+    """Hears of progress."""
+
+
+def run_task(name, scorer, path, window=512, stride=512):
+    def total(chunks):
+        return measure(chunks, scorer, window, stride, SavedState(None, {}))
+
+    return tasks.measure_task(name, scorer, total, str(path), silent)
+
+
+def nats(tiny, ids, n_scored):
+    """Negative log-probabilities of the last ids, by NumPy."""
+    logits = numpy_gpt2.logits(tiny.hparams, tiny.weights, np.array(ids[:-1]))[-n_scored:]
+    return -log_probabilities(logits)[np.arange(n_scored), ids[-n_scored:]]
+
+
+WIKITEXT = """
+= The Tall Ship =
+
+The Tall Ship is a three-masted vessel (built in 1902); it cost $1,200, or 3.5 times its rival's \
+price. It didn't sail until 1904.
+
+= = Crew = =
+
+"A fine ship," wrote its captain, J. Brown of the U.S. Navy.
+"""
+PTB = """the company's shares didn't rise <unk> said mr. smith
+analysts' forecasts of $N billion were N N too high
+"""
+ONE_BILLION_WORDS = """\
+"It's early," said Mr. Hall, who didn't vote for the $5.5 million plan (or any other).
+The well-known U.S. firm sold 20% of its 1,500 shops -- at last.
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "natural", "metric", "units"),
+    [
+        # Words and line ends, characters, bytes, as `wc` counts them in the files.
+        ("wikitext-2", "wikitext.raw", WIKITEXT, "perplexity per word", 66 + 8),
+        ("wikitext-103", "wikitext.raw", WIKITEXT, "perplexity per word", 66 + 8),
+        ("ptb", "ptb.txt", PTB, "perplexity per word", 23 + 2),
+        ("1bw", "1bw.txt", ONE_BILLION_WORDS, "perplexity per word", 41 + 2),
+        ("text8", "text8", None, "bits per character", 74),
+        ("enwik8", "enwik8", None, "bits per byte", 155),
+    ],
+)
+def test_long_text_by_numpy(tiny, name, file, natural, metric, units):
+    scorer = Scorer(tiny.folder, 2)
+    metrics = run_task(name, scorer, DATA / file)
+    natural = natural or (DATA / file).read_text(encoding="utf-8")
+    ids = [scorer.end_of_text, *scorer.encoder.encode(natural)]
+    assert len(ids) <= 513
+    total = nats(tiny, ids, len(ids) - 1).sum()
+    expected = total / units / np.log(2) if "bits" in metric else np.exp(total / units)
+    assert metrics[metric] == pytest.approx(expected, rel=1e-3)
+    assert metrics.get("lines that re-tokenizing does not give back", 0) == 0
+
+
+def test_lines_that_do_not_come_back_are_counted(tiny, tmp_path):
+    path = tmp_path / "wiki"
+    path.write_text(" = A = \n it's one \n it 's none \n the end. \n", encoding="utf-8")
+    metrics = run_task("wikitext-2", Scorer(tiny.folder, 1), path)
+    assert metrics["lines that re-tokenizing does not give back"] == 2
+
+
+def test_of_a_whole_file_of_100_million_bytes_the_end_is_measured(tiny, tmp_path):
+    path = tmp_path / "text8"
+    with path.open("wb") as file:
+        file.truncate(95_000_000 - 1)
+        file.seek(0, 2)
+        file.write(b"!" + b"some words " * 5 + b" " * (5_000_000 - 55))
+    read = []
+
+    def total(chunks):
+        read.extend(chunks)
+        return SimpleNamespace(bits=lambda units: units)
+
+    metrics = tasks.measure_task("text8", Scorer(tiny.folder, 1), total, str(path), silent)
+    assert "".join(read).startswith("some words some words")
+    assert metrics == {"bits per character": 5_000_000}
+
+
+@pytest.mark.parametrize(
+    ("file", "passages"),
+    [
+        (
+            "lambada.jsonl",
+            [
+                '\nHe had carried the lantern up from the harbour. "Leave it by the door," she '
+                "said, and so beside the door he left the| lantern",
+                "\nThe two of them had looked for Mara all day. At last, near the mill, they "
+                "found| Mara",
+                "\nShe wanted the blue one, and he said that he would give it to| her",
+            ],
+        ),
+        (
+            "lambada.txt",
+            [
+                '\nhe had carried the lantern up from the harbour. "don\'t drop it," she said, '
+                "and he didn't drop the| lantern",
+                "\nthey looked for mara all day, and near the mill -lrb- it was dusk -rrb- they "
+                "found| mara",
+            ],
+        ),
+    ],
+)
+def test_lambada_perplexity_by_numpy(tiny, file, passages):
+    scorer = Scorer(tiny.folder, 2)
+    metrics = run_task("lambada", scorer, DATA / file)
+    stop = np.flatnonzero(scorer.all_but(STOP_WORDS) == 0)
+    last, whole, kept_whole = [], [], []
+    for passage in passages:
+        context, word = passage.split("|")
+        ids, n = scorer.encoder.encode(context + word), len(scorer.encoder.encode(word))
+        each = nats(tiny, ids, n)
+        last.append(each[-1])
+        whole.append(each.sum())
+        if word != " her":
+            # The probability of the stop words goes to the others.
+            first = numpy_gpt2.logits(tiny.hparams, tiny.weights, np.array(ids[:-n]))[-1]
+            lost = np.exp(log_probabilities(first)[stop]).sum()
+            kept_whole.append(each.sum() + np.log1p(-lost))
+    for name, values in [
+        ("perplexity, last token", last),
+        ("perplexity, whole word", whole),
+        ("perplexity, whole word, stop-word filter", kept_whole),
+    ]:
+        assert metrics[name] == pytest.approx(np.exp(np.mean(values)), rel=1e-3)
+
+
+class Told(Scorer):
+    """A scorer that says what it is told."""
+
+    def __init__(self, folder, answer):
+        super().__init__(folder, 1)
+        self.answer = answer
+
+    def __call__(self, windows, kept=None):
+        for window in windows:
+            yield window, self.answer(window)
+
+
+def test_lambada_accuracy_by_hand(tiny):
+    # Of three passages: all right; the last token right only; right, but a stop word.
+    told = iter(
+        [
+            Scores(*np.array([[-1.0, -2], [1, 1], [0, 0], [-0.5, -2], [1, 1]])),
+            Scores(*np.array([[-4.0, -1], [3, 1], [0, 0], [-3, -1], [1, 1]])),
+            Scores(*np.array([[-0.5], [1], [0], [-0.1], [1]])),
+        ]
+    )
+    scorer = Told(tiny.folder, lambda _: next(told))
+    assert tasks.measure_lambada(scorer, str(DATA / "lambada.jsonl"), silent) == {
+        "accuracy, last token": pytest.approx(100),
+        "accuracy, last token, stop-word filter": pytest.approx(200 / 3),
+        "accuracy, whole word": pytest.approx(200 / 3),
+        # The filter takes what was likelier than the second word.
+        "accuracy, whole word, stop-word filter": pytest.approx(200 / 3),
+        "perplexity, last token": pytest.approx(np.exp((2 + 1 + 0.5) / 3)),
+        "perplexity, last token, stop-word filter": pytest.approx(np.exp((2 + 1) / 2)),
+        "perplexity, whole word": pytest.approx(np.exp((3 + 5 + 0.5) / 3)),
+        "perplexity, whole word, stop-word filter": pytest.approx(np.exp((2.5 + 4) / 2)),
+    }
+
+
+CONTEXT = (
+    'The old man had a goat. "Come here," he said to the goat. The goat didn\'t come. It stood on '
+    "the hill and looked at the town. A boy came by with a basket. In the basket was bread (the "
+    'good kind). "What have you there?" "Bread," said the boy. The goat heard the word. Down the '
+    "hill it ran. The boy ran too. Past the church they ran, and past the well. The old man "
+    'laughed. "Give it some," he cried. But the boy wouldn\'t stop. At the well he fell. Out of '
+    "the basket rolled the bread. The goat ate it all. The boy sat by the well and cried. The old "
+    "man's wife brought him a cake. "
+)
+
+
+def test_cbt_scores_choice_and_rest_of_the_sentence(tiny):
+    scorer = Scorer(tiny.folder, 4)
+    (context, question, answer, candidates), _ = tasks.read_cbt(str(DATA / "cbt.txt"), silent)
+    assert (answer, len(candidates)) == ("goat", 10)
+    windows = tasks.choices(scorer, context, question, candidates)
+    scored = [scores.logprob.sum() for _, scores in scorer(windows)]
+    # All of the text, less what the candidates have in common: the same order, another origin.
+    whole = [
+        -nats(tiny, ids, len(ids) - 1).sum()
+        for word in candidates
+        for ids in [
+            scorer.encoder.encode(f'{CONTEXT}"Now," she said, "the {word} has had its supper."')
+        ]
+    ]
+    np.testing.assert_allclose(np.diff(scored), np.diff(whole), atol=2e-2)
+    ids = windows[candidates.index("goat")].ids
+    assert scorer.encoder.decode(ids[-windows[5].n_scored :]).endswith('has had its supper."')
+    assert len({tuple(window.ids[: -window.n_scored]) for window in windows}) == 1
+
+
+@pytest.mark.parametrize("task", ["cbt-cn", "cbt-ne"])
+@pytest.mark.parametrize(("favourite", "accuracy"), [("goat", 50), ("cake", 50), ("hill", 0)])
+def test_cbt_accuracy_by_hand(tiny, task, favourite, accuracy):
+    def answer(window):
+        seen = scorer.encoder.decode(window.ids[-window.n_scored - 3 :])
+        return Scores(np.array([-1.0 if favourite in seen else -2.0]), *np.zeros([2, 1]))
+
+    scorer = Told(tiny.folder, answer)
+    assert run_task(task, scorer, DATA / "cbt.txt") == {"accuracy": accuracy}
+
+
+def test_a_question_longer_than_the_model_looks_loses_its_beginning(tiny):
+    scorer = Scorer(tiny.folder, 10)
+    context, question, _, candidates = next(tasks.read_cbt(str(DATA / "cbt.txt"), silent))
+    windows = tasks.choices(scorer, context * 5, question, candidates)
+    assert max(len(window.ids) for window in windows) == 513
+    assert len({tuple(window.ids[: -window.n_scored]) for window in windows}) == 1
+    short = tasks.choices(scorer, context, question, candidates)
+    assert [w.n_scored for w in windows] == [w.n_scored for w in short]
+
+
+SENTENCES = "".join(f"{i} A word .\n" for i in range(1, 21))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("lambada.jsonl", "{'text': 'x'}\n", "line 1: no JSON object with a text"),
+        ("lambada.jsonl", '{"text": "a b"}\n[]\n', "line 2: no JSON object with a text"),
+        ("lambada.jsonl", '{"text": "word"}\n', "line 1: a passage has two words at least"),
+        ("lambada.jsonl", "", "the file is empty"),
+        ("lambada.txt", "two words\n\n", "line 2: a passage has two words at least"),
+        ("cbt-cn", "1 A .\n3 B .\n", "line 2: should be sentence 2 of 21"),
+        ("cbt-cn", "Some text\n", "line 1: should be sentence 1 of 21"),
+        ("cbt-cn", SENTENCES, "the last question is cut short"),
+        (
+            "cbt-cn",
+            f"{SENTENCES}21 A gap .\ta\t\ta|b\n",
+            "line 21: should be a sentence with XXXXX",
+        ),
+        ("cbt-ne", f"{SENTENCES}21 XXXXX .\ta\ta|b\n", "line 21: should be a sentence with XXXXX"),
+        ("cbt-ne", f"{SENTENCES}21 XXXXX .\tc\t\ta|b\n", "line 21: 'c' is no candidate"),
+        ("cbt-ne", "\n", "the file has no questions"),
+        ("wikitext-2", "Plain text.\n", "line 1: no WikiText: it begins with a title"),
+        ("wikitext-2", " \n = A = \n\nNo space\n", "line 4: a WikiText line begins and ends in a"),
+        ("ptb", " some words \n A Capital \n", "line 2: .* has no capital letter but N"),
+        ("ptb", " some words\n", "line 1: .* words with a space around each"),
+        ("1bw", "Two  spaces .\n", "line 1: .* one sentence, with single spaces"),
+        ("1bw", "Well, no .\n", "line 1: not tokenised: a comma against a word"),
+        ("text8", " lower case only A", "only a to z and spaces, not 'A'"),
+        ("enwik8", "plain text", "no Wikipedia markup"),
+        ("enwik8", "", "the text is empty"),
+    ],
+)
+def test_a_file_in_another_format_is_named(tiny, tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        run_task(name.partition(".")[0], Told(tiny.folder, lambda _: None), path)
