@@ -124,7 +124,7 @@ WIKITEXT = Detokenizer(
     spelling={"@-@": "-", "@,@": ",", "@.@": "."},
     joining=frozenset(["@-@", "@,@", "@.@", "/"]),
     closing=re.compile(rf"{PUNCTUATION}|'|'(?:s|S|t|re|ve|m|ll|d)|[°\u2032\u2033]"),
-    opening=re.compile(rf"{BRACKET}|[$£€#]"),
+    opening=re.compile(rf"{BRACKET}|[$£€]"),
     frame=" ",
     blank=" ",
 )
@@ -168,7 +168,7 @@ ONE_BILLION_WORDS = Detokenizer(
         rf"'{LETTER}+|{ABBREVIATION}|\w+(?:(?:-|\.(?={LETTER})|(?<=\d)[.,:](?=\d))\w+)*|\.\.+|--+|."
     ),
     closing=re.compile(rf"{PUNCTUATION}|'|'(?:s|S|t|re|ve|m|ll|d)"),
-    opening=re.compile(rf"{BRACKET}|[$£€#]"),
+    opening=re.compile(rf"{BRACKET}|[$£€]"),
     joining=frozenset(["/"]),
 )
 

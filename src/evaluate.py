@@ -193,12 +193,9 @@ def _open(
     batch_size: int,
 ) -> _Run:
     """All that a run over one file needs, checked; then the word of a model that stands in."""
-    if file != "-":
-        try:
-            Path(file).open("rb").close()
-        except OSError as error:
-            raise UserError(f"{file}: {error.strerror}") from None
-    elif state:
+    if file != "-" and (not Path(file).exists() or Path(file).is_dir()):
+        raise UserError(f"{file}: no such file")
+    if file == "-" and state:
         raise UserError("--state needs a file: stdin cannot be read once more")
     folder, notice = choose_model(model_name, models_dir)
     scorer = Scorer(folder, batch_size)
@@ -223,7 +220,7 @@ def _find_first(names: Iterable[str], models_dir: str) -> Path:
 @contextmanager
 def _progress(file: str) -> Iterator[Callable[[int], object]]:
     """A bar of the bytes read, if stderr is a terminal; gives what to call with their number."""
-    total = None if file == "-" else Path(file).stat().st_size
+    total = None if file == "-" else Path(file).stat().st_size or None
     with tqdm(total=total, unit="B", unit_scale=True, desc=Path(file).name, disable=None) as bar:
         yield bar.update
 

@@ -64,6 +64,8 @@ class SavedState:
     def __init__(self, path: str | None, run: dict[str, Any]):
         self.path = path and Path(path)
         self.content: dict[str, Any] = {"run": run, "done": {}}
+        if self.path and not self.path.absolute().parent.is_dir():
+            raise UserError(f"{path}: no such folder")
         if not self.path or not self.path.exists():
             return
         try:

@@ -188,16 +188,17 @@ class Scorer:
           windows: they may differ in length.
           kept: None, or float [n_vocab], 0 or 1: asks for the scores among these tokens too.
         """
-        session, graph = self._loaded
-        fetches = graph["scores"] if kept is None else graph["kept_scores"]
-        feed = {} if kept is None else {graph["kept"]: kept}
         windows = iter(windows)
         while batch := list(islice(windows, self.batch_size)):
             # What pads a short window stands behind it, where attention does not look.
             ids = np.zeros([len(batch), max(len(window.ids) for window in batch)], np.int32)
             for row, window in zip(ids, batch, strict=True):
                 row[: len(window.ids)] = window.ids
-            output = session.run(fetches, {graph["ids"]: ids, **feed})
+            session, graph = self._loaded
+            if kept is None:
+                output = session.run(graph["scores"], {graph["ids"]: ids})
+            else:
+                output = session.run(graph["kept_scores"], {graph["ids"]: ids, graph["kept"]: kept})
             for row, window in enumerate(batch):
                 end = len(window.ids) - 1
                 part = slice(end - window.n_scored, end)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus import Counts, lines, read_text, safe_pieces
-from encoder import get_encoder
+from encoder import PATTERN, get_encoder
 from settings import UserError
 
 ENCODER = get_encoder("1M", str(ROOT / "models"))
@@ -20,10 +20,11 @@ AWKWARD = st.text("ab1é中!'ts \n\r\t\x0b\x1c\x1f\x85\xa0\u2003\u200b\u3000́�
 
 @given(st.lists(AWKWARD, max_size=6))
 def test_pieces_have_the_ids_of_the_whole_text(chunks):
-    pieces = list(safe_pieces(chunks))
-    assert "".join(pieces) == "".join(chunks)
-    ids = [i for piece in pieces for i in ENCODER.encode(piece)]
-    assert ids == ENCODER.encode("".join(chunks))
+    text, pieces = "".join(chunks), list(safe_pieces(chunks))
+    assert "".join(pieces) == text
+    assert [i for piece in pieces for i in ENCODER.encode(piece)] == ENCODER.encode(text)
+    # Whatever tokens a vocabulary has.
+    assert [word for piece in pieces for word in PATTERN.findall(piece)] == PATTERN.findall(text)
 
 
 @given(st.lists(AWKWARD, max_size=6))

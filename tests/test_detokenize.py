@@ -1,6 +1,7 @@
 """Detokenizers: natural text, from which tokenizing gives the original back."""
 
 import pytest
+from conftest import shared
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,6 +111,13 @@ def test_text_looks_natural_and_comes_back(name, line, natural):
 )
 def test_what_the_list_names_does_not_come_back(name, line):
     assert ALL[name].tokenize(ALL[name].detokenize(line)) != line
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_every_line_of_a_tokenised_corpus_comes_back(name):
+    text = shared("corpus/web_english.txt").read_text(encoding="utf-8")[:200_000]
+    tokenised = [ALL[name].tokenize(line) for line in text.split("\n")]
+    assert [ALL[name].tokenize(ALL[name].detokenize(line)) for line in tokenised] == tokenised
 
 
 def test_lambada_passages_get_straight_quotes_and_begin_a_line():

@@ -1,10 +1,12 @@
 """The evaluation script as a user runs it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 
+import pexpect
 import pytest
 from conftest import ROOT
 
@@ -35,6 +37,14 @@ def test_scores_stdin_as_json_lines():
 
 
 @pytest.mark.end_to_end
+def test_progress_is_shown_on_a_terminal_until_the_end():
+    command = [str(EVALUATE), "perplexity", str(DATA / "enwik8"), "--model_name", "1M"]
+    child = pexpect.spawn(sys.executable, command, encoding="utf-8", timeout=100)
+    shown = child.read()
+    assert re.search(r"enwik8: 100%.* 155/155 ", shown)
+
+
+@pytest.mark.end_to_end
 def test_falls_back_to_the_embedded_model_and_says_so(tmp_path):
     done = call("perplexity", DATA / "text8", "--models_dir", tmp_path)
     assert done.returncode == 0
@@ -49,7 +59,10 @@ def test_falls_back_to_the_embedded_model_and_says_so(tmp_path):
         ([], "a command is missing; it is one of score, perplexity, task, paper"),
         (["scores"], "unknown command 'scores'"),
         (["score"], "FILE is missing"),
-        (["score", "nowhere"], "nowhere: No such file"),
+        (["score", "nowhere"], "nowhere: no such file"),
+        (["score", DATA], f"{DATA}: no such file"),
+        (["perplexity", EVALUATE, "--state", "no/where"], "no/where: no such folder"),
+        (["task", "ptb", EVALUATE, "--model_name", "1M"], f"{EVALUATE}, line 1: a Penn"),
         (["score", EVALUATE, "--format", "pdf"], "format must be one of table, jsonl, html, got"),
         (["perplexity", EVALUATE, "--windw", 5], "unknown flag --windw; did you mean --window?"),
         (["perplexity", EVALUATE, "--window", 999, "--model_name", "1M"], "window must be from 1"),
