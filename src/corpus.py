@@ -35,27 +35,33 @@ class Counts:
 
 
 def read_text(
-    path: str, *, start: int = 0, on_read: Callable[[int], object] = lambda _: None
+    path: str,
+    *,
+    start: int = 0,
+    cut: bool = False,
+    on_read: Callable[[int], object] = lambda _: None,
 ) -> Iterator[str]:
     """The text of a UTF-8 file in chunks, line ends as they are.
 
     Args:
       path: the file; `-` is stdin.
-      start: byte to begin at. What the cut leaves of a character there is skipped.
+      start: byte to begin at.
+      cut: the text may begin and end inside a character, which is then left out.
       on_read: called with the number of bytes of each chunk.
     Raises: UserError if the file cannot be read, or is no UTF-8.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder, skipping = codecs.getincrementaldecoder("utf-8")(), cut
     try:
         with _open(path) as file:
             if start:
                 file.seek(start)
             while data := file.read(CHUNK):
                 on_read(len(data))
-                if start:
-                    data, start = data.lstrip(bytes(range(0x80, 0xC0))), 0
+                if skipping:
+                    data, skipping = data.lstrip(bytes(range(0x80, 0xC0))), False
                 yield decoder.decode(data)
-        decoder.decode(b"", final=True)
+        if not cut:
+            decoder.decode(b"", final=True)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -209,12 +209,11 @@ def _open(
     return _Run(scorer, window, stride, saved)
 
 
-def _find_first(names: Iterable[str], models_dir: str) -> Path:
-    first, *others = names
-    for name in others:
+def _find_first(names: tuple[str, ...], models_dir: str) -> Path:
+    for name in names[1:]:
         with suppress(UserError):
             return checkpoint.find_model(name, models_dir)
-    return checkpoint.find_model(first, models_dir)
+    return checkpoint.find_model(names[0], models_dir)
 
 
 @contextmanager

@@ -29,7 +29,8 @@ Metrics = dict[str, float]  # by name; accuracies in percent
 
 @dataclass(frozen=True)
 class LongText:
-    """A data set that is one long text.
+    """A data set that is one long text. A sentence is predicted from those before it even where
+    the data set has them in random order (1BW).
 
     Args:
       metric: what is measured.
@@ -59,7 +60,7 @@ class LongText:
     def _read(self, path: str, counts: Counts, changed: Counts, on_read: OnRead) -> Iterator[str]:
         whole = path != "-" and Path(path).is_file() and Path(path).stat().st_size == 100_000_000
         start = 100_000_000 - self.test_part if whole and self.test_part else 0
-        chunks = read_text(path, start=start, on_read=on_read)
+        chunks = read_text(path, start=start, cut=not self.detokenizer, on_read=on_read)
         parts = lines(chunks) if self.detokenizer else safe_pieces(chunks)
         first = True
         for number, part in enumerate(parts, 1):

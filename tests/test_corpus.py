@@ -71,10 +71,11 @@ def test_reading_leaves_characters_whole_and_line_ends_alone(tmp_path):
     assert len(sizes) > 1
 
 
-def test_reading_from_inside_a_character_skips_it(tmp_path):
+def test_characters_that_a_cut_went_through_are_left_out(tmp_path):
     path = tmp_path / "text"
-    path.write_bytes("a中文".encode())
-    assert "".join(read_text(str(path), start=2)) == "文"
+    path.write_bytes("a中文中".encode()[:-1])
+    assert "".join(read_text(str(path), start=2, cut=True)) == "文"
+    assert "".join(read_text(str(path), cut=True)) == "a中文"
 
 
 def test_a_dash_is_stdin(monkeypatch):
