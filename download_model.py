@@ -169,15 +169,19 @@ def receive(url: str, response: requests.Response, part: Part, known: Known, bar
             raise Interrupted(url, "the file there has changed", AGAIN)
         part.resumed = True
     bar.total, bar.n = part.said["size"], part.size()
-    # The hash follows beside the download: at the end it would take as long again.
-    with futures.ThreadPoolExecutor(1) as hasher, part.path.open("ab") as file:
-        hashing = None
+    # Hashing and flushing go on beside the download: at the end they would take as long again.
+    with futures.ThreadPoolExecutor(2) as beside, part.path.open("ab") as file:
+        hashing: futures.Future[Any] = beside.submit(int)  # done at once
+        flushing: futures.Future[Any] = beside.submit(int)
+        flushed = file.tell()
         while chunk:
             file.write(chunk)
             file.flush()  # so that nothing of it is lost if this process is killed
             bar.update(len(chunk))
-            if file.tell() - part.hash.done > 8 * CHUNK and (not hashing or hashing.done()):
-                hashing = hasher.submit(part.hash.catch_up, disable=True)
+            if hashing.done() and file.tell() - part.hash.done > 8 * CHUNK:
+                hashing = beside.submit(part.hash.catch_up, disable=True)
+            if flushing.done() and file.tell() - flushed > 128 * CHUNK:
+                flushing, flushed = beside.submit(part.flush), file.tell()
             chunk = response.raw.read1(CHUNK)
         part.flush()
 

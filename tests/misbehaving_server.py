@@ -27,6 +27,7 @@ class MisbehavingServer(http.server.ThreadingHTTPServer):
         self.faults = collections.defaultdict(list)
         self.always: dict[str, Callable] = {}
         self.ranges = True  # whether Range is understood
+        self.knows_if_range = True
         self.lengths = True  # whether Content-Length is sent
         self.headers: Callable[[bytes], dict] = lambda body: {"ETag": f'"{hash(body)}"'}
         self.requests: list[tuple[str, dict]] = []
@@ -86,7 +87,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def first(self, headers):
         """Where the range asked for begins; 0 where the client knows another version."""
         version = headers.get("ETag", headers.get("Last-Modified"))
-        if self.headers.get("If-Range", version) != version:
+        if self.server.knows_if_range and self.headers.get("If-Range", version) != version:
             return 0
         return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
 

@@ -203,6 +203,20 @@ def test_killed_run_goes_on_where_it_was(tmp_path):
     assert (tmp_path / "lab" / "encoder.json").read_bytes() == body
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signal to one process")
+def test_ctrl_c_is_no_traceback_and_keeps_what_came(tmp_path):
+    part = tmp_path / "lab" / "part.checkpoint"
+    with MisbehavingServer({"/lab/checkpoint": bytes(5000)}) as server:
+        server.always["/lab/checkpoint"] = bad.stall(3000, 0.25)
+        process = start(server, tmp_path, "lab")
+        until(lambda: part.exists() and part.stat().st_size == 3000)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert err == f"download_model.py: stopped; {download_model.AGAIN}\n"
+    assert part.stat().st_size == 3000
+
+
 def test_part_that_was_complete_when_killed_is_not_asked_for_again(server, tmp_path, whole):
     data = whole(DATA)
     data.with_name(f"part.{DATA}").write_bytes(TOY[DATA])
@@ -213,30 +227,41 @@ def test_part_that_was_complete_when_killed_is_not_asked_for_again(server, tmp_p
     assert not server.requests
 
 
-@pytest.mark.parametrize("header", ["ETag", "Last-Modified", None])
-@pytest.mark.parametrize("minds_if_range", [True, False])
-def test_part_of_an_older_file_is_not_continued(
-    server, tmp_path, whole, header, minds_if_range, monkeypatch
-):
-    """By the server's word, by comparing versions, or by the hash where neither is given."""
-    if not minds_if_range:
-        monkeypatch.setattr(
-            bad.Handler,
-            "first",
-            lambda self, headers: int(
-                self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-")
-            ),
-        )
-    server.headers = lambda body: {header: f'"{hash(body)}"'} if header else {}
-    older = bytes(len(TOY[DATA]))
-    data = whole(DATA)
-    server.files[f"/124M/{DATA}"] = older
-    server.always[f"/124M/{DATA}"] = bad.drop(100)
-    assert run(server, tmp_path, "124M") == 1
-    server.files[f"/124M/{DATA}"] = TOY[DATA]
+def begin_an_older_file(server, tmp_path, model, name):
+    """Leave the start of a file on the disk that the server then replaces."""
+    path = f"/{model}/{name}"
+    server.files |= {path: bytes(len(TOY[name]))}
+    server.always[path] = bad.drop(100)
+    assert run(server, tmp_path, model) == 1
+    server.files[path] = TOY[name]
     server.always.clear()
+    server.requests.clear()
+
+
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
+@pytest.mark.parametrize("knows_if_range", [True, False])
+def test_part_of_an_older_file_is_not_continued(
+    server, tmp_path, header, knows_if_range, monkeypatch
+):
+    """The versions tell, for no hash of this file is known."""
+    monkeypatch.setattr(model_files, "tensor_problem", lambda data: "")
+    server.knows_if_range = knows_if_range
+    server.headers = lambda body: {header: f'"{hash(body)}"'}
+    server.files |= {f"/lab/{name}": body for name, body in TOY.items()}
+    begin_an_older_file(server, tmp_path, "lab", META)
+    assert run(server, tmp_path, "lab") == 0
+    assert (tmp_path / "lab" / META).read_bytes() == TOY[META]
+    asked = [path for path, _ in server.requests if path == f"/lab/{META}"]
+    assert len(asked) == (1 if knows_if_range else 2)
+
+
+def test_hash_tells_that_pieces_of_two_files_came_and_all_is_fetched_anew(server, tmp_path, whole):
+    server.headers = lambda body: {}
+    data = whole(DATA)
+    begin_an_older_file(server, tmp_path, "124M", DATA)
     assert run(server, tmp_path, "124M") == 0
     assert data.read_bytes() == TOY[DATA]
+    assert [headers.get("Range") for _, headers in server.requests] == ["bytes=600-", None]
 
 
 # Servers and disks that fail
