@@ -370,8 +370,12 @@ def seconds(text: str) -> float:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The options; exits with status 2 if they are wrong."""
     parser = Parser(description="Download GPT-2 models.", epilog=f"Models: {' '.join(MODELS)}")
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="such as 117M")
-    parser.add_argument("--models_dir", type=Path, default=ROOT / "models", help="%(default)s")
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="such as 117M; several may be named"
+    )
+    parser.add_argument(
+        "--models_dir", type=Path, default=ROOT / "models", help="where they go; models/ here"
+    )
     parser.add_argument(
         "--base_url",
         default=os.environ.get("GPT2_BASE_URL"),
@@ -381,13 +385,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     action.add_argument("--list", action="store_true", help="tell what there is, and what is here")
     action.add_argument("--verify", action="store_true", help="check what is here")
     parser.add_argument(
-        "--timeout", type=seconds, default=30, help="seconds until a silent server is given up"
+        "--timeout", type=seconds, default=30, help="seconds for a silent server; %(default)s"
     )
     parser.add_argument(
-        "--retry_wait", type=seconds, default=1, help="seconds to the first retry; then they double"
+        "--retry_wait", type=seconds, default=1, help="seconds to the first retry; %(default)s"
     )
     options = parser.parse_args(argv)
 
+    options.models_dir = Path(os.path.expandvars(options.models_dir)).expanduser()
     here = models_here(options.models_dir) if options.list or options.verify else []
     for model in options.models:
         if not model_files.PLAIN_NAME.fullmatch(model):

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -203,17 +202,15 @@ def test_killed_run_goes_on_where_it_was(tmp_path):
     assert (tmp_path / "lab" / "encoder.json").read_bytes() == body
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signal to one process")
-def test_ctrl_c_is_no_traceback_and_keeps_what_came(tmp_path):
-    part = tmp_path / "lab" / "part.checkpoint"
-    with MisbehavingServer({"/lab/checkpoint": bytes(5000)}) as server:
-        server.always["/lab/checkpoint"] = bad.stall(3000, 0.25)
-        process = start(server, tmp_path, "lab")
-        until(lambda: part.exists() and part.stat().st_size == 3000)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
-    assert process.returncode == 130
-    assert err == f"download_model.py: stopped; {download_model.AGAIN}\n"
+def test_ctrl_c_is_no_traceback_and_keeps_what_came(server, tmp_path, whole, capsys, monkeypatch):
+    def interrupt(wait):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download_model.time, "sleep", interrupt)
+    server.faults[f"/124M/{DATA}"] = [bad.drop(3000)]
+    part = whole(DATA).with_name(f"part.{DATA}")
+    assert run(server, tmp_path, "124M") == 130
+    one_line(capsys, "stopped", "again")
     assert part.stat().st_size == 3000
 
 
@@ -489,7 +486,7 @@ def test_run_that_waits_goes_on_when_the_other_is_killed(tmp_path):
         second = start(server, tmp_path, "lab")
         assert "already whole" in second.stderr.readline()
         assert "waiting" in second.stderr.readline()
-        first.send_signal(signal.SIGKILL)
+        first.kill()
         first.communicate()
         second.communicate(timeout=30)
         assert server.sent[path] == len(body)
@@ -532,7 +529,8 @@ def test_one_line_per_file_where_stderr_is_no_terminal(server, tmp_path, capsys)
     assert [line.split(":")[0] for line in err.splitlines()] == [f"117M/{n}" for n in FILES]
 
 
-def test_bar_is_right_after_a_resume(server, tmp_path, whole, monkeypatch):
+@pytest.mark.parametrize("ranges", [True, False])
+def test_bar_is_right_after_a_resume(server, tmp_path, whole, monkeypatch, ranges):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -541,12 +539,15 @@ def test_bar_is_right_after_a_resume(server, tmp_path, whole, monkeypatch):
     whole(DATA)
     assert run(server, tmp_path, "124M") == 1  # 30000 of 50000 bytes came
     server.always.clear()
+    server.ranges = ranges
     server.faults[f"/124M/{DATA}"] = [bad.slowly(5000, 0.11)]
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert run(server, tmp_path, "124M") == 0
     bars = [text for text in sys.stderr.getvalue().split("\r") if "124M/model.ckpt.data" in text]
     assert "30.0k/50.0k" in bars[0]
     assert any("45.0k/50.0k" in bar and "90%" in bar for bar in bars)
+    assert ranges == (not any("10.0k/50.0k" in bar for bar in bars))
+    assert not any("55.0k" in bar for bar in bars)
 
 
 @pytest.mark.parametrize(
