@@ -168,7 +168,8 @@ def receive(url: str, response: requests.Response, part: Part, known: Known, bar
             part.discard()
             raise Interrupted(url, "the file there has changed", AGAIN)
         part.resumed = True
-    bar.total, bar.n = part.said["size"], part.size()
+    bar.total = part.said["size"]
+    bar.n = bar.initial = bar.last_print_n = part.size()  # tqdm knows no way back but this
     # Hashing and flushing go on beside the download: at the end they would take as long again.
     with futures.ThreadPoolExecutor(2) as beside, part.path.open("ab") as file:
         hashing: futures.Future[Any] = beside.submit(int)  # done at once

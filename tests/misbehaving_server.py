@@ -107,13 +107,14 @@ def drop(count):
     return lambda handler, body: handler.serve(body, lambda rest: [rest[:count]])
 
 
-def stall(count, seconds):
-    """Send `count` bytes of the body, then nothing for some seconds."""
+def stall(count, until):
+    """Send `count` bytes of the body, then nothing before `until` (an event) is set."""
 
     def fault(handler, body):
         def pieces(rest):
             yield rest[:count]
-            time.sleep(seconds)
+            until.wait(30)
+            yield rest[count:]
 
         handler.serve(body, pieces)
 
