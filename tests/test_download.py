@@ -234,6 +234,13 @@ def test_part_that_was_complete_when_killed_is_not_asked_for_again(server, tmp_p
     assert not server.requests
 
 
+def test_part_of_which_nothing_is_known_is_not_continued(server, tmp_path, whole):
+    data = whole(DATA)
+    data.with_name(f"part.{DATA}").write_bytes(bytes(100))
+    assert run(server, tmp_path, "124M") == 0
+    assert [headers.get("Range") for _, headers in server.requests] == [None]
+
+
 def begin_an_older_file(server, tmp_path, model, name):
     """Leave the start of a file on the disk that the server then replaces."""
     path = f"/{model}/{name}"
@@ -661,6 +668,11 @@ def test_tensors_are_checked_by_the_checksums_of_the_index(tmp_path, capsys, che
             one_line(capsys, f"{server.url}/lab/{DATA}", INDEX, what)
     expected = [*FILES, SUMS] if damage == "none" else [*(set(FILES) - {DATA}), SUMS]
     assert sorted(p.name for p in (tmp_path / "lab").iterdir()) == sorted(expected)
+
+
+def test_data_without_its_index_is_not_called_whole(tmp_path):
+    (tmp_path / DATA).write_bytes(b"data")
+    assert model_files.problem_on_disk(tmp_path, DATA) == f"cannot be checked without {INDEX}"
 
 
 def test_data_that_cannot_be_checked_here_stays(tmp_path, capsys, checkpoint, monkeypatch):
