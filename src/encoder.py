@@ -5,10 +5,10 @@
     text = encoder.decode(ids)
 
 A text is cut into pieces, roughly words with the space before them. A piece becomes UTF-8 bytes,
-each written as one printable character, and the two neighbours that were joined first when the
-vocabulary was made are joined, again and again, until no two neighbours are in the list:
+each written as one printable character. Then, of all neighbours that the vocabulary lists as a
+pair, the pair listed first is joined, again and again until none is left:
 
-    " lower"  ->  Ġ l o w e r  ->  Ġ l o w er  ->  Ġ l ow er  ->  Ġl ow er  ->  Ġlow er
+    Ġ l o w e r  ->  Ġ l o w er  ->  Ġl o w er  ->  Ġl ow er  ->  Ġl ower  ->  Ġlower
 
 What is left are the tokens. Any text has ids, as every byte is a token by itself.
 
@@ -20,7 +20,7 @@ import codecs
 import functools
 import itertools
 import json
-import operator
+import numbers
 import os
 from array import array
 from collections.abc import Callable, Iterable
@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import numpy as np
 import regex
 
-from fast_bpe import PieceTable
+from fast_bpe import IrregularVocabulary, PieceTable
 from settings import UserError
 
 # Faithful: contractions are split off in lower case only ("don't", but not "DON'T").
@@ -102,7 +102,7 @@ class Encoder:
         try:
             table = PieceTable(self.pat, self.byte_encoder, encoder, merges)
             self._encode: Callable[[str], list[int]] = table.encode
-        except ValueError:  # a vocabulary that no training makes
+        except IrregularVocabulary:
             self._encode = self.encode_simply
 
     def bpe(self, token: str) -> str:
@@ -118,9 +118,9 @@ class Encoder:
         return self.cache[token]
 
     def encode_simply(self, text: str) -> list[int]:
-        """What encode gives, as the definition has it: slow, and with `pat` and `bpe` to bend.
+        """What encode gives, step by step: slow, but here `pat` and `bpe` can be bent.
 
-        Raises: as encode.
+        Raises: UnicodeEncodeError for a lone surrogate; KeyError for a token without an id.
         """
         ids: list[int] = []
         for piece in self.pat.findall(text):
@@ -147,7 +147,7 @@ class Encoder:
         except UnicodeEncodeError:
             raise _surrogate_error(text) from None
         except KeyError as error:
-            raise UserError(f"the text needs the token {error}, not in the vocabulary") from None
+            raise UserError(f"the vocabulary has no token {error}, which this text needs") from None
         return ids
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -180,25 +180,19 @@ class Encoder:
 
     def _to_bytes(self, tokens: Iterable[int]) -> bytes:
         ids = tokens.tolist() if isinstance(tokens, np.ndarray) else list(tokens)
+        spelled = self._token_bytes
         try:
             array("I", ids)  # takes whole numbers from 0 on, and nothing else
-            # In blocks, as join walks its list twice and finds it in the processor's cache.
-            blocks = range(0, len(ids), 4096)
-            spell = self._token_bytes.__getitem__
-            return b"".join([b"".join(map(spell, ids[i : i + 4096])) for i in blocks])
+            # In blocks, as join walks its list twice and then finds it in the processor's cache.
+            blocks = (ids[i : i + 4096] for i in range(0, len(ids), 4096))
+            return b"".join([b"".join([spelled[i] for i in block]) for block in blocks])
         except (IndexError, TypeError, OverflowError):
-            wrong = next(i for i in ids if not (_is_whole(i) and i in self.decoder))
+            wrong = next(
+                i for i in ids if not (isinstance(i, numbers.Integral) and i in self.decoder)
+            )
             raise UserError(
-                f"{wrong} is no token id: ids are whole numbers from 0 to {max(self.decoder)}"
+                f"{wrong!r} is no token id: ids are whole numbers from 0 to {max(self.decoder)}"
             ) from None
-
-
-def _is_whole(value: object) -> bool:
-    try:
-        operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        return False
-    return True
 
 
 def _surrogate_error(text: str) -> UserError:
@@ -248,16 +242,20 @@ def _parse_encoder(text: str) -> dict[str, int]:
     ids = encoder.values()
     if {*map(type, ids)} != {int} or min(ids) < 0 or max(ids) >= 1 << 24:
         raise ValueError("an id is no whole number of a sensible size")
+    if len(set(ids)) < len(ids):
+        raise ValueError("two tokens have the same id")
     return encoder
 
 
 def _parse_merges(text: str) -> list[tuple[str, str]]:
     # Not splitlines, which knows more line ends than a file has. The first line is the version.
     lines = text.rstrip("\n").split("\n")[1:]
-    merges = [tuple(line.split(" ")) for line in lines]
-    for number, merge in enumerate(merges, 2):
-        if len(merge) != 2 or not all(merge):
-            raise ValueError(f"line {number} is {' '.join(merge)!r}, not two tokens")
+    merges = []
+    for number, line in enumerate(lines, 2):
+        pair = line.split(" ")
+        if len(pair) != 2 or not all(pair):
+            raise ValueError(f"line {number} is {line!r}, not two tokens")
+        merges.append((pair[0], pair[1]))
     return merges
 
 

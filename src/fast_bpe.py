@@ -24,6 +24,7 @@ ROOM = 1 << 17  # pieces remembered beside the vocabulary, at most: some 30 MB
 LONGEST_KEPT = 64  # characters; a longer piece hardly comes again
 LONGEST_LIST = 128  # bytes; a longer word is merged with a heap
 
+_FIRST_OF_THREE = bytes(range(0xE0, 0xF0))  # first bytes of the characters of three bytes
 _NOTHING = 1 << 32  # what a pair makes that is no merge: above every symbol
 
 
@@ -54,6 +55,10 @@ _ABOVE = re.compile("[\U00010000-\U0010ffff]")
 _LETTER_OR_NUMBER = regex.compile(r"[\p{L}\p{N}]")
 
 
+class IrregularVocabulary(ValueError):
+    """No training makes this vocabulary, and the fast path cannot stand for the definition."""
+
+
 class PieceTable(dict[str, bytes]):
     """Piece of text -> its ids, packed as uint32; filled as pieces are asked for.
 
@@ -66,9 +71,9 @@ class PieceTable(dict[str, bytes]):
       encoder: token in printable characters -> id.
       merges: pairs of tokens to join, the most frequent first.
       room: pieces to remember beside the vocabulary; when they are more, all are forgotten.
-    Raises: ValueError if the vocabulary is not as training makes it: each merge makes a new token
-      of two that are there already, and every byte and every merge has an id. Only then is
-      merging pair by pair in order of rank the same as `Encoder.bpe`.
+    Raises: IrregularVocabulary unless each merge makes a new token of two that are there already
+      and every byte and every merge has an id. Otherwise a merge could make a pair that is to be
+      joined before its equals, and to join one pair after the other would not be `Encoder.bpe`.
     """
 
     def __init__(
@@ -87,10 +92,10 @@ class PieceTable(dict[str, bytes]):
         self.merges = dict(zip(pairs, range(256, n), strict=True))
         parts = np.array(pairs, int).reshape(-1, 2)
         if len(symbols) < n or (parts.max(axis=1) >= np.arange(256, n)).any():
-            raise ValueError("a merge makes no new token of two that are there already")
+            raise IrregularVocabulary("a merge makes no new token of two that are there already")
         ids = [encoder.get(name, -1) for name in names]
         if min(ids) < 0:
-            raise ValueError("a byte or a merge has no id")
+            raise IrregularVocabulary("a byte or a merge has no id")
         packed = np.array(ids, np.uint32).tobytes()
         self.packed = [packed[i : i + 4] for i in range(0, len(packed), 4)]
 
@@ -129,7 +134,8 @@ class PieceTable(dict[str, bytes]):
             self.clear()
             self.update(self.vocabulary)
         parts = self._cut(piece)
-        ids = b"".join([self[part] for part in parts]) if len(parts) > 1 else self._merge(piece)
+        whole = len(parts) == 1
+        ids = self._merge(piece) if whole else b"".join(map(self.__getitem__, parts))
         if len(piece) <= LONGEST_KEPT:
             self[piece] = ids
         return ids
@@ -140,12 +146,13 @@ class PieceTable(dict[str, bytes]):
         A token that reached over a border would hold the bytes on both sides of it.
         """
         data = piece.encode("utf-8")
-        if data[::3].translate(None, bytes(range(0xE0, 0xF0))):
+        if data[::3].translate(None, _FIRST_OF_THREE):
             return [piece]  # not every character has three bytes
-        borders = list(zip(data[2::3], data[3::3], strict=False))  # a last byte, the next's first
-        if self.neighbours.isdisjoint(borders):
+        last, first = data[2::3], data[3::3]  # the bytes on both sides of each border
+        if self.neighbours.isdisjoint(zip(last, first, strict=False)):
             return piece
-        cuts = [i for i, border in enumerate(borders, 1) if border not in self.neighbours]
+        borders = enumerate(zip(last, first, strict=False), 1)
+        cuts = [i for i, border in borders if border not in self.neighbours]
         return [piece[start:end] for start, end in itertools.pairwise([0, *cuts, len(piece)])]
 
     def _merge(self, piece: str) -> bytes:
