@@ -22,7 +22,6 @@ import itertools
 import json
 import numbers
 import os
-from array import array
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +77,10 @@ class Encoder:
       encoder: token in printable characters -> id.
       bpe_merges: pairs of tokens to join, the most frequent first.
       errors: how decode treats bytes that are no UTF-8, as in bytes.decode.
+
+    Attributes beside these:
+      bpe_ranks: pair of tokens -> its place among the merges.
+      regular: whether the vocabulary is as training makes it; only then encode is fast.
     """
 
     def __init__(
@@ -91,19 +94,23 @@ class Encoder:
         self.errors = errors
         self.byte_encoder = bytes_to_unicode()
         self.byte_decoder = {char: byte for byte, char in self.byte_encoder.items()}
-        merges = [(left, right) for left, right in bpe_merges]
+        merges: list[tuple[str, str]] = list(map(tuple, bpe_merges))  # type: ignore[arg-type]
         self.bpe_ranks = dict(zip(merges, range(len(merges)), strict=True))
         self.cache: dict[str, str] = {}
         self.pat = PATTERN
         bytes_of = {ord(char): byte for char, byte in self.byte_decoder.items()}
-        self._token_bytes: list[Any] = [None] * (1 + max(self.decoder, default=-1))  # by id
+        # By id, and as many None behind: negative ids end there, and join refuses them.
+        size = 1 + max(self.decoder, default=-1)
+        self._token_bytes: list[Any] = [None for _ in range(2 * size)]
         for i, token in self.decoder.items():
             self._token_bytes[i] = _spell(token, bytes_of)
         try:
             table = PieceTable(self.pat, self.byte_encoder, encoder, merges)
             self._encode: Callable[[str], list[int]] = table.encode
+            self.regular = True
         except IrregularVocabulary:
             self._encode = self.encode_simply
+            self.regular = False
 
     def bpe(self, token: str) -> str:
         """The tokens of a word in printable characters, with spaces between them."""
@@ -182,11 +189,10 @@ class Encoder:
         ids = tokens.tolist() if isinstance(tokens, np.ndarray) else list(tokens)
         spelled = self._token_bytes
         try:
-            array("I", ids)  # takes whole numbers from 0 on, and nothing else
             # In blocks, as join walks its list twice and then finds it in the processor's cache.
             blocks = (ids[i : i + 4096] for i in range(0, len(ids), 4096))
             return b"".join([b"".join([spelled[i] for i in block]) for block in blocks])
-        except (IndexError, TypeError, OverflowError):
+        except (IndexError, TypeError):
             wrong = next(
                 i for i in ids if not (isinstance(i, numbers.Integral) and i in self.decoder)
             )
@@ -215,13 +221,14 @@ def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") 
     remedy = f"python3 download_model.py {model_name}"
     encoder = _load(folder / "encoder.json", _parse_encoder, remedy)
     merges = _load(folder / "vocab.bpe", _parse_merges, remedy)
-    unknown = next((pair for pair in merges if pair[0] + pair[1] not in encoder), None)
+    made = Encoder(encoder, merges)
+    unknown = [] if made.regular else [pair for pair in merges if "".join(pair) not in encoder]
     if unknown:
         raise UserError(
-            f"{folder / 'vocab.bpe'} joins {' '.join(unknown)!r}, which encoder.json beside it "
+            f"{folder / 'vocab.bpe'} joins {' '.join(unknown[0])!r}, which encoder.json beside it "
             f"does not know: one of the two is broken; get both anew: {remedy}"
         )
-    return Encoder(encoder, merges)
+    return made
 
 
 def _load(path: Path, parse: Callable[[str], T], remedy: str) -> T:

@@ -88,10 +88,11 @@ class PieceTable(dict[str, bytes]):
         names = [byte_encoder[byte] for byte in range(256)] + [a + b for a, b in merges]
         n = len(names)
         symbols = dict(zip(names, range(n), strict=True))
-        pairs = [(symbols.get(a, n), symbols.get(b, n)) for a, b in merges]  # n: it is not there
-        self.merges = dict(zip(pairs, range(256, n), strict=True))
-        parts = np.array(pairs, int).reshape(-1, 2)
-        if len(symbols) < n or (parts.max(axis=1) >= np.arange(256, n)).any():
+        left = [symbols.get(a, n) for a, _ in merges]  # n: it is not there
+        right = [symbols.get(b, n) for _, b in merges]
+        self.merges = dict(zip(zip(left, right, strict=True), range(256, n), strict=True))
+        parts = np.array([left, right], np.int64)
+        if len(symbols) < n or (parts.max(axis=0) >= np.arange(256, n)).any():
             raise IrregularVocabulary("a merge makes no new token of two that are there already")
         ids = [encoder.get(name, -1) for name in names]
         if min(ids) < 0:
@@ -100,8 +101,8 @@ class PieceTable(dict[str, bytes]):
         self.packed = [packed[i : i + 4] for i in range(0, len(packed), 4)]
 
         tokens = [bytes([byte]) for byte in range(256)]
-        for left, right in pairs:
-            tokens.append(tokens[left] + tokens[right])
+        for a, b in zip(left, right, strict=True):
+            tokens.append(tokens[a] + tokens[b])
         self.neighbours = _neighbours(tokens)
         self.vocabulary = {}
         for symbol in np.flatnonzero(stable_symbols(parts)).tolist():
@@ -205,13 +206,13 @@ def _merge_with_heap(word: list[int], merges: dict[tuple[int, int], int]) -> lis
 
 def _neighbours(tokens: list[bytes]) -> set[tuple[int, int]]:
     """The pairs of bytes that stand side by side in a token; no merge joins any others."""
-    data = np.frombuffer(b"".join(tokens), np.uint8)
+    data = np.frombuffer(b"".join(tokens), np.uint8).astype(np.uint16)
+    pairs = data[:-1] << 8 | data[1:]
     inside = np.ones(len(data), bool)
-    inside[np.cumsum([len(token) for token in tokens]) - 1] = False  # the next token begins
-    first = np.flatnonzero(inside)
-    seen = np.zeros((256, 256), bool)
-    seen[data[first], data[first + 1]] = True
-    return set(zip(*(axis.tolist() for axis in np.nonzero(seen)), strict=True))
+    inside[np.cumsum([len(token) for token in tokens]) - 1] = False  # before the next token
+    seen = np.zeros(1 << 16, bool)
+    seen[pairs[inside[:-1]]] = True
+    return {divmod(pair, 256) for pair in np.flatnonzero(seen).tolist()}
 
 
 def stable_symbols(parts: np.ndarray) -> np.ndarray:
@@ -224,11 +225,11 @@ def stable_symbols(parts: np.ndarray) -> np.ndarray:
     before m.
 
     Args:
-      parts: int64 [n_merges, 2], the symbols that each merge joins; merge i makes 256 + i.
+      parts: int64 [2, n_merges], the symbols that each merge joins; merge i makes 256 + i.
     Returns: bool [256 + n_merges]; False also where in doubt (two equal merges in touch).
     """
-    n = 256 + len(parts)
-    left, right = (np.concatenate([np.arange(256), part]) for part in parts.T)
+    n = 256 + parts.shape[1]
+    left, right = (np.concatenate([np.arange(256), part]) for part in parts)
     pairs = left[256:] * n + right[256:]
     order = np.argsort(pairs)
     pairs = np.append(pairs[order], -1)
