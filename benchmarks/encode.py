@@ -16,6 +16,7 @@ U+4E00 to U+9FA5, the k-th with weight 1 / (k + 10), between marks of punctuatio
 """
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -35,6 +36,7 @@ sys.path.insert(0, str(ROOT / "src"))
 import encoder as ours  # noqa: E402
 
 END = ours.END_OF_TEXT
+MARKS = "\uff0c\u3002\u3001\uff01\uff1f\n"  # comma, full stop, pause, exclamation, question
 
 
 class Ours:
@@ -84,7 +86,7 @@ def chinese(n_characters, seed=0):
     while n_characters > 0:
         length = min(1 + int(rng.expovariate(1 / 8.5)), 40, n_characters)
         runs += rng.choices(characters, cum_weights=weights, k=length)
-        runs += rng.choices("，。、！？\n", weights=[50, 30, 10, 2, 2, 6])
+        runs += rng.choices(MARKS, weights=[50, 30, 10, 2, 2, 6])
         n_characters -= length + 1
     return "".join(runs)
 
@@ -128,7 +130,7 @@ def in_turn(contenders, rounds, task):
     return seconds
 
 
-def time_text(make, folder, first, rest):
+def time_text(folder, first, rest, make):
     """One turn: the seconds of each step."""
     contender = make(folder)
     cold, ids = clock(contender.encode, first)
@@ -137,6 +139,10 @@ def time_text(make, folder, first, rest):
     decode, text = clock(contender.decode, ids)
     assert text == first
     return {"cold": cold, "new": new, "warm": warm, "decode": decode}
+
+
+def time_word(folder, word, make):
+    return {"cold": clock(make(folder).encode, word)[0]}
 
 
 def check_equal(contenders, folder, texts):
@@ -173,7 +179,7 @@ def worst_cases(n, seed=0):
         "equal signs": "=" * n,
         "spaces": " " * n,
         "Chinese": "".join(
-            rng.choices(chinese(5000).translate({ord(c): None for c in "，。、！？\n"}), k=n // 3)
+            rng.choices(chinese(5000).translate(dict.fromkeys(map(ord, MARKS))), k=n // 3)
         ),
     }
 
@@ -233,21 +239,19 @@ def main():
     names = "".join(f"{name:>11}" for name in contenders)
     compared = "".join(f"  {'x ' + name + ' (range)':>20}" for name in contenders if name != "ours")
     print(f"{'':<27}{names}{compared}")
-    print_row(
-        "load",
-        in_turn(contenders, args.rounds, lambda make: {"load": clock(make, folder)[0]})["load"],
-    )
+    timed = in_turn(contenders, args.rounds, lambda make: {"load": clock(make, folder)[0]})
+    print_row("load", timed["load"])
     for what, text in texts.items():
         cut = text.rindex("\n", 0, 2 * len(text) // 3)
         first, rest = text[:cut], text[cut:]
-        timed = in_turn(contenders, args.rounds, lambda make: time_text(make, folder, first, rest))
+        timed = in_turn(contenders, args.rounds, functools.partial(time_text, folder, first, rest))
         for step, seconds in timed.items():
             size = len((rest if step == "new" else first).encode("utf-8")) / 1e6
             print_row(f"{what}, {step}", seconds, size)
     print("\none word of 100 kB")
     for what, word in words.items():
-        task = lambda make: {"": clock(make(folder).encode, word)[0]}  # noqa: E731
-        print_row(what, in_turn(contenders, args.rounds, task)[""])
+        timed = in_turn(contenders, args.rounds, functools.partial(time_word, folder, word))
+        print_row(what, timed["cold"])
     print_growth(folder)
     print_memory(folder, args.memory_mb)
 

@@ -5,14 +5,15 @@ Four ideas, each exact for every text:
 1. The standard library's `re` splits twice as fast as `regex`, once told what a letter is.
 2. Text repeats itself: a piece's ids are worked out once and then looked up. They are kept
    packed, so that a text's ids are one join and one unpacking.
-3. Most pieces are tokens. `stable_symbols` tells beforehand which tokens the merging of their
-   bytes arrives at, and these need no merging.
+3. Most pieces are tokens. Whether the merging of its bytes arrives at a token is found out in
+   fewer steps than merging takes, by taking the token to pieces.
 4. Merging keeps what each pair of neighbours makes, and renews only the two pairs that a merge
    touches. A long word finds its next pair with a heap, so that its time grows as n log n.
 """
 
 import heapq
 import itertools
+import operator
 import re
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +21,7 @@ import numpy as np
 import regex
 
 CHUNK = 1 << 12  # characters split at a time; the few chunks that are not ASCII split more slowly
-ROOM = 1 << 17  # pieces remembered beside the vocabulary, at most: some 30 MB
+ROOM = 1 << 17  # pieces remembered, at most: some 20 MB
 LONGEST_KEPT = 64  # characters; a longer piece hardly comes again
 LONGEST_LIST = 128  # bytes; a longer word is merged with a heap
 
@@ -70,7 +71,7 @@ class PieceTable(dict[str, bytes]):
       byte_encoder: printable character of each byte, as `encoder.bytes_to_unicode` gives it.
       encoder: token in printable characters -> id.
       merges: pairs of tokens to join, the most frequent first.
-      room: pieces to remember beside the vocabulary; when they are more, all are forgotten.
+      room: pieces to remember; when they are more, all are forgotten.
     Raises: IrregularVocabulary unless each merge makes a new token of two that are there already
       and every byte and every merge has an id. Otherwise a merge could make a pair that is to be
       joined before its equals, and to join one pair after the other would not be `Encoder.bpe`.
@@ -90,28 +91,24 @@ class PieceTable(dict[str, bytes]):
         symbols = dict(zip(names, range(n), strict=True))
         left = [symbols.get(a, n) for a, _ in merges]  # n: it is not there
         right = [symbols.get(b, n) for _, b in merges]
-        self.merges = dict(zip(zip(left, right, strict=True), range(256, n), strict=True))
-        parts = np.array([left, right], np.int64)
-        if len(symbols) < n or (parts.max(axis=0) >= np.arange(256, n)).any():
+        made = range(256, n)
+        if len(symbols) < n or any(map(operator.ge, map(max, left, right), made)):
             raise IrregularVocabulary("a merge makes no new token of two that are there already")
         ids = [encoder.get(name, -1) for name in names]
         if min(ids) < 0:
             raise IrregularVocabulary("a byte or a merge has no id")
+
+        self.merges = dict(zip(zip(left, right, strict=True), made, strict=True))
+        self.left, self.right = [*range(256), *left], [*range(256), *right]
         packed = np.array(ids, np.uint32).tobytes()
         self.packed = [packed[i : i + 4] for i in range(0, len(packed), 4)]
-
         tokens = [bytes([byte]) for byte in range(256)]
         for a, b in zip(left, right, strict=True):
             tokens.append(tokens[a] + tokens[b])
+        self.symbols = dict(zip(tokens, range(n), strict=True))
         self.neighbours = _neighbours(tokens)
-        self.vocabulary = {}
-        for symbol in np.flatnonzero(stable_symbols(parts)).tolist():
-            try:
-                self.vocabulary[tokens[symbol].decode("utf-8")] = self.packed[symbol]
-            except UnicodeDecodeError:
-                continue  # part of a character: no piece of text
-        self.most = len(self.vocabulary) + room
-        self.update(self.vocabulary)
+        self._arrived = dict.fromkeys(range(256), True)
+        self.room = room
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`. Raises: UnicodeEncodeError for a lone surrogate."""
@@ -131,9 +128,8 @@ class PieceTable(dict[str, bytes]):
         return _SPLITTER.findall(text)
 
     def __missing__(self, piece: str) -> bytes:
-        if len(self) >= self.most:
+        if len(self) >= self.room:
             self.clear()
-            self.update(self.vocabulary)
         parts = self._cut(piece)
         whole = len(parts) == 1
         ids = self._merge(piece) if whole else b"".join(map(self.__getitem__, parts))
@@ -157,9 +153,31 @@ class PieceTable(dict[str, bytes]):
         return [piece[start:end] for start, end in itertools.pairwise([0, *cuts, len(piece)])]
 
     def _merge(self, piece: str) -> bytes:
-        word = list(piece.encode("utf-8"))
-        merge = _merge_in_list if len(word) < LONGEST_LIST else _merge_with_heap
-        return b"".join([self.packed[symbol] for symbol in merge(word, self.merges)])
+        """The ids of a piece, merged by rank."""
+        data = piece.encode("utf-8")
+        symbol = self.symbols.get(data)
+        if symbol is not None and self.arrives(symbol):
+            return self.packed[symbol]
+        merge = _merge_in_list if len(data) < LONGEST_LIST else _merge_with_heap
+        return b"".join([self.packed[symbol] for symbol in merge(list(data), self.merges)])
+
+    def arrives(self, symbol: int) -> bool:
+        """Whether the merging of its bytes makes a symbol; also False if in doubt ("aa" + "aa").
+
+        While the bytes of left + right are merged, each side grows as it would alone, unless a
+        merge reaches over the border between them. To see whether one does, the sides are taken
+        to pieces again, what was made last first: once the latest part is gone, the two symbols
+        at the border are those that stood there until that part was made. They would have joined
+        if what they make comes before it.
+        """
+        if symbol not in self._arrived:
+            x, y = self.left[symbol], self.right[symbol]
+            arrives = self.arrives(x) and self.arrives(y)
+            while arrives and (latest := max(x, y)) >= 256:
+                x, y = (self.right[x], y) if x > y else (x, self.left[y])
+                arrives = self.merges.get((x, y), _NOTHING) > latest
+            self._arrived[symbol] = arrives
+        return self._arrived[symbol]
 
 
 def _merge_in_list(word: list[int], merges: dict[tuple[int, int], int]) -> list[int]:
@@ -213,40 +231,3 @@ def _neighbours(tokens: list[bytes]) -> set[tuple[int, int]]:
     seen = np.zeros(1 << 16, bool)
     seen[pairs[inside[:-1]]] = True
     return {divmod(pair, 256) for pair in np.flatnonzero(seen).tolist()}
-
-
-def stable_symbols(parts: np.ndarray) -> np.ndarray:
-    """Which symbols come out again when their own bytes are merged.
-
-    While the bytes of a symbol are merged, its left and right part grow as each would alone,
-    unless a merge reaches over the border between them. To see whether one does, the parts are
-    taken to pieces again, what was made last first: if m is the symbol just taken to pieces, the
-    two symbols now at the border stood there until m was made, and merge if they make a symbol
-    before m.
-
-    Args:
-      parts: int64 [2, n_merges], the symbols that each merge joins; merge i makes 256 + i.
-    Returns: bool [256 + n_merges]; False also where in doubt (two equal merges in touch).
-    """
-    n = 256 + parts.shape[1]
-    left, right = (np.concatenate([np.arange(256), part]) for part in parts)
-    pairs = left[256:] * n + right[256:]
-    order = np.argsort(pairs)
-    pairs = np.append(pairs[order], -1)
-
-    stable = np.ones(n, bool)
-    whole, x, y = np.arange(n), left, right
-    while True:
-        unfinished = np.maximum(x, y) >= 256
-        whole, x, y = whole[unfinished], x[unfinished], y[unfinished]
-        if not len(whole):
-            break
-        m = np.maximum(x, y)
-        x, y = np.where(x > y, right[x], x), np.where(x > y, y, left[y])
-        place = np.searchsorted(pairs[:-1], x * n + y)
-        found = np.flatnonzero(pairs[place] == x * n + y)
-        reaches_over = found[256 + order[place[found]] <= m[found]]
-        stable[whole[reaches_over]] = False
-    while (broken := stable & ~(stable[left] & stable[right])).any():
-        stable &= ~broken  # it has a part that does not come out
-    return stable
