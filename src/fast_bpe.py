@@ -155,11 +155,13 @@ class PieceTable(dict[str, bytes]):
     def _merge(self, piece: str) -> bytes:
         """The ids of a piece, merged by rank."""
         data = piece.encode("utf-8")
-        symbol = self.symbols.get(data)
-        if symbol is not None and self.arrives(symbol):
-            return self.packed[symbol]
-        merge = _merge_in_list if len(data) < LONGEST_LIST else _merge_with_heap
-        return b"".join([self.packed[symbol] for symbol in merge(list(data), self.merges)])
+        if len(data) >= LONGEST_LIST:
+            word = _merge_with_heap(list(data), self.merges)
+        elif (symbol := self.symbols.get(data)) is not None and self.arrives(symbol):
+            word = [symbol]
+        else:
+            word = _merge_in_list(list(data), self.merges)
+        return b"".join([self.packed[symbol] for symbol in word])
 
     def arrives(self, symbol: int) -> bool:
         """Whether the merging of its bytes makes a symbol; also False if in doubt ("aa" + "aa").

@@ -199,6 +199,13 @@ def test_token_taken_without_merging_is_what_merging_makes(encoder):
     assert sum(arrives) > 0.95 * len(arrives)
 
 
+def test_token_made_in_two_thousand_steps_is_encoded():
+    merges = [("a" * n, "a") for n in range(1, 2000)]
+    encoder = Encoder(vocabulary(merges), merges)
+    for text in ("a" * 100, "a" * 127, "a" * 1999):
+        assert encoder.encode(text) == encoder.encode_simply(text)
+
+
 def test_pair_learnt_before_its_parts_is_joined_as_the_original_does():
     # The original joins all "a b" at once; one by one, "ab a" would come in between.
     merges = [("ab", "a"), ("a", "b")]
