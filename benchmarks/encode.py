@@ -3,8 +3,8 @@
     python3 benchmarks/encode.py --model=models/117M --corpus=../shared/corpus
 
 All encoders take turns on the same text in one thread of one process, and a ratio is the median of
-the ratios of single turns: on a busy machine nothing else says much. What they return is compared
-before anything is timed. Each text is encoded in three states of ours:
+the ratios of single turns, in processor time: on a busy machine nothing else says much. What they
+return is compared before anything is timed. Each text is encoded in three states of ours:
 
   cold  by a new encoder, the first two thirds of the text
   new   then the last third, which it has not seen
@@ -114,10 +114,10 @@ def load_texts(corpus):
 
 
 def clock(function, argument):
-    """Seconds that a call takes, and what it returns."""
-    start = time.perf_counter()
+    """Seconds of processor time that a call takes, and what it returns."""
+    start = time.process_time()
     result = function(argument)
-    return time.perf_counter() - start, result
+    return time.process_time() - start, result
 
 
 def in_turn(contenders, rounds, task):

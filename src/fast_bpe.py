@@ -5,8 +5,8 @@ Four ideas, each exact for every text:
 1. The standard library's `re` splits twice as fast as `regex`, once told what a letter is.
 2. Text repeats itself: a piece's ids are worked out once and then looked up. They are kept
    packed, so that a text's ids are one join and one unpacking.
-3. Most pieces are tokens. Whether the merging of its bytes arrives at a token is found out in
-   fewer steps than merging takes, by taking the token to pieces.
+3. Most pieces are tokens. `stable_symbols` tells beforehand which tokens the merging of their
+   bytes arrives at, and these need no merging.
 4. Merging keeps what each pair of neighbours makes, and renews only the two pairs that a merge
    touches. A long word finds its next pair with a heap, so that its time grows as n log n.
 """
@@ -99,15 +99,14 @@ class PieceTable(dict[str, bytes]):
             raise IrregularVocabulary("a byte or a merge has no id")
 
         self.merges = dict(zip(zip(left, right, strict=True), made, strict=True))
-        self.left, self.right = [*range(256), *left], [*range(256), *right]
         packed = np.array(ids, np.uint32).tobytes()
         self.packed = [packed[i : i + 4] for i in range(0, len(packed), 4)]
         tokens = [bytes([byte]) for byte in range(256)]
         for a, b in zip(left, right, strict=True):
             tokens.append(tokens[a] + tokens[b])
-        self.symbols = dict(zip(tokens, range(n), strict=True))
         self.neighbours = _neighbours(tokens)
-        self._arrived = dict.fromkeys(range(256), True)
+        spelled = zip(tokens, self.packed, strict=True)
+        self.stable = dict(itertools.compress(spelled, stable_symbols(left, right).tolist()))
         self.room = room
 
     def encode(self, text: str) -> list[int]:
@@ -155,31 +154,10 @@ class PieceTable(dict[str, bytes]):
     def _merge(self, piece: str) -> bytes:
         """The ids of a piece, merged by rank."""
         data = piece.encode("utf-8")
-        if len(data) >= LONGEST_LIST:
-            word = _merge_with_heap(list(data), self.merges)
-        elif (symbol := self.symbols.get(data)) is not None and self.arrives(symbol):
-            word = [symbol]
-        else:
-            word = _merge_in_list(list(data), self.merges)
-        return b"".join([self.packed[symbol] for symbol in word])
-
-    def arrives(self, symbol: int) -> bool:
-        """Whether the merging of its bytes makes a symbol; also False if in doubt ("aa" + "aa").
-
-        While the bytes of left + right are merged, each side grows as it would alone, unless a
-        merge reaches over the border between them. To see whether one does, the sides are taken
-        to pieces again, what was made last first: once the latest part is gone, the two symbols
-        at the border are those that stood there until that part was made. They would have joined
-        if what they make comes before it.
-        """
-        if symbol not in self._arrived:
-            x, y = self.left[symbol], self.right[symbol]
-            arrives = self.arrives(x) and self.arrives(y)
-            while arrives and (latest := max(x, y)) >= 256:
-                x, y = (self.right[x], y) if x > y else (x, self.left[y])
-                arrives = self.merges.get((x, y), _NOTHING) > latest
-            self._arrived[symbol] = arrives
-        return self._arrived[symbol]
+        if data in self.stable:
+            return self.stable[data]
+        merge = _merge_in_list if len(data) < LONGEST_LIST else _merge_with_heap
+        return b"".join([self.packed[symbol] for symbol in merge(list(data), self.merges)])
 
 
 def _merge_in_list(word: list[int], merges: dict[tuple[int, int], int]) -> list[int]:
@@ -233,3 +211,41 @@ def _neighbours(tokens: list[bytes]) -> set[tuple[int, int]]:
     seen = np.zeros(1 << 16, bool)
     seen[pairs[inside[:-1]]] = True
     return {divmod(pair, 256) for pair in np.flatnonzero(seen).tolist()}
+
+
+def stable_symbols(lefts: Sequence[int], rights: Sequence[int]) -> np.ndarray:
+    """Which symbols come out again when their own bytes are merged.
+
+    While the bytes of a symbol are merged, its left and right part grow as each would alone,
+    unless a merge reaches over the border between them. To see whether one does, the parts are
+    taken to pieces again, what was made last first: if m is the symbol just taken to pieces, the
+    two symbols now at the border stood there until m was made, and merge if they make a symbol
+    before m.
+
+    Args:
+      lefts, rights: the symbols that each merge joins; merge i makes 256 + i.
+    Returns: bool [256 + n_merges]; False also where in doubt (two equal merges in touch).
+    """
+    n = 256 + len(lefts)
+    left = np.array([*range(256), *lefts], np.int64)
+    right = np.array([*range(256), *rights], np.int64)
+    pairs = left[256:] * n + right[256:]
+    order = np.argsort(pairs)
+    pairs = np.append(pairs[order], -1)
+
+    stable = np.ones(n, bool)
+    whole, x, y = np.arange(n), left, right
+    while True:
+        unfinished = np.maximum(x, y) >= 256
+        whole, x, y = whole[unfinished], x[unfinished], y[unfinished]
+        if not len(whole):
+            break
+        m = np.maximum(x, y)
+        x, y = np.where(x > y, right[x], x), np.where(x > y, y, left[y])
+        place = np.searchsorted(pairs[:-1], x * n + y)
+        found = np.flatnonzero(pairs[place] == x * n + y)
+        reaches_over = found[256 + order[place[found]] <= m[found]]
+        stable[whole[reaches_over]] = False
+    while (broken := stable & ~(stable[left] & stable[right])).any():
+        stable &= ~broken  # it has a part that does not come out
+    return stable
