@@ -16,6 +16,7 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile.cpu Dockerfile.gpu
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix

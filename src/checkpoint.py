@@ -4,6 +4,7 @@ A model is a folder with the released file set: `hparams.json`, `encoder.json`, 
 `checkpoint`, and `model.ckpt.*`. All but `restore` work without TensorFlow.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -65,6 +66,12 @@ def find_weights(folder: Path, hparams: HParams) -> Path:
     if size < needed:
         raise UserError(f"{data[0]} is cut short: {size} bytes of {needed}; {_remedy(folder.name)}")
     return prefix
+
+
+def fingerprint(prefix: Path) -> str:
+    """A short name for the weights: the index holds a checksum of each."""
+    index = prefix.with_name(prefix.name + ".index").read_bytes()
+    return hashlib.sha256(index).hexdigest()[:16]
 
 
 def restore(session: Any, prefix: Path) -> None:

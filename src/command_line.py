@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import inspect
+import io
 import os
 import re
 import sys
@@ -20,15 +21,35 @@ from settings import UserError
 
 RELEASED = "117M"  # the model that scripts use unless told otherwise
 EMBEDDED = "1M"  # the one that comes with the repository
+FLAGS = {  # what a flag means where a script does not say otherwise
+    "model_name": f"model to use; {RELEASED} unless given, or {EMBEDDED} where that is not there.",
+    "models_dir": "folder that holds the models.",
+    "seed": "repeats the samples of a run that had this seed; unless given, they are new ones.",
+    "nsamples": "how many samples to make; 0 goes on until interrupted.",
+    "batch_size": "how many samples to make side by side; bears on speed and memory only. Unless "
+    "given, as many as a quarter of the memory holds, and 32 at most.",
+    "length": "tokens in a sample; n_ctx of the model at most, which is the default.",
+    "temperature": "1 draws as the model predicts, less takes likelier tokens more often, 0 always "
+    "the likeliest.",
+    "top_k": "draw among the k likeliest tokens, 40 for example; 0 among all.",
+    "top_p": "draw among the likeliest tokens that together reach this probability, 0.9 for "
+    "example; 1 among all.",
+    "stop_at_end": "end a sample where the model ends the text, with <|endoftext|>.",
+    "output": "file to write instead of the terminal. The same command goes on with it after an "
+    "interruption.",
+    "format": "text, or jsonl for a JSON object a line.",
+    "shard": "i/n makes the samples i, i+n, i+2n, ... only, so that n machines share a dump.",
+    "device": "cpu, gpu, gpu:1 and so on; auto is the first GPU, or the CPU where there is none.",
+}
 
 
 def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     """Call `main` with the flags of the command line, and end the process as a script should.
 
-    Flags, their types and defaults are `main`'s parameters; `-- --help` shows its docstring.
-    A positional-only parameter is an argument without a flag. Of a dict of functions, the first
-    argument chooses one. A UserError becomes one line on stderr and exit status 2; Ctrl-C is
-    status 130; a reader that went away (`| head`) is no error.
+    Flags, their types and defaults are `main`'s parameters; `-- --help` shows its docstring, with
+    FLAGS for the parameters that it leaves out. A positional-only parameter is an argument without
+    a flag. Of a dict of functions, the first argument chooses one. A UserError becomes one line on
+    stderr and exit status 2; Ctrl-C is status 130; a reader that went away (`| head`) is no error.
     """
     try:
         arguments = sys.argv[1:]
@@ -39,6 +60,10 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
                 for name, parameter in inspect.signature(function).parameters.items()
             }
             fire.decorators.SetParseFns(**parsers)(function)
+            function.__doc__ = _document(function)
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a notebook's is another
+                stream.reconfigure(errors="replace")  # a strange character ends no run
         # By itself fire would take "-", which stands for stdin, as the end of a command.
         own = ["--separator=\0"] if "--" in arguments else ["--", "--separator=\0"]
         fire.Fire(main, [*arguments, *own])
@@ -49,8 +74,21 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     except BrokenPipeError:
         # Python flushes stdout once more at exit; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, say
+        print(f"{Path(sys.argv[0]).name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _document(main: Callable[..., None]) -> str:
+    text = inspect.getdoc(main) or ""
+    if "\nArgs:\n" not in text:
+        text += "\n\nArgs:"
+    for name in inspect.signature(main).parameters:
+        if name in FLAGS and f"\n  {name}: " not in text:
+            text += f"\n  {name}: {FLAGS[name]}"
+    return text
 
 
 def _check_arguments(
@@ -65,7 +103,7 @@ def _check_arguments(
         command, *arguments = arguments or [""]
         if command not in main:
             found = f"unknown command {command!r}" if command else "a command is missing"
-            raise UserError(f"{found}; it is one of {', '.join(main)} (-- --help tells more)")
+            raise UserError(f"{found}; it is one of {', '.join(main)}; -- --help tells more")
         main = main[command]
     parameters = inspect.signature(main).parameters.values()
     positional = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
@@ -88,7 +126,7 @@ def _check_arguments(
         else:
             raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
     for parameter in missing.values():
-        raise UserError(f"{_label(parameter)} is missing (-- --help tells more)")
+        raise UserError(f"{_label(parameter)} is needed; -- --help tells what it is")
 
 
 def _label(parameter: inspect.Parameter) -> str:
@@ -128,6 +166,19 @@ def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:
         return checkpoint.find_model(RELEASED, models_dir), ""
     except UserError as error:
         return checkpoint.find_model(EMBEDDED), f"using the small model {EMBEDDED}: {error}"
+
+
+def read_text(path: str) -> str:
+    """All of a UTF-8 text file, or of standard input for "-". Raises: UserError."""
+    try:
+        if path == "-":
+            return sys.stdin.read()
+        with Path(path).open(encoding="utf-8", newline="") as file:  # newline: as it stands
+            return file.read()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at {error.start}") from None
 
 
 def import_tensorflow() -> Any:

@@ -1,27 +1,73 @@
 """Byte-level byte pair encoding: text to token ids and back.
 
-Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019), section 2.2.
+    encoder = get_encoder("117M")
+    ids = encoder.encode("Hello, world")  # [15496, 11, 995]
+    text = encoder.decode(ids)
+
+A text is cut into pieces, roughly words with the space before them. A piece becomes UTF-8 bytes,
+each written as one printable character. Then, of all neighbours that the vocabulary lists as a
+pair, the pair listed first is joined, again and again until none is left:
+
+    Ġ l o w e r  ->  Ġ l o w er  ->  Ġl o w er  ->  Ġl ow er  ->  Ġl ower  ->  Ġlower
+
+What is left are the tokens. Any text has ids, as every byte is a token by itself.
+
+Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019), section 2.2;
+arXiv:1508.07909 for the merging.
 """
 
+import codecs
 import functools
 import itertools
 import json
+import numbers
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import regex
+
+from fast_bpe import IrregularVocabulary, PieceTable
+from settings import UserError
 
 # Faithful: contractions are split off in lower case only ("don't", but not "DON'T").
 PATTERN = regex.compile(
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
+END_OF_TEXT = "<|endoftext|>"
+T = TypeVar("T")
+CACHE_SIZE = 1 << 16  # words that `bpe` remembers, at most
 
 
 @functools.cache
 def bytes_to_unicode() -> dict[int, str]:
-    """A printable character for each byte, so that vocab.bpe can be a text file."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in printable]
-    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+    """A printable character for each byte, so that vocab.bpe can be a text file.
+
+    Visible characters of Latin-1 stand for themselves, the others for U+0100 and on: the space
+    is "Ġ", the line end "Ċ".
+    """
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in visible]
+    return {b: chr(b) for b in visible} | {b: chr(0x100 + i) for i, b in enumerate(others)}
+
+
+def get_pairs(word: Iterable[str]) -> set[tuple[str, str]]:
+    """The pairs of neighbours in a word, a sequence of tokens."""
+    return set(itertools.pairwise(word))
+
+
+def join_pair(word: list[str], pair: tuple[str, str]) -> list[str]:
+    """`word` with `pair` joined wherever it stands, from left to right."""
+    joined: list[str] = []
+    for token in word:
+        # What was joined is longer than pair[0] and joins no further.
+        if joined and (joined[-1], token) == pair:
+            joined[-1] += token
+        else:
+            joined.append(token)
+    return joined
 
 
 class Encoder:
@@ -31,55 +77,198 @@ class Encoder:
       encoder: token in printable characters -> id.
       bpe_merges: pairs of tokens to join, the most frequent first.
       errors: how decode treats bytes that are no UTF-8, as in bytes.decode.
+
+    Attributes beside these:
+      bpe_ranks: pair of tokens -> its place among the merges.
+      regular: whether the vocabulary is as training makes it; only then encode is fast.
     """
 
-    def __init__(self, encoder, bpe_merges, errors="replace"):
+    def __init__(
+        self,
+        encoder: dict[str, int],
+        bpe_merges: Iterable[tuple[str, str]],
+        errors: str = "replace",
+    ):
         self.encoder = encoder
         self.decoder = {i: token for token, i in encoder.items()}
         self.errors = errors
         self.byte_encoder = bytes_to_unicode()
-        self.byte_decoder = {c: b for b, c in self.byte_encoder.items()}
-        self.bpe_ranks = {tuple(pair): rank for rank, pair in enumerate(bpe_merges)}
-        self.cache = {}
+        self.byte_decoder = {char: byte for byte, char in self.byte_encoder.items()}
+        merges: list[tuple[str, str]] = list(map(tuple, bpe_merges))  # type: ignore[arg-type]
+        self.bpe_ranks = dict(zip(merges, range(len(merges)), strict=True))
+        self.cache: dict[str, str] = {}
+        self.pat = PATTERN
+        bytes_of = {ord(char): byte for char, byte in self.byte_decoder.items()}
+        # By id, and as many None behind: negative ids end there, and join refuses them.
+        size = 1 + max(self.decoder, default=-1)
+        self._token_bytes: list[Any] = [None for _ in range(2 * size)]
+        for i, token in self.decoder.items():
+            self._token_bytes[i] = _spell(token, bytes_of)
+        try:
+            table = PieceTable(self.pat, self.byte_encoder, encoder, merges)
+            self._encode: Callable[[str], list[int]] = table.encode
+            self.regular = True
+        except IrregularVocabulary:
+            self._encode = self.encode_simply
+            self.regular = False
 
-    def bpe(self, token):
-        """Split a word in printable characters into tokens, joined by spaces."""
+    def bpe(self, token: str) -> str:
+        """The tokens of a word in printable characters, with spaces between them."""
         if token in self.cache:
             return self.cache[token]
         word = list(token)
-        while len(word) > 1:
-            ranks = [
-                self.bpe_ranks.get(pair, len(self.bpe_ranks)) for pair in itertools.pairwise(word)
-            ]
-            best = min(ranks)
-            if best == len(self.bpe_ranks):
-                break
-            i = ranks.index(best)
-            word[i : i + 2] = [word[i] + word[i + 1]]
+        while pairs := get_pairs(word) & self.bpe_ranks.keys():
+            word = join_pair(word, min(pairs, key=self.bpe_ranks.__getitem__))
+        if len(self.cache) >= CACHE_SIZE:
+            self.cache.clear()
         self.cache[token] = " ".join(word)
         return self.cache[token]
 
-    def encode(self, text, allow_special=False):
-        """Token ids of `text`; with allow_special, `<|endoftext|>` in it is one id."""
-        if allow_special:
-            first, *rest = map(self.encode, text.split("<|endoftext|>"))
-            end = self.encoder["<|endoftext|>"]
-            return first + [i for part in rest for i in (end, *part)]
-        ids = []
-        for piece in PATTERN.findall(text):
-            token = "".join(self.byte_encoder[b] for b in piece.encode("utf-8"))
-            ids.extend(self.encoder[t] for t in self.bpe(token).split(" "))
+    def encode_simply(self, text: str) -> list[int]:
+        """What encode gives, step by step: slow, but here `pat` and `bpe` can be bent.
+
+        Raises: UnicodeEncodeError for a lone surrogate; KeyError for a token without an id.
+        """
+        ids: list[int] = []
+        for piece in self.pat.findall(text):
+            word = "".join(self.byte_encoder[byte] for byte in piece.encode("utf-8"))
+            ids.extend(self.encoder[token] for token in self.bpe(word).split(" "))
         return ids
 
-    def decode(self, tokens):
-        """The text of token ids."""
-        text = "".join(self.decoder[token] for token in tokens)
-        return bytes(self.byte_decoder[c] for c in text).decode("utf-8", errors=self.errors)
+    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+        """Token ids of `text`, by the fast path of fast_bpe.py.
+
+        Args:
+          text: any text.
+          allow_special: give "<|endoftext|>" its single id; otherwise it is seven tokens of plain
+            text, as in the original. Leave it off for text from strangers, who could end your
+            document with it and begin their own.
+        Raises: UserError for a lone surrogate (half a character, which has no UTF-8 form), or
+          for text that the vocabulary cannot spell.
+        """
+        parts = text.split(END_OF_TEXT) if allow_special else [text]
+        try:
+            ids = self._encode(parts[0])
+            for part in parts[1:]:
+                ids += [self.encoder[END_OF_TEXT], *self._encode(part)]
+        except UnicodeEncodeError:
+            raise _surrogate_error(text) from None
+        except KeyError as error:
+            raise UserError(f"the vocabulary has no token {error}, which this text needs") from None
+        return ids
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of token ids; U+FFFD stands for bytes that are no UTF-8.
+
+        Args:
+          tokens: ids, as a sequence of whole numbers or an integer array [length].
+        Raises: UserError for an id that is not in the vocabulary.
+        """
+        return self._to_bytes(tokens).decode("utf-8", errors=self.errors)
+
+    def stream(self) -> Callable[..., str]:
+        """A function for text that is shown as it is generated.
+
+        Called with the next ids it returns the text that they complete: a character whose bytes
+        come in several tokens is held back until its last. The call with `final=True`, for which
+        the ids may be empty, gives what is left. All results together are decode's text.
+
+            decode = encoder.stream()
+            for token in tokens:
+                print(decode([token]), end="", flush=True)
+            print(decode([], final=True))
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")(self.errors)
+
+        def decode(tokens: Iterable[int], final: bool = False) -> str:
+            return decoder.decode(self._to_bytes(tokens), final)
+
+        return decode
+
+    def _to_bytes(self, tokens: Iterable[int]) -> bytes:
+        ids = tokens.tolist() if isinstance(tokens, np.ndarray) else list(tokens)
+        spelled = self._token_bytes
+        try:
+            # In blocks, as join walks its list twice and then finds it in the processor's cache.
+            blocks = (ids[i : i + 4096] for i in range(0, len(ids), 4096))
+            return b"".join([b"".join([spelled[i] for i in block]) for block in blocks])
+        except (IndexError, TypeError):
+            wrong = next(
+                i for i in ids if not (isinstance(i, numbers.Integral) and i in self.decoder)
+            )
+            raise UserError(
+                f"{wrong!r} is no token id: ids are whole numbers from 0 to {max(self.decoder)}"
+            ) from None
 
 
-def get_encoder(model_name: str, models_dir: str = "models") -> Encoder:
-    """The encoder of a model, from its `encoder.json` and `vocab.bpe`."""
+def _surrogate_error(text: str) -> UserError:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        at = error.start
+    return UserError(
+        f"character {at} of the text is {text[at]!r}, a lone surrogate, which is half a character "
+        "and has no UTF-8 form; remove it, or read the text with errors='replace'"
+    )
+
+
+def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") -> Encoder:
+    """The encoder of a model, from its `encoder.json` and `vocab.bpe`.
+
+    Raises: UserError if a file is missing or broken; it names the file and what to do.
+    """
     folder = Path(models_dir) / model_name
-    encoder = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-    lines = (folder / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
-    return Encoder(encoder, [tuple(line.split()) for line in lines])
+    remedy = f"python3 download_model.py {model_name}"
+    encoder = _load(folder / "encoder.json", _parse_encoder, remedy)
+    merges = _load(folder / "vocab.bpe", _parse_merges, remedy)
+    made = Encoder(encoder, merges)
+    unknown = [] if made.regular else [pair for pair in merges if "".join(pair) not in encoder]
+    if unknown:
+        raise UserError(
+            f"{folder / 'vocab.bpe'} joins {' '.join(unknown[0])!r}, which encoder.json beside it "
+            f"does not know: one of the two is broken; get both anew: {remedy}"
+        )
+    return made
+
+
+def _load(path: Path, parse: Callable[[str], T], remedy: str) -> T:
+    """What `parse` makes of a text file."""
+    try:
+        # utf-8-sig: editors on Windows may put a byte order mark in front.
+        return parse(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); get it: {remedy}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is broken ({error}); get it anew: {remedy}") from None
+
+
+def _parse_encoder(text: str) -> dict[str, int]:
+    encoder = json.loads(text)
+    if not isinstance(encoder, dict) or not encoder:
+        raise ValueError("no table of tokens")
+    ids = encoder.values()
+    if {*map(type, ids)} != {int} or min(ids) < 0 or max(ids) >= 1 << 24:
+        raise ValueError("an id is no whole number of a sensible size")
+    if len(set(ids)) < len(ids):
+        raise ValueError("two tokens have the same id")
+    return encoder
+
+
+def _parse_merges(text: str) -> list[tuple[str, str]]:
+    # Not splitlines, which knows more line ends than a file has. The first line is the version.
+    lines = text.rstrip("\n").split("\n")[1:]
+    merges = []
+    for number, line in enumerate(lines, 2):
+        pair = line.split(" ")
+        if len(pair) != 2 or not all(pair):
+            raise ValueError(f"line {number} is {line!r}, not two tokens")
+        merges.append((pair[0], pair[1]))
+    return merges
+
+
+def _spell(token: str, bytes_of: dict[int, int]) -> bytes:
+    """The bytes of a token in printable characters; others than these stand for themselves."""
+    try:
+        return token.translate(bytes_of).encode("latin-1")
+    except UnicodeEncodeError:
+        return token.encode("utf-8")

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Score texts with a model: token by token, as a whole, or on the tasks of the paper."""
 
-import codecs
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -32,22 +31,21 @@ def score(
     stride: int | None = None,
     batch_size: int = 4,
     models_dir: str = "models",
+    device: str = "auto",
 ) -> None:
     """Show how likely the model finds each token of a text.
 
     Args:
       file: UTF-8 text; - is stdin.
       format: table, jsonl (JSON Lines), or html: a page that colours tokens by rank.
-      model_name: model to use; 117M unless given, or 1M where that is not downloaded.
       window: tokens that the model sees at once; n_ctx of the model unless given.
       stride: tokens from one window to the next; as many as in the window unless given. Fewer
         give tokens more context, and take longer.
       batch_size: windows computed side by side; affects speed and memory only.
-      models_dir: folder that holds the models.
     """
     if format not in FORMATS:
         raise UserError(f"format must be one of {', '.join(FORMATS)}, got {format}")
-    run_ = _open("score", file, None, model_name, models_dir, window, stride, batch_size)
+    run_ = _open("score", file, None, model_name, models_dir, window, stride, batch_size, device)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's is
     counts, totals = Counts(), Totals()
@@ -65,20 +63,21 @@ def perplexity(
     batch_size: int = 4,
     state: str | None = None,
     models_dir: str = "models",
+    device: str = "auto",
 ) -> None:
     """Measure how well the model predicts a text of any length, every token once.
 
     Args:
       file: UTF-8 text; - is stdin.
-      model_name: model to use; 117M unless given, or 1M where that is not downloaded.
       window: tokens that the model sees at once; n_ctx of the model unless given.
       stride: tokens from one window to the next; as many as in the window unless given. Fewer
         give tokens more context, and take longer.
       batch_size: windows computed side by side; affects speed and memory only.
       state: file to keep the progress in; the same command continues an interrupted run.
-      models_dir: folder that holds the models.
     """
-    run_ = _open("perplexity", file, state, model_name, models_dir, window, stride, batch_size)
+    run_ = _open(
+        "perplexity", file, state, model_name, models_dir, window, stride, batch_size, device
+    )
     counts = Counts()
     with _progress(file) as on_read:
         text = _counted(read_text(file, on_read=on_read), counts)
@@ -96,22 +95,21 @@ def task(
     batch_size: int = 4,
     state: str | None = None,
     models_dir: str = "models",
+    device: str = "auto",
 ) -> None:
     """Measure the model on a task of the paper.
 
     Args:
       name: lambada, cbt-cn, cbt-ne, wikitext-2, ptb, enwik8, text8, wikitext-103 or 1bw.
       file: the task's file, in the format that it is published in; - is stdin.
-      model_name: model to use; 117M unless given, or 1M where that is not downloaded.
       window: in long texts, tokens that the model sees at once; n_ctx unless given.
       stride: tokens from one window to the next; as many as in the window unless given.
       batch_size: windows computed side by side; affects speed and memory only.
       state: file to keep the progress through a long text in; the same command continues.
-      models_dir: folder that holds the models.
     """
     if name not in TASKS:
         raise UserError(f"no task {name!r}; it is one of {', '.join(TASKS)}")
-    run_ = _open(name, file, state, model_name, models_dir, window, stride, batch_size)
+    run_ = _open(name, file, state, model_name, models_dir, window, stride, batch_size, device)
     with _progress(file) as on_read:
         total = partial(measure, **run_._asdict())
         metrics = measure_task(name, run_.scorer, total, file, on_read)
@@ -126,6 +124,7 @@ def paper(
     batch_size: int = 4,
     state: str | None = None,
     models_dir: str = "models",
+    device: str = "auto",
 ) -> None:
     """Print the zero-shot numbers of the paper beside those measured here.
 
@@ -136,7 +135,6 @@ def paper(
       stride: tokens from one window to the next; as many as in the window unless given.
       batch_size: windows computed side by side; affects speed and memory only.
       state: file to keep what was measured in; the same command continues an interrupted run.
-      models_dir: folder that holds the models.
     """
     if not Path(data_dir).is_dir():
         raise UserError(f"--data_dir: no folder {data_dir}")
@@ -149,7 +147,7 @@ def paper(
                 raise
             print(f"{names[0]}: {error}\n")
         else:
-            scorer = Scorer(folder, batch_size)
+            scorer = Scorer(folder, batch_size, device)
             sizes = check_window(window, stride, scorer.hparams.n_ctx)
             _paper_of_one(_Run(scorer, *sizes, saved), Path(data_dir))
             scorer.close()
@@ -191,6 +189,7 @@ def _open(
     window: int | None,
     stride: int | None,
     batch_size: int,
+    device: str,
 ) -> _Run:
     """All that a run over one file needs, checked; then the word of a model that stands in."""
     if file != "-" and (not Path(file).exists() or Path(file).is_dir()):
@@ -198,7 +197,7 @@ def _open(
     if file == "-" and state:
         raise UserError("--state needs a file: stdin cannot be read once more")
     folder, notice = choose_model(model_name, models_dir)
-    scorer = Scorer(folder, batch_size)
+    scorer = Scorer(folder, batch_size, device)
     window, stride = check_window(window, stride, scorer.hparams.n_ctx)
     run_of = {"task": task, "window": window, "stride": stride}
     if state:
@@ -233,14 +232,13 @@ def _counted(chunks: Iterable[str], counts: Counts) -> Iterator[str]:
 def _rows(run_: _Run, text: Iterable[str], totals: Totals) -> Iterator[Row]:
     """The scored tokens of a text, whose sums are added to `totals`."""
     scorer, window, stride, _ = run_
-    encoder, decoder = scorer.encoder, codecs.getincrementaldecoder("utf-8")()
+    decode = scorer.encoder.stream()
     windows = sliding_windows(encode(scorer, text), scorer.end_of_text, window, stride)
     for seen, scores in scorer(windows):
         totals.add(scores)
         values = zip(scores.logprob, scores.rank, scores.entropy, strict=True)
         for i, (logprob, rank, entropy) in zip(seen.ids[-seen.n_scored :], values, strict=True):
-            spelled = bytes(encoder.byte_decoder[c] for c in encoder.decoder[i])
-            yield Row(i, decoder.decode(spelled), float(logprob), int(rank), float(entropy))
+            yield Row(i, decode([i]), float(logprob), int(rank), float(entropy))
     if not totals.tokens:
         raise UserError("the text is empty")
 

@@ -1,51 +1,47 @@
 #!/usr/bin/env python3
-"""Print samples that start from nothing."""
+"""Make samples that start from nothing."""
 
 from command_line import run
-from sampler import Sampler, banner
-from settings import require
+from dump import dump
+from sampler import Sampler
 
 
 def sample_model(
     model_name: str | None = None,
     seed: int | None = None,
     nsamples: int = 0,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     length: int | None = None,
     temperature: float = 1,
     top_k: int = 0,
     top_p: float = 1,
     models_dir: str = "models",
+    output: str | None = None,
+    format: str = "text",
+    stop_at_end: bool = False,
+    shard: str = "1/1",
+    device: str = "auto",
 ) -> None:
-    """Print samples that start from nothing: from <|endoftext|>, where a new text begins.
-
-    Args:
-      model_name: model to use; 117M unless given, or 1M where that is not downloaded.
-      seed: makes the samples repeatable; without it they differ from run to run.
-      nsamples: how many samples to print; 0 goes on until interrupted.
-      batch_size: how many samples to make side by side; affects speed and memory only.
-      length: tokens in a sample, n_ctx of the model at most, which is the default.
-      temperature: randomness: 1 draws as the model predicts, below 1 likelier tokens more often,
-        0 always takes the likeliest.
-      top_k: draw among the k likeliest tokens; 0 is no such limit. 40 does well.
-      top_p: draw among the likeliest tokens that together reach this probability; 1 is no limit.
-      models_dir: folder that holds the models.
-    """
-    require("nsamples", nsamples, nsamples >= 0, "0 (for ever) or above")
+    """Make samples that start from nothing: from <|endoftext|>, after which a text begins."""
     sampler = Sampler(
         model_name=model_name,
         models_dir=models_dir,
+        seed=seed,
+        batch_size=batch_size,
         length=length,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
-        batch_size=batch_size,
-        seed=seed,
+        device=device,
     )
-    start = [sampler.encoder.encoder["<|endoftext|>"]]
-    for number, text in enumerate(sampler.samples(start, nsamples), 1):
-        print(banner(number))
-        print(text, flush=True)
+    dump(
+        sampler,
+        last=nsamples,
+        output=output,
+        format=format,
+        stop_at_end=stop_at_end,
+        shard=shard,
+    )
 
 
 if __name__ == "__main__":

@@ -13,8 +13,11 @@ The variable scopes below are the names in the released checkpoints, and thus fi
 `model/wte`, `model/h0/attn/c_attn/w`, ... Each convolution of width 1 is a matrix product.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import tensorflow.compat.v1 as tf
+from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
 from settings import HParams, default_hparams
 
@@ -100,16 +103,29 @@ def attention_mask(nd, ns, *, dtype):
     return tf.cast(i >= j - ns + nd, dtype)
 
 
+class Cache(NamedTuple):
+    """Keys and values of a layer in a fixed number of slots, and the slot that comes next.
+
+    In place of a growing `past`, so that a step of the decode loop moves no memory: it writes one
+    slot and reads the others where they are.
+    """
+
+    k: Any  # float [batch * n_head, slots, head_dim]; in this very shape XLA writes it in place
+    v: Any  # likewise
+    slot: Any  # int32 [], where the next position's keys and values go
+    bias: Any  # float [batch * n_head, 1, slots]: 0 for slots in use, -1e10 for the others
+
+
 def attn(x, scope, n_state, *, past, hparams):
     """Masked multi-head self-attention.
 
     Args:
       x: float [batch, sequence, n_embd]
       n_state: width of queries, keys and values; n_head divides it.
-      past: None, or the keys and values of earlier positions,
-        float [batch, 2, n_head, past, head_dim].
-    Returns: float [batch, sequence, n_state], and the keys and values of `x`,
-      float [batch, 2, n_head, sequence, head_dim].
+      past: None; or the keys and values of earlier positions, float
+        [batch, 2, n_head, past, head_dim]; or a Cache, with a sequence of 1.
+    Returns: float [batch, sequence, n_state]; and the keys and values of `x`, float
+      [batch, 2, n_head, sequence, head_dim], or the Cache with them.
     """
     if x.shape.ndims != 3:
         raise ValueError(f"x must be [batch, sequence, n_embd], got shape {x.shape}")
@@ -126,20 +142,38 @@ def attn(x, scope, n_state, *, past, hparams):
         # Faithful: 1e10, not infinity.
         return w * b - tf.cast(1e10, w.dtype) * (1 - b)
 
-    def multihead_attn(q, k, v):
+    def multihead_attn(q, k, v, mask):
         w = tf.matmul(q, k, transpose_b=True) * tf.rsqrt(tf.cast(v.shape[-1], q.dtype))
-        return tf.matmul(softmax(mask_attn_weights(w)), v)
+        return tf.matmul(softmax(mask(w)), v)
+
+    def cached_attn(c):  # [batch, 1, 3 * n_state] -> [batch, 1, n_state]
+        batch, _, _ = shape_list(x)
+        head_dim = n_state // hparams.n_head
+        q, k, v = (
+            tf.reshape(t, [batch * hparams.n_head, 1, head_dim]) for t in tf.split(c, 3, axis=2)
+        )
+        k, v = (write_slot(old, new, past.slot) for old, new in [(past.k, k), (past.v, v)])
+        a = multihead_attn(q, k, v, lambda w: w + past.bias)
+        return tf.reshape(a, [batch, 1, n_state]), past._replace(k=k, v=v)
 
     with tf.variable_scope(scope):
         c = conv1d(x, "c_attn", n_state * 3)
-        q, k, v = map(split_heads, tf.split(c, 3, axis=2))
-        present = tf.stack([k, v], axis=1)
-        if past is not None:
-            past_k, past_v = tf.unstack(past, axis=1)
-            k = tf.concat([past_k, k], axis=-2)
-            v = tf.concat([past_v, v], axis=-2)
-        a = conv1d(merge_heads(multihead_attn(q, k, v)), "c_proj", n_state)
-        return a, present
+        if isinstance(past, Cache):
+            a, present = cached_attn(c)
+        else:
+            q, k, v = map(split_heads, tf.split(c, 3, axis=2))
+            present = tf.stack([k, v], axis=1)
+            if past is not None:
+                past_k, past_v = tf.unstack(past, axis=1)
+                k = tf.concat([past_k, k], axis=-2)
+                v = tf.concat([past_v, v], axis=-2)
+            a = merge_heads(multihead_attn(q, k, v, mask_attn_weights))
+        return conv1d(a, "c_proj", n_state), present
+
+
+def write_slot(cache, value, slot):
+    """Write `value` [n, 1, head_dim] into `slot` of `cache` [n, slots, head_dim]."""
+    return dynamic_update_slice(cache, value, [0, slot, 0])
 
 
 def mlp(x, scope, n_state, *, hparams):
@@ -180,6 +214,45 @@ def positions_for(tokens, past_length):
     return expand_tile(past_length + tf.range(n_steps), batch_size)
 
 
+def transformer(hparams, X, positions, pasts):
+    """All blocks: what the network makes of tokens, before it predicts.
+
+    Args:
+      X, positions: int32 [batch, sequence], token ids and where they stand.
+      pasts: for each layer, what `attn` takes as `past`.
+    Returns: float [batch, sequence, n_embd], and a list of what `attn` returned beside it.
+    """
+    wpe = tf.get_variable(
+        "wpe",
+        [hparams.n_ctx, hparams.n_embd],
+        initializer=tf.random_normal_initializer(stddev=0.01),
+    )
+    wte = token_embedding(hparams)
+    h = tf.gather(wte, X) + tf.gather(wpe, positions)
+    presents = []
+    for layer, past in enumerate(pasts):
+        h, present = block(h, f"h{layer}", past=past, hparams=hparams)
+        presents.append(present)
+    return norm(h, "ln_f"), presents
+
+
+def token_embedding(hparams):
+    """wte, float [n_vocab, n_embd]: from tokens at the input, and to tokens at the output."""
+    return tf.get_variable(
+        "wte",
+        [hparams.n_vocab, hparams.n_embd],
+        initializer=tf.random_normal_initializer(stddev=0.02),
+    )
+
+
+def predict(hparams, h):
+    """Logits float [..., n_vocab] of the next token from `h` float [..., n_embd]."""
+    *start, nx = shape_list(h)
+    wte = token_embedding(hparams)
+    logits = tf.matmul(tf.reshape(h, [-1, nx]), wte, transpose_b=True)
+    return tf.reshape(logits, [*start, hparams.n_vocab])
+
+
 def model(hparams, X, past=None, scope="model", reuse=False):
     """Predict each next token.
 
@@ -194,29 +267,8 @@ def model(hparams, X, past=None, scope="model", reuse=False):
       logits: float [batch, sequence, n_vocab], unnormalised log-probabilities of what follows.
     """
     with tf.variable_scope(scope, reuse=reuse):
-        batch, sequence = shape_list(X)
-        wpe = tf.get_variable(
-            "wpe",
-            [hparams.n_ctx, hparams.n_embd],
-            initializer=tf.random_normal_initializer(stddev=0.01),
-        )
-        wte = tf.get_variable(
-            "wte",
-            [hparams.n_vocab, hparams.n_embd],
-            initializer=tf.random_normal_initializer(stddev=0.02),
-        )
-        past_length = 0 if past is None else tf.shape(past)[-2]
-        h = tf.gather(wte, X) + tf.gather(wpe, positions_for(X, past_length))
-
+        positions = positions_for(X, 0 if past is None else tf.shape(past)[-2])
         pasts = [None] * hparams.n_layer if past is None else tf.unstack(past, axis=1)
-        presents = []
-        for layer, layer_past in enumerate(pasts):
-            h, present = block(h, f"h{layer}", past=layer_past, hparams=hparams)
-            presents.append(present)
-        h = norm(h, "ln_f")
-
-        logits = tf.matmul(tf.reshape(h, [-1, hparams.n_embd]), wte, transpose_b=True)
-        return {
-            "present": tf.stack(presents, axis=1),
-            "logits": tf.reshape(logits, [batch, sequence, hparams.n_vocab]),
-        }
+        h, presents = transformer(hparams, X, positions, pasts)
+    with tf.variable_scope(scope, reuse=True):
+        return {"present": tf.stack(presents, axis=1), "logits": predict(hparams, h)}

@@ -4,10 +4,14 @@ Sources: top-k, "Hierarchical Neural Story Generation" (arXiv:1805.04833); top-p
 Case of Neural Text Degeneration" (arXiv:1904.09751).
 """
 
+from typing import Any, NamedTuple
+
 import tensorflow.compat.v1 as tf
 
 import model
 from settings import Sampling, UserError
+
+BLOCK = 256  # tokens whose probabilities are summed before `draw` looks at each
 
 
 def top_k_logits(logits, k):
@@ -37,12 +41,209 @@ def top_p_logits(logits, p):
     ordered = tf.sort(logits, direction="DESCENDING", axis=-1)
     before = tf.cumsum(model.softmax(ordered), axis=-1, exclusive=True)
     # Differs: the token that crosses p is kept, so that the set reaches p.
-    kept = tf.where(before < p, ordered, tf.fill(tf.shape(ordered), ordered.dtype.max))
+    kept = tf.where_v2(before < p, ordered, ordered.dtype.max)
     return _mask_below(logits, tf.reduce_min(kept, axis=-1, keepdims=True))
 
 
 def _mask_below(logits, smallest):
-    return tf.where(logits < smallest, tf.fill(tf.shape(logits), -1e10), logits)
+    return tf.where_v2(logits < smallest, tf.cast(-1e10, logits.dtype), logits)
+
+
+def draw(logits, uniform, sampling):
+    """Draw a token for each row by one random number: the token where the cumulative probability
+    passes it.
+
+    Args:
+      logits: float [batch, n_vocab]
+      uniform: float32 [batch], in [0, 1).
+      sampling: Sampling
+    Returns: int32 [batch]
+    """
+    if sampling.temperature == 0 or sampling.top_k == 1:
+        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+    logits = tf.cast(logits, tf.float32) / sampling.temperature
+    logits = top_p_logits(top_k_logits(logits, sampling.top_k), sampling.top_p)
+    n_blocks = -(-logits.shape[-1] // BLOCK)
+    spare = n_blocks * BLOCK - logits.shape[-1]
+    p = tf.pad(model.softmax(logits), [[0, 0], [0, spare]])
+    p = tf.reshape(p, [-1, n_blocks, BLOCK])
+    # First the block, then the token in it: two short sums in place of one over n_vocab.
+    block, rest = _pass(tf.reduce_sum(p, axis=2), uniform)
+    token, _ = _pass(tf.gather(p, block, batch_dims=1), rest)
+    return block * BLOCK + token
+
+
+def _pass(p, uniform):
+    """Where the running sum of `p` [batch, n] passes the share `uniform` [batch] of its total;
+    and which share of that entry lies below the mark."""
+    sums = tf.cumsum(p, axis=1)
+    mark = uniform * sums[:, -1]
+    i = tf.reduce_sum(tf.cast(sums <= mark[:, None], tf.int32), axis=1)
+    size, upto = tf.gather(p, i, batch_dims=1), tf.gather(sums, i, batch_dims=1)
+    share = (mark - (upto - size)) / size
+    return i, tf.clip_by_value(share, 0, 1 - 2**-23)
+
+
+def prefill(hparams, context, lengths, slots):
+    """Evaluate contexts in one pass.
+
+    Args:
+      context: int32 [batch, context]; a row ends in padding where its length is less.
+      lengths: int32 [batch]
+      slots: int32 [], room that the caches are to have.
+    Returns: float [batch, n_vocab], logits of each row's next token; and keys and values of each
+      layer, two floats [batch * n_head, slots, head_dim].
+    """
+    with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
+        h, presents = model.transformer(
+            hparams, context, model.positions_for(context, 0), [None] * hparams.n_layer
+        )
+        logits = model.predict(hparams, tf.gather(h, lengths - 1, batch_dims=1))
+
+    def as_cache(x):  # float [batch, n_head, context, head_dim]
+        batch, n_head, n_context, head_dim = model.shape_list(x)
+        x = tf.reshape(x, [batch * n_head, n_context, head_dim])
+        return tf.pad(x, [[0, 0], [0, slots - n_context], [0, 0]])
+
+    return logits, [tuple(map(as_cache, tf.unstack(present, axis=1))) for present in presents]
+
+
+def decode_loop(hparams, sampling, state, lengths, n_context, uniform, end, stop=-1):
+    """Sample one token after the other; for code that is compiled as a whole.
+
+    Args:
+      state: State
+      lengths: int32 [batch], of the contexts; n_context: int32 [], the longest of them.
+      uniform: float32 [batch, at least end], a random number for each token.
+      end: int32 [], how many tokens there shall be.
+      stop: int32 [], a token that ends its sample; the loop ends with the last sample.
+    Returns: State, and int32 [batch, slots], the tokens where they were made, zeros elsewhere.
+    """
+    batch, slots = tf.shape(lengths)[0], tf.shape(state.caches[0][0])[1]
+
+    def body(state, output):
+        now = n_context + state.done - 1  # the slot of the token that is evaluated
+        slot = tf.range(slots)
+        in_use = (slot < lengths[:, None]) | ((slot >= n_context) & (slot <= now))
+        bias = tf.repeat(tf.where_v2(in_use, 0.0, -1e10)[:, None], hparams.n_head, axis=0)
+        pasts = [model.Cache(k, v, now, bias) for k, v in state.caches]
+        positions = lengths[:, None] + state.done - 1
+        with tf.variable_scope("model", reuse=True):
+            h, presents = model.transformer(hparams, state.token[:, None], positions, pasts)
+            logits = model.predict(hparams, h[:, 0])
+        token = draw(logits, tf.gather(uniform, state.done, axis=1), sampling)
+        output = model.dynamic_update_slice(output, token[:, None], [0, state.done])
+        ended = state.ended | tf.equal(token, stop)
+        return State(state.done + 1, token, ended, [(x.k, x.v) for x in presents]), output
+
+    return tf.while_loop(
+        lambda state, _: (state.done < end) & ~tf.reduce_all(state.ended),
+        body,
+        [state, tf.zeros([batch, slots], tf.int32)],
+    )
+
+
+class State(NamedTuple):
+    """What the loop carries from one token to the next."""
+
+    done: Any  # int32 [], tokens made so far
+    token: Any  # int32 [batch], the last of them
+    ended: Any  # bool [batch], whether `stop` was drawn
+    caches: Any  # for each layer, keys and values, float [batch * n_head, slots, head_dim]
+
+
+def begin(hparams, sampling, context, lengths, uniform, slots, stop=-1):
+    """Evaluate contexts and draw the first token. Args: as prefill and decode_loop.
+
+    Returns: State
+    """
+    logits, caches = prefill(hparams, context, lengths, slots)
+    token = draw(logits, uniform[:, 0], sampling)
+    return State(tf.constant(1), token, tf.equal(token, stop), caches)
+
+
+def uniform_for(seed, numbers, length):
+    """The random numbers of samples: those of a sample depend on the seed and its number alone.
+
+    Args:
+      seed: int64 []
+      numbers: int64 [batch]
+    Returns: float32 [batch, length], in [0, 1). Source: Philox, doi:10.1145/2063384.2063405.
+    """
+
+    def row(number):
+        return tf.random.stateless_uniform([length], tf.stack([seed, number]), alg="philox")
+
+    return tf.map_fn(row, numbers, fn_output_signature=tf.float32)
+
+
+class Decoder:
+    """Sampling in pieces: the session keeps the state of the loop between two runs of it.
+
+    So text can be shown while it is made, or stopped. The caches stay where they are, and nothing
+    is compiled again but for another number of slots.
+
+    Args:
+      hparams: HParams
+      sampling: Sampling
+      batch_size: samples side by side.
+    Attributes, for Session.run:
+      context: placeholder int32 [batch, context]; rows end in padding where they are shorter.
+      lengths: placeholder int32 [batch], of the contexts.
+      seed, numbers: placeholders int64 [] and [batch], as in uniform_for.
+      slots: placeholder int32 [], at least context + tokens - 1.
+      end, stop: placeholders int32 [], as in decode_loop.
+      start: evaluates the contexts and makes the first token; needs all of the above but `end`.
+      advance: goes on to `end` tokens; needs the same but `context` and `slots`.
+        Both give int32 [], how many tokens there are, and int32 [batch, slots], where those made
+        in this run stand at their places.
+    """
+
+    def __init__(self, hparams, sampling, batch_size):
+        self.context = tf.placeholder(tf.int32, [batch_size, None])
+        self.lengths = tf.placeholder(tf.int32, [batch_size])
+        self.seed = tf.placeholder(tf.int64, [])
+        self.numbers = tf.placeholder(tf.int64, [batch_size])
+        self.slots = tf.placeholder(tf.int32, [])
+        self.end = tf.placeholder(tf.int32, [])
+        self.stop = tf.placeholder(tf.int32, [])
+        n_context = tf.reduce_max(self.lengths)
+        uniform = uniform_for(self.seed, self.numbers, hparams.n_ctx)
+
+        first = begin(hparams, sampling, self.context, self.lengths, uniform, self.slots, self.stop)
+        # Each is assigned before it is read, and thus needs no initializer. They are in no
+        # collection: a Saver of the graph's variables is to find the model's alone.
+        kept = tf.nest.map_structure(_unset_variable, first)
+        with tf.control_dependencies(_assign_all(kept, first)):
+            self.start = tf.identity(first.done), first.token[:, None]
+
+        @tf.function(jit_compile=True, autograph=False)
+        def compiled(lengths, n_context, uniform, end, stop):
+            state = tf.nest.map_structure(tf.identity, kept)
+            state, output = decode_loop(
+                hparams, sampling, state, lengths, n_context, uniform, end, stop
+            )
+            _assign_all(kept, state)
+            return state.done, output
+
+        self.advance = compiled(self.lengths, n_context, uniform, self.end, self.stop)
+
+
+def _unset_variable(like):
+    return tf.Variable(
+        initial_value=lambda: tf.zeros([size or 0 for size in like.shape], like.dtype),
+        dtype=like.dtype,
+        shape=like.shape,
+        trainable=False,
+        collections=[],
+        use_resource=True,
+        validate_shape=False,
+    )
+
+
+def _assign_all(variables, values):
+    pairs = zip(tf.nest.flatten(variables), tf.nest.flatten(values), strict=True)
+    return [variable.assign(value, read_value=False) for variable, value in pairs]
 
 
 def sample_sequence(
@@ -70,7 +271,8 @@ def sample_sequence(
     Returns: int32 [batch, context + length]
     Raises: UserError (a ValueError) if a setting is out of range.
     """
-    Sampling(length, temperature, top_k, top_p).check(hparams)
+    sampling = Sampling(length, temperature, top_k, top_p)
+    sampling.check(hparams)
     if (start_token is None) == (context is None):
         raise UserError("give either start_token or context")
     if context is None:
@@ -78,36 +280,15 @@ def sample_sequence(
             raise UserError("start_token needs batch_size")
         context = tf.fill([batch_size, 1], start_token)
 
-    def step(tokens, past=None):
-        output = model.model(hparams, tokens, past=past, reuse=tf.AUTO_REUSE)
-        return output["logits"][:, -1, :], output["present"]
-
-    def draw(logits):
-        if temperature == 0:  # Differs: the original divides by it.
-            return tf.argmax(logits, axis=-1, output_type=tf.int32)[:, None]
-        logits = logits / tf.cast(temperature, logits.dtype)
-        logits = top_p_logits(top_k_logits(logits, top_k), top_p)
-        return tf.random.categorical(logits, 1, dtype=tf.int32)
-
-    def body(past, last, output):
-        logits, present = step(last, past)
-        token = draw(logits)
-        return tf.concat([past, present], axis=-2), token, tf.concat([output, token], axis=1)
-
     with tf.name_scope("sample_sequence"):
-        logits, past = step(context)
-        token = draw(logits)
-        shape = model.past_shape(hparams=hparams, batch_size=batch_size)
-        _, _, output = tf.while_loop(
-            lambda *_: True,
-            body,
-            [past, token, tf.concat([context, token], axis=1)],
-            shape_invariants=[
-                tf.TensorShape(shape),
-                tf.TensorShape([batch_size, 1]),
-                tf.TensorShape([batch_size, None]),
-            ],
-            maximum_iterations=length - 1,
-            back_prop=False,
-        )
-        return output
+        batch, n_context = model.shape_list(context)
+        lengths = tf.fill([batch], n_context)
+        uniform = tf.random.uniform([batch, length])
+        state = begin(hparams, sampling, context, lengths, uniform, n_context + length)
+
+        @tf.function(jit_compile=True, autograph=False)
+        def compiled(state, lengths, n_context, uniform):
+            return decode_loop(hparams, sampling, state, lengths, n_context, uniform, length)[1]
+
+        rest = compiled(state, lengths, n_context, uniform)[:, 1:length]
+        return tf.concat([context, state.token[:, None], rest], axis=1)

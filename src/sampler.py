@@ -1,30 +1,36 @@
 """A model in memory that continues text: what the sampling scripts share."""
 
-import math
+import os
+import random
 import sys
-from collections.abc import Iterator
-
-import numpy as np
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import checkpoint
 from command_line import choose_model, import_tensorflow
-from encoder import get_encoder
-from settings import Sampling, UserError, require
+from device import check_device, choose_device
+from encoder import END_OF_TEXT, get_encoder
+from settings import HParams, Sampling, UserError, require
+
+MAX_BATCH = 32  # more side by side gain little
+PIECE = 16  # tokens made between two looks at the keyboard
 
 
 class Sampler:
-    """Load a model and sample from it.
+    """A model that continues token ids.
 
-    Whatever a user can have got wrong is checked before TensorFlow is imported.
+    Making one checks all that a user can have got wrong, and `load` then brings TensorFlow and the
+    weights into memory.
 
     Args:
       model_name, models_dir: as in command_line.choose_model.
-      length: tokens in a sample; None is n_ctx, less those that `prompt_share` leaves to prompts.
-      prompt_share: part of n_ctx that is kept for the prompt where `length` is None.
+      seed: of the random draws; None is a new one.
+      batch_size: samples made side by side; None is what default_batch_size says.
+      length: tokens in a sample; None is n_ctx, or half of it with `prompted`.
       temperature, top_k, top_p: as in settings.Sampling.
-      batch_size: samples made side by side.
-      seed: makes the random draws repeatable.
-    Attributes: hparams, sampling, batch_size and encoder.
+      device: as in device.choose_device.
+      prompted: whether contexts are longer than `<|endoftext|>`.
     Raises: UserError
     """
 
@@ -33,69 +39,147 @@ class Sampler:
         *,
         model_name: str | None,
         models_dir: str,
+        seed: int | None,
+        batch_size: int | None,
         length: int | None,
         temperature: float,
         top_k: int,
         top_p: float,
-        batch_size: int,
-        seed: int | None,
-        prompt_share: float = 0,
+        device: str,
+        prompted: bool = False,
     ):
-        folder, notice = choose_model(model_name, models_dir)
-        self.hparams = checkpoint.load_hparams(folder)
+        check_device(device)
+        self.folder, self._notice = choose_model(model_name, models_dir)
+        self.hparams = checkpoint.load_hparams(self.folder)
         if length is None:
-            length = round(self.hparams.n_ctx * (1 - prompt_share))
+            length = self.hparams.n_ctx // (2 if prompted else 1)
         self.sampling = Sampling(length, temperature, top_k, top_p)
         self.sampling.check(self.hparams)
-        require("batch_size", batch_size, batch_size >= 1, "at least 1")
-        self.batch_size = batch_size
-        weights = checkpoint.find_weights(folder, self.hparams)
-        self.encoder = get_encoder(folder.name, str(folder.parent))
+        require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
+        self.batch_size = batch_size or default_batch_size(self.hparams)
+        self.seed = seed
+        self.device = device
+        self._weights = checkpoint.find_weights(self.folder, self.hparams)
+        self.encoder = get_encoder(self.folder.name, str(self.folder.parent))
         if len(self.encoder.encoder) != self.hparams.n_vocab:
             raise UserError(
-                f"{folder}: hparams.json says {self.hparams.n_vocab} tokens, encoder.json has "
+                f"{self.folder}: hparams.json says {self.hparams.n_vocab} tokens, encoder.json has "
                 f"{len(self.encoder.encoder)}; the two are not of one model"
             )
+        self.end = self.encoder.encoder[END_OF_TEXT]
 
-        if notice:
-            print(notice, file=sys.stderr)
+    def settings(self) -> dict[str, Any]:
+        """All that a sample depends on, beside its number and its prompt."""
+        return {
+            "model": self.folder.name,
+            "weights": checkpoint.fingerprint(self._weights),
+            "seed": self.seed,
+            **vars(self.sampling),
+        }
+
+    def context(self, prompt: str | None) -> list[int]:
+        """Token ids of a prompt; None is the beginning of a text.
+
+        Raises: UserError if it is empty, or too long for n_ctx.
+        """
+        ids = [self.end] if prompt is None else self.encoder.encode(prompt)
+        self.sampling.check_context(len(ids), self.hparams)
+        return ids
+
+    def load(self) -> None:
+        """Bring TensorFlow and the weights into memory; say on stderr where they run."""
         tf = import_tensorflow()
+        if self._notice:
+            print(self._notice, file=sys.stderr)
+        config, processor = choose_device(self.device, tf)
+        if self.device == "auto":
+            print(f"running on {processor}", file=sys.stderr)
+        if self.seed is None:
+            self.seed = random.randrange(2**31)
+        self._session = tf.Session(graph=tf.Graph(), config=config)
+        self._build()
+        with self._session.graph.as_default():
+            checkpoint.restore(self._session, self._weights)
+
+    def change(self, **settings: Any) -> None:
+        """Change the seed, or how tokens are drawn. Raises: UserError, and changes nothing."""
+        seed = settings.pop("seed", self.seed)
+        sampling = replace(self.sampling, **settings)
+        sampling.check(self.hparams)
+        compiled_for = replace(sampling, length=self.sampling.length)
+        self.seed, self.sampling, before = seed, sampling, self.sampling
+        if compiled_for != before:
+            self._build()
+
+    def _build(self) -> None:
+        """Put the operations that draw into the graph; the model's variables are there once."""
         import sample
 
-        config = tf.ConfigProto()
-        config.gpu_options.allow_growth = True
-        self.session = tf.Session(graph=tf.Graph(), config=config)
-        with self.session.graph.as_default():
-            tf.set_random_seed(seed)
-            self._context = tf.placeholder(tf.int32, [batch_size, None])
-            self._output = sample.sample_sequence(
-                hparams=self.hparams,
-                length=length,
-                context=self._context,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-            )
-            checkpoint.restore(self.session, weights)
+        with self._session.graph.as_default():
+            self._decoder = sample.Decoder(self.hparams, self.sampling, self.batch_size)
 
-    def __call__(self, context: list[int]) -> np.ndarray:
-        """A batch of continuations of a context: int32 [batch, length].
+    def pieces(
+        self, contexts: Sequence[list[int]], numbers: Sequence[int], stop_at_end: bool = False
+    ) -> Iterator[list[list[int]]]:
+        """Continue contexts, and hand out tokens as they are made.
 
-        Raises: UserError if the context is empty, or too long for n_ctx.
+        Args:
+          contexts: at most batch_size lists of token ids, of any lengths.
+          numbers: of the samples; seed and number fix a sample's random draws.
+          stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
+        Yields: for each context the ids that come next; none once the sample has ended.
         """
-        self.sampling.check_context(len(context), self.hparams)
-        feed = {self._context: [context] * self.batch_size}
-        return self.session.run(self._output, feed)[:, len(context) :]
+        decoder, n_context = self._decoder, max(map(len, contexts))
+        rows = [*contexts, *[contexts[0]] * (self.batch_size - len(contexts))]
+        feed = {
+            decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
+            decoder.lengths: [len(row) for row in rows],
+            decoder.seed: self.seed,
+            decoder.numbers: [*numbers, *[numbers[0]] * (self.batch_size - len(numbers))],
+            decoder.slots: slots_for(n_context + self.sampling.length - 1, self.hparams.n_ctx),
+            decoder.stop: self.end if stop_at_end else -1,
+        }
+        over = [False] * len(contexts)
+        done = 0
+        while done < self.sampling.length and not all(over):
+            end = min(done + PIECE, self.sampling.length)
+            step = {**feed, decoder.end: end}
+            made, tokens = self._run(decoder.advance if done else decoder.start, step)
+            piece = []
+            for i, new in enumerate(tokens[: len(contexts), done:made].tolist()):
+                ids = [] if over[i] else new
+                if stop_at_end and self.end in ids:
+                    ids, over[i] = ids[: ids.index(self.end)], True
+                piece.append(ids)
+            yield piece
+            done = made
 
-    def samples(self, context: list[int], count: int) -> Iterator[str]:
-        """The texts of `count` continuations of a context, made in batches; 0 goes on for ever."""
-        remaining = count if count else math.inf
-        while remaining > 0:
-            for ids in self(context)[: min(self.batch_size, remaining)]:
-                yield self.encoder.decode(ids)
-            remaining -= self.batch_size
+    def _run(self, fetches: Any, feed: dict[Any, Any]) -> Any:
+        import tensorflow.compat.v1 as tf
+
+        try:
+            return self._session.run(fetches, feed)
+        except tf.errors.ResourceExhaustedError:
+            raise UserError(
+                f"out of memory with {self.batch_size} samples side by side; try a smaller "
+                "--batch_size, or a shorter --length"
+            ) from None
 
 
-def banner(number: int) -> str:
-    """The line above a sample."""
-    return f"{'=' * 40} SAMPLE {number} {'=' * 40}"
+def slots_for(needed: int, n_ctx: int) -> int:
+    """Room for `needed` positions, from a few sizes: each size is compiled once in a session."""
+    size = 64
+    while size < needed:
+        size *= 2
+    return min(size, max(n_ctx, needed))
+
+
+def default_batch_size(hparams: HParams) -> int:
+    """How many samples a quarter of the machine's memory holds, at most MAX_BATCH."""
+    # Keys and values of each layer and position, and a few rows of logits while drawing.
+    sample = 4 * (2 * hparams.n_layer * hparams.n_ctx * hparams.n_embd + 8 * hparams.n_vocab)
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # Windows
+        memory = 8 << 30
+    return max(1, min(MAX_BATCH, memory // 4 // sample))

@@ -11,8 +11,8 @@ import numpy as np
 
 import checkpoint
 from command_line import import_tensorflow
-from corpus import fingerprint
-from encoder import get_encoder
+from device import check_device, choose_device
+from encoder import END_OF_TEXT, get_encoder
 from settings import HParams, UserError, require
 
 
@@ -134,12 +134,14 @@ class Scorer:
     Args:
       folder: of the model.
       batch_size: windows that are computed side by side; affects speed and memory only.
+      device: as in device.choose_device.
     Attributes: folder, hparams, encoder, and end_of_text, the id of `<|endoftext|>`.
     Raises: UserError
     """
 
-    def __init__(self, folder: Path, batch_size: int):
-        self.folder = folder
+    def __init__(self, folder: Path, batch_size: int, device: str = "auto"):
+        check_device(device)
+        self.folder, self._device = folder, device
         self.hparams = checkpoint.load_hparams(folder)
         self._weights = checkpoint.find_weights(folder, self.hparams)
         require("batch_size", batch_size, batch_size >= 1, "at least 1")
@@ -150,17 +152,16 @@ class Scorer:
                 f"{folder}: hparams.json says {self.hparams.n_vocab} tokens, encoder.json has "
                 f"{len(self.encoder.encoder)}; the two are not of one model"
             )
-        self.end_of_text = self.encoder.encoder["<|endoftext|>"]
+        self.end_of_text = self.encoder.encoder[END_OF_TEXT]
 
     def fingerprint(self) -> str:
-        """What tells the weights from others: the index file holds checksums of all of them."""
-        return fingerprint(f"{self._weights}.index")
+        """What tells the weights from others."""
+        return checkpoint.fingerprint(self._weights)
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, dict[str, Any]]:
         tf = import_tensorflow()
-        config = tf.ConfigProto()
-        config.gpu_options.allow_growth = True
+        config, _ = choose_device(self._device, tf)
         session = tf.Session(graph=tf.Graph(), config=config)
         with session.graph.as_default():
             graph = build(self.hparams)

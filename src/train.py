@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm, trange
 
 import checkpoint
-from command_line import import_tensorflow, run
+from command_line import import_tensorflow, read_text, run
 from encoder import get_encoder
 from settings import HParams, UserError
 
@@ -102,12 +102,7 @@ def load_tokens(
     dataset: str, folder: Path, hparams: HParams, held_out: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encode a text: int32 token ids to train on, and those held out from its end."""
-    try:
-        text = Path(dataset).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{dataset}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{dataset} is not UTF-8 text: {error.reason} at {error.start}") from None
+    text = read_text(dataset)
     ids = get_encoder(folder.name, str(folder.parent)).encode(text, allow_special=True)
     tokens = np.array(ids, np.int32)
     cut = round(len(tokens) * (1 - held_out))

@@ -134,13 +134,13 @@ def test_commands_have_arguments_and_flags(call_commands, arguments, printed):
     [
         ([], "a command is missing; it is one of show, keep"),
         (["shwo", "x"], "unknown command 'shwo'; it is one of show, keep"),
-        (["show"], "FILE is missing"),
-        (["show", "x"], "N is missing"),
+        (["show"], "FILE is needed"),
+        (["show", "x"], "N is needed"),
         (["show", "x", "y"], "N must be a whole number, got 'y'"),
         (["show", "x", "3", "4"], "unexpected argument '4'"),
         (["show", "--file", "x", "3"], "unknown flag --file"),
         (["show", "x", "3", "--place", "y"], "unknown flag --place"),
-        (["keep"], "--place is missing"),
+        (["keep"], "--place is needed"),
     ],
 )
 def test_mistakes_in_commands_are_one_line_and_status_2(call_commands, arguments, message):

@@ -1,16 +1,92 @@
-"""The encoder against ids by the original encoder."""
+"""The encoder against the original's ids, against tiktoken, and its fast path against the rule."""
 
+# ruff: noqa: RUF001  (letters that look like others are what is tested)
+
+import collections
+import functools
+import itertools
 import json
+import random
+import string
 
+import numpy as np
 import pytest
+import tiktoken
 from conftest import shared
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from encoder import get_encoder
+import encoder as encoder_module
+import fast_bpe
+from encoder import Encoder, bytes_to_unicode, get_encoder, get_pairs, join_pair
+from fast_bpe import IrregularVocabulary, PieceTable
+from settings import UserError
+
+END = "<|endoftext|>"
+SAMPLE = (
+    "She'd said they're here, we've 12 or 2019 things; DON'T I'll: the there then other, "
+    "thethethe aaaaaaaa === -- --- (see) [1]\n\n    def f(x):\n\treturn x\n"
+    "の魔 の魔法 中文的文章，中文。 È莫 ƶ掆 Ünïcödé naïve façade привет мир 안녕하세요 😀😀 🇩🇪"
+) * 3
 
 
-@pytest.fixture(scope="module")
-def gpt2():
+def vocabulary(merges, seed=0):
+    """encoder.json as a dict: every byte, what merges make, and the end of text, in any order."""
+    tokens = [*bytes_to_unicode().values(), *dict.fromkeys(a + b for a, b in merges), END]
+    random.Random(seed).shuffle(tokens)
+    return {token: i for i, token in enumerate(tokens)}
+
+
+def train(text, n_merges):
+    """The pairs that byte pair encoding learns from a text, the most frequent first."""
+    spell = bytes_to_unicode()
+    words = [[spell[b] for b in p.encode()] for p in encoder_module.PATTERN.findall(text)]
+    merges = []
+    for _ in range(n_merges):
+        counts = collections.Counter(pair for word in words for pair in itertools.pairwise(word))
+        merges.append(max(counts, key=lambda pair: (counts[pair], pair)))
+        words = [join_pair(word, merges[-1]) for word in words]
+    return merges
+
+
+@functools.cache
+def trained():
+    merges = train(SAMPLE, 150)
+    return Encoder(vocabulary(merges), merges)
+
+
+@functools.cache
+def load_gpt2():
     return get_encoder("gpt2", models_dir=shared("gpt2").parent)
+
+
+@pytest.fixture
+def gpt2():
+    return load_gpt2()
+
+
+@pytest.fixture(scope="module", params=[trained, load_gpt2], ids=["trained", "gpt2"])
+def encoder(request):
+    return request.param()
+
+
+# What has gone wrong in byte pair encoders: each list is drawn from, and the draws are joined.
+TRICKY = st.lists(
+    st.one_of(
+        st.sampled_from(["'s", "'S", "'re", "'ll", "''d", "don't", "DON'T", "’s", " '", "'", END]),
+        st.sampled_from([" ", "  ", "\n", "\r\n", "\t", "\x0b", "\x1c", "\x1f", "\x85", "\xa0"]),
+        st.sampled_from(["\u2003", "\u2028", "\u3000", "\u200b", "\ufeff", "\x00", "\ufffd"]),
+        st.sampled_from(["の魔", "の魔法", "È莫", "ƶ掆", "中文", "掆", "莫", "サーティ", "한국"]),
+        st.sampled_from(
+            ["😀", "👩\u200d👧", "𝓗𝓲", "𠀀", "𝟘", "²", "Ⅷ", "१", "e\u0301", "привет", "مرحبا"]
+        ),
+        st.text(st.characters(codec="utf-8"), max_size=8),
+        st.text(string.ascii_letters + string.digits + " .,'\n", max_size=12),
+        st.text("ab ", max_size=12),
+        st.text(st.characters(min_codepoint=0x3040, max_codepoint=0x9FFF), max_size=8),
+    ),
+    max_size=12,
+).map("".join)
 
 
 def test_encode_equals_the_original_on_golden_lines(gpt2):
@@ -18,4 +94,353 @@ def test_encode_equals_the_original_on_golden_lines(gpt2):
     assert len(lines) == 300
     for line in map(json.loads, lines):
         assert gpt2.encode(line["text"]) == line["ids"]
+        assert gpt2.encode_simply(line["text"]) == line["ids"]
         assert gpt2.decode(line["ids"]) == line["text"]
+
+
+@pytest.mark.parametrize("name", ["tinyshakespeare.txt", "web_english.txt"])
+def test_encode_equals_tiktoken_on_a_corpus(gpt2, name):
+    ranks = {
+        bytes(gpt2.byte_decoder[char] for char in token): i
+        for token, i in gpt2.encoder.items()
+        if token != END
+    }
+    reference = tiktoken.Encoding(
+        "gpt2",
+        pat_str=encoder_module.PATTERN.pattern,
+        mergeable_ranks=ranks,
+        special_tokens={END: gpt2.encoder[END]},
+    )
+    text = shared(f"corpus/{name}").read_text(encoding="utf-8")
+    ids = gpt2.encode(text)
+    assert ids == reference.encode_ordinary(text)
+    assert gpt2.decode(ids) == text
+    # The same words again, now that they are known, and in other surroundings.
+    assert gpt2.encode(text[1:99_999]) == reference.encode_ordinary(text[1:99_999])
+    marked = gpt2.encode(text, allow_special=True)
+    assert marked == reference.encode(text, allowed_special={END})
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TRICKY)
+def test_fast_path_equals_the_definition_and_round_trips(encoder, text):
+    ids = encoder.encode(text)
+    assert ids == encoder.encode_simply(text)
+    assert encoder.decode(ids) == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=TRICKY, chunk=st.integers(1, 9))
+def test_ids_do_not_depend_on_where_a_text_is_cut_into_chunks(text, chunk):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast_bpe, "CHUNK", chunk)
+        ids = trained().encode(text * 3)
+    assert ids == trained().encode_simply(text * 3)
+
+
+def test_every_character_is_split_as_the_definition_does():
+    split = trained()._encode.__self__._split
+    planes = [*range(0xD800), *range(0xE000, 0x34000), *range(0xE0000, 0xE0200)]
+    characters = list(map(chr, planes))  # the rest of Unicode is empty
+    for start in range(0, len(characters), 5000):
+        # Before, after and between a letter, a number, a space, a contraction.
+        text = "".join(f"{c}a{c}1{c} {c}  {c}'re{c}" for c in characters[start:][:5000])
+        assert split(text) == encoder_module.PATTERN.findall(text)
+
+
+@st.composite
+def merge_lists(draw):
+    """Merges of a few letters in any order: also such that no training makes."""
+    tokens = ["a", "b", "c"]
+    merges = []
+    for _ in range(draw(st.integers(0, 12))):
+        merges.append((draw(st.sampled_from(tokens)), draw(st.sampled_from(tokens))))
+        tokens.append("".join(merges[-1]))
+    return draw(st.permutations(merges)) if draw(st.booleans()) else merges
+
+
+@settings(max_examples=1000, deadline=None)
+@given(merges=merge_lists(), words=st.lists(st.text("abc", max_size=30), max_size=5))
+def test_any_vocabulary_is_encoded_by_the_definition(merges, words):
+    encoder = Encoder(vocabulary(merges, seed=len(merges)), merges)
+    # The tokens themselves are words, too: not every one of them comes out of its own letters.
+    text = " ".join([*words, *("".join(merge) for merge in merges)])
+    ids = encoder.encode(text)
+    assert ids == encoder.encode_simply(text)
+    assert encoder.decode(ids) == text
+
+
+@settings(max_examples=300, deadline=None)
+@given(merges=merge_lists(), word=st.lists(st.sampled_from([97, 98, 99]), min_size=2, max_size=60))
+def test_heap_merges_as_the_list_does(merges, word):
+    try:
+        table = PieceTable(encoder_module.PATTERN, bytes_to_unicode(), vocabulary(merges), merges)
+    except IrregularVocabulary:
+        return
+    by_list = fast_bpe._merge_in_list(list(word), table.merges)
+    assert fast_bpe._merge_with_heap(list(word), table.merges) == by_list
+
+
+def test_token_that_merging_never_reaches_is_not_taken_from_the_vocabulary():
+    merges = [("b", "c"), ("a", "b"), ("ab", "c"), ("abc", "d")]
+    encoder = Encoder(vocabulary(merges), merges)
+    assert encoder.regular
+    assert [encoder.decoder[i] for i in encoder.encode("abcd")] == ["a", "bc", "d"]
+    assert [encoder.decoder[i] for i in encoder.encode("abc")] == ["a", "bc"]
+    assert [encoder.decoder[i] for i in encoder.encode("abab")] == ["ab", "ab"]
+
+
+def test_token_taken_without_merging_is_what_merging_makes(encoder):
+    spell = encoder.byte_encoder
+    known = ["".join(map(spell.get, data)) for data in encoder._encode.__self__.stable]
+    assert [name for name in known if encoder.bpe(name) != name] == []
+    # Training makes no others, and few are in doubt, such as "aaaa".
+    assert len(known) > 0.95 * len(encoder.encoder)
+
+
+def test_token_made_in_two_thousand_steps_is_encoded():
+    merges = [("a" * n, "a") for n in range(1, 2000)]
+    encoder = Encoder(vocabulary(merges), merges)
+    for text in ("a" * 100, "a" * 127, "a" * 1999):
+        assert encoder.encode(text) == encoder.encode_simply(text)
+
+
+def test_pair_learnt_before_its_parts_is_joined_as_the_original_does():
+    # The original joins all "a b" at once; one by one, "ab a" would come in between.
+    merges = [("ab", "a"), ("a", "b")]
+    encoder = Encoder(vocabulary(merges), merges)
+    assert [encoder.decoder[i] for i in encoder.encode("abab")] == ["ab", "ab"]
+
+
+@pytest.mark.parametrize("alphabet", [string.ascii_lowercase, string.digits, "a", "=", "の魔È莫中"])
+def test_long_word_equals_the_definition(encoder, alphabet):
+    word = "".join(random.Random(1).choices(alphabet, k=700))
+    assert encoder.encode(word) == encoder.encode_simply(word)
+
+
+@pytest.mark.parametrize("alphabet", [string.ascii_lowercase, " ", "中文的文章の魔", "𝓗𝓲"])
+def test_word_of_400_kb_round_trips(encoder, alphabet):
+    word = "".join(random.Random(2).choices(alphabet, k=400_000 // len(alphabet[0].encode())))
+    assert encoder.decode(encoder.encode(word)) == word
+
+
+def test_work_for_a_long_word_grows_with_its_length():
+    class Counting(dict):
+        lookups = 0
+
+        def get(self, key, default=None):
+            self.lookups += 1
+            return super().get(key, default)
+
+    merges = Counting(trained()._encode.__self__.merges)
+    word = random.Random(3).choices(b"the ", k=20_000)
+    merged = fast_bpe._merge_with_heap(list(word), merges)
+    assert len(merged) < 0.9 * len(word)
+    assert merges.lookups < 5 * len(word)
+
+
+def test_lone_surrogate_is_named_with_its_place_in_the_whole_text(encoder):
+    for text in ["\ud800", "a b" * 9000 + "\udc80 c", "中文\ud83d"]:
+        place = next(i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff")
+        with pytest.raises(
+            UserError, match=rf"^character {place} of .*surrogate.*errors='replace'"
+        ):
+            encoder.encode(text)
+    with pytest.raises(UserError, match=r"^character 16 "):
+        encoder.encode(f"{END}abc\udfff", allow_special=True)
+    assert encoder.decode(encoder.encode("still works")) == "still works"
+
+
+@pytest.mark.parametrize("bad", [-1, 10**9, 10**30, 1.0, "1", None, np.int64(-1), float("nan")])
+def test_id_that_is_not_in_the_vocabulary_is_named(encoder, bad):
+    good = encoder.encode("hello")
+    with pytest.raises(UserError, match=r"no token id: .* from 0 to") as error:
+        encoder.decode([*good, bad, *good])
+    assert repr(bad) in str(error.value)
+
+
+def test_id_in_a_gap_of_the_vocabulary_is_named():
+    table = {char: 2 * byte for byte, char in bytes_to_unicode().items()}
+    encoder = Encoder(table, [])
+    assert encoder.decode(encoder.encode("even é")) == "even é"
+    with pytest.raises(UserError, match=r"^3 is no token id"):
+        encoder.decode([2, 3])
+    with pytest.raises(UserError, match=r"^511 is no token id"):
+        encoder.decode([511])
+
+
+def test_text_that_the_vocabulary_cannot_spell_is_refused():
+    encoder = Encoder({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
+    assert encoder.encode("aabb") == [0, 2, 1]
+    with pytest.raises(UserError, match=r"no token 'c'"):
+        encoder.encode("abc")
+    with pytest.raises(UserError, match=r"no token '<\|endoftext\|>'"):
+        encoder.encode(f"ab{END}", allow_special=True)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16, np.uint32])
+def test_decode_takes_numpy_integers(encoder, dtype):
+    ids = np.array(encoder.encode("Hello, 中文"), dtype)
+    assert (
+        encoder.decode(ids)
+        == encoder.decode(list(ids))
+        == encoder.decode(tuple(ids))
+        == "Hello, 中文"
+    )
+    with pytest.raises(UserError, match=r"0.5 is no token id"):
+        encoder.decode(np.array([0.5]))
+
+
+def test_decode_replaces_what_is_no_utf_8(encoder):
+    half = [encoder.encoder[bytes_to_unicode()[byte]] for byte in "é".encode()]
+    assert encoder.decode(half) == "é"
+    assert encoder.decode([half[0], *encoder.encode("x"), half[1]]) == "\ufffdx\ufffd"
+    assert encoder.decode([]) == ""
+
+
+def test_end_of_text_is_plain_text_unless_allowed(encoder):
+    text = f"one{END}{END}\n two"
+    plain = encoder.encode(text)
+    end = encoder.encoder[END]
+    assert end not in plain
+    assert plain == encoder.encode_simply(text)
+    special = encoder.encode(text, allow_special=True)
+    assert special == [*encoder.encode("one"), end, end, *encoder.encode("\n two")]
+    assert encoder.decode(plain) == encoder.decode(special) == text
+    assert encoder.encode("none", allow_special=True) == encoder.encode("none")
+    assert encoder.encode(END, allow_special=True) == [end]
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=TRICKY, sizes=st.lists(st.integers(0, 3), max_size=40))
+def test_stream_gives_whole_characters_and_all_of_the_text(text, sizes):
+    ids = trained().encode(text)
+    decode = trained().stream()
+    shown = ""
+    start = 0
+    for size in [*sizes, len(ids)]:
+        piece = decode(ids[start : start + size])
+        start += size
+        assert text.startswith(shown + piece)  # no half of a character, nothing early
+        shown += piece
+    assert shown == text
+    assert decode([], final=True) == ""
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.lists(st.integers(0, 255) | st.sampled_from("é中😀".encode()), max_size=30))
+def test_stream_of_broken_bytes_adds_up_to_decode(data):
+    ids = [trained().encoder[bytes_to_unicode()[byte]] for byte in data]
+    decode = trained().stream()
+    pieces = [decode([i]) for i in ids] + [decode([], final=True)]
+    assert "".join(pieces) == trained().decode(ids)
+
+
+def test_stream_flushes_the_half_of_a_character():
+    first = trained().encoder[bytes_to_unicode()["中".encode()[0]]]
+    decode = trained().stream()
+    assert decode([first]) == ""
+    assert decode([], final=True) == "\ufffd"
+
+
+def test_memory_of_words_is_bounded(monkeypatch):
+    merges = train(SAMPLE, 150)
+    table = PieceTable(
+        encoder_module.PATTERN, bytes_to_unicode(), vocabulary(merges), merges, room=40
+    )
+    largest = 0
+    for i in range(300):
+        text = f"word{i} 字{chr(0x4E00 + i)}魔 " + "x" * 1000
+        assert table.encode(text) == trained().encode_simply(text)
+        largest = max(largest, len(table))
+    assert 30 < largest <= 41
+    assert max(map(len, table)) <= fast_bpe.LONGEST_KEPT
+
+    monkeypatch.setattr(encoder_module, "CACHE_SIZE", 40)
+    simple = Encoder(vocabulary(merges), merges)
+    for i in range(300):
+        simple.encode_simply(f"word{i}")
+        assert len(simple.cache) <= 40
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder with the files of a small vocabulary; returns (folder, its encoder)."""
+    merges = train(SAMPLE, 150)
+    (tmp_path / "tiny").mkdir()
+    table = json.dumps(vocabulary(merges))
+    (tmp_path / "tiny/encoder.json").write_bytes(table.encode())
+    lines = ["#version: 0.2", *map(" ".join, merges), ""]
+    (tmp_path / "tiny/vocab.bpe").write_bytes("\n".join(lines).encode())
+    return tmp_path / "tiny"
+
+
+def load(folder):
+    return get_encoder(folder.name, models_dir=folder.parent)
+
+
+def test_files_are_read_whatever_line_ends_and_byte_order_mark(model):
+    ids = load(model).encode(SAMPLE)
+    assert ids == trained().encode(SAMPLE)
+    for name in ("encoder.json", "vocab.bpe"):
+        data = (model / name).read_bytes()
+        for variant in (data.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + data, data.rstrip(b"\n")):
+            (model / name).write_bytes(variant)
+            assert load(model).encode(SAMPLE) == ids
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
+def test_missing_file_names_its_path_and_the_download(model, name):
+    (model / name).unlink()
+    with pytest.raises(UserError, match=r"cannot read .*download_model.py tiny") as error:
+        load(model)
+    assert str(model / name) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("encoder.json", b""),
+        ("encoder.json", b'{"a": 0, "b"'),
+        ("encoder.json", b"[]"),
+        ("encoder.json", b"{}"),
+        ("encoder.json", b'{"a": "0"}'),
+        ("encoder.json", b'{"a": 1.5}'),
+        ("encoder.json", b'{"a": -1}'),
+        ("encoder.json", b'{"a": 99999999999999}'),
+        ("encoder.json", b'{"a": 1, "b": 1}'),
+        ("encoder.json", b"\xff\xfe\x00"),
+        ("vocab.bpe", b"#version: 0.2\na b c\n"),
+        ("vocab.bpe", b"#version: 0.2\nt h\nth\n"),
+        ("vocab.bpe", b"#version: 0.2\nt h\nth \n"),
+        ("vocab.bpe", b"<?xml version='1.0'?>\n<Error>no such file</Error>"),
+        ("vocab.bpe", b"#version: 0.2\n\xc4 t\n"),
+    ],
+)
+def test_broken_file_names_its_path_and_the_download(model, name, content):
+    (model / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"broken .*download_model.py tiny") as error:
+        load(model)
+    assert str(model / name) in str(error.value)
+
+
+def test_files_that_do_not_belong_together_are_refused(model):
+    text = (model / "vocab.bpe").read_text(encoding="utf-8")
+    (model / "vocab.bpe").write_text(text + "q zq\n", encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"joins 'q zq', which encoder.json .*download_model.py tiny"
+    ):
+        load(model)
+
+
+def test_bytes_to_unicode_gives_every_byte_its_own_visible_character():
+    table = bytes_to_unicode()
+    assert list(table) != [] and sorted(table) == list(range(256))
+    assert len(set(table.values())) == 256
+    assert all(char.isprintable() and not char.isspace() for char in table.values())
+    assert table[ord(" ")] == "Ġ" and table[ord("\n")] == "Ċ" and table[ord("A")] == "A"
+
+
+def test_get_pairs_gives_the_neighbours():
+    assert get_pairs(("a", "b", "a", "b")) == {("a", "b"), ("b", "a")}
+    assert get_pairs("x") == set()

@@ -1,6 +1,7 @@
 """The scripts as a user runs them, with the model that comes with the repository."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from conftest import ROOT
 
 pytestmark = pytest.mark.end_to_end
 
+EMBEDDED = ["--model_name", "1M", "--device", "cpu"]  # and no word of what was chosen
 UNCONDITIONAL = ROOT / "src" / "generate_unconditional_samples.py"
 INTERACTIVE = ROOT / "src" / "interactive_conditional_samples.py"
+CONDITIONAL = ROOT / "src" / "generate_conditional_samples.py"
 SCRIPTS = [UNCONDITIONAL, INTERACTIVE]
 
 
@@ -32,8 +35,9 @@ def banners(text):
 
 
 def test_unconditional_samples_are_text_under_banners():
-    done = call(UNCONDITIONAL, "--nsamples", 2, "--length", 60, "--seed", 1, "--model_name", "1M")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = call(UNCONDITIONAL, "--nsamples", 2, "--length", 60, "--seed", 1, *EMBEDDED)
+    assert done.returncode == 0
+    assert re.fullmatch(r"2 samples, 120 tokens in .* s: .* tokens/s\n", done.stderr)
     first, *rest = done.stdout.splitlines()
     assert first == "=" * 40 + " SAMPLE 1 " + "=" * 40
     assert len("".join(rest)) > 200
@@ -55,15 +59,16 @@ def test_samples_are_counted_right_for_every_batch_size(nsamples, batch_size):
 def test_falls_back_to_the_embedded_model_and_says_so(tmp_path):
     done = call(UNCONDITIONAL, "--nsamples", 1, "--length", 3, "--models_dir", tmp_path)
     assert done.returncode == 0
-    assert done.stderr.count("\n") == 1
     assert "using the small model 1M" in done.stderr
+    assert "running on the CPU" in done.stderr
     assert "python3 download_model.py 117M" in done.stderr
 
 
 def test_117m_is_the_default_where_it_is_there(tmp_path):
     shutil.copytree(ROOT / "models" / "1M", tmp_path / "117M")
     done = call(UNCONDITIONAL, "--nsamples", 1, "--length", 3, "--models_dir", tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert "1M" not in done.stderr
 
 
 def test_scripts_work_from_any_working_directory(tmp_path):
@@ -71,22 +76,23 @@ def test_scripts_work_from_any_working_directory(tmp_path):
     assert (done.returncode, banners(done.stdout)) == (0, [1])
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, CONDITIONAL])
 def test_help_describes_every_flag(script):
     done = call(script, "--", "--help")
     assert done.returncode == 0
     shown = " ".join((done.stdout + done.stderr).split())
     for words in (
-        "--model_name=MODEL_NAME Type",
         "model to use; 117M unless given",
-        "makes the samples repeatable",
+        "repeats the samples of a run",
         "how many samples",
         "how many samples to make side by side",
         "tokens in a sample",
-        "randomness: 1 draws as the model predicts",
+        "1 draws as the model predicts",
         "among the k likeliest tokens",
         "that together reach this probability",
         "folder that holds the models",
+        "end a sample where the model ends the text",
+        "auto is the first GPU",
     ):
         assert words in shown
 
@@ -170,7 +176,7 @@ def test_a_reader_that_goes_away_ends_the_script_without_an_error():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()
-        assert process.stderr.read() == b""
+        assert b"Traceback" not in process.stderr.read()
         assert process.wait(timeout=60) == 0
 
 

@@ -1,0 +1,49 @@
+"""Which processor TensorFlow runs on."""
+
+import os
+import re
+import shutil
+from typing import Any
+
+from settings import require
+
+
+def check_device(device: str) -> None:
+    """Raise UserError unless `device` is auto, cpu, gpu or gpu:N; needs no TensorFlow."""
+    known = re.fullmatch(r"auto|cpu|gpu(:\d+)?", device)
+    require("device", device, known is not None, "auto, cpu, gpu or gpu:N, as in gpu:1")
+
+
+def choose_device(device: str, tf: Any) -> tuple[Any, str]:
+    """Find the processor that was asked for.
+
+    Args:
+      device: "cpu"; "gpu", the first one; "gpu:N"; or "auto", the first GPU if there is one.
+      tf: tensorflow.compat.v1
+    Returns: a tf.ConfigProto for sessions, and the processor in words.
+    Raises: UserError, which says why, if TensorFlow does not see it.
+    """
+    check_device(device)
+    gpus = tf.config.list_physical_devices("GPU")
+    number = int(device.partition(":")[2] or 0)
+    config = tf.ConfigProto(allow_soft_placement=True)
+    if device == "cpu" or (device == "auto" and not gpus):
+        config.device_count["GPU"] = 0
+        return config, f"the CPU, {os.cpu_count()} cores"
+    require("device", device, number < len(gpus), f"one that TensorFlow sees: {_seen(gpus, tf)}")
+    config.gpu_options.allow_growth = True
+    config.gpu_options.visible_device_list = str(number)
+    details = tf.config.experimental.get_device_details(gpus[number])
+    return config, f"GPU {number}, {details.get('device_name', 'unknown')}"
+
+
+def _seen(gpus: list[Any], tf: Any) -> str:
+    """What there is instead of the GPU that was asked for, and how to get it."""
+    install = 'pip install "tensorflow[and-cuda]"'
+    if gpus:
+        return f"cpu, gpu:0 to gpu:{len(gpus) - 1}"
+    if not tf.test.is_built_with_cuda():
+        return f"only cpu, as this TensorFlow is built without CUDA; {install}"
+    if shutil.which("nvidia-smi") is None:
+        return "only cpu, as there is no NVIDIA driver; install one, or use --device cpu"
+    return f"only cpu, though there is an NVIDIA driver; CUDA's libraries may lack: {install}"

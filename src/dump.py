@@ -1,0 +1,121 @@
+"""Many samples, batch by batch, in a dump that can be stopped, gone on with, and shared out."""
+
+import hashlib
+import itertools
+import json
+import random
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from output import FORMATS, Output, Sample, Terminal, read_record
+from sampler import Sampler
+from settings import UserError, require
+
+
+def dump(
+    sampler: Sampler,
+    *,
+    last: int,
+    prompts: Sequence[str | None] = (None,),
+    output: str | None = None,
+    format: str = "text",
+    shard: str = "1/1",
+    stop_at_end: bool = False,
+) -> None:
+    """Make samples and write them, batch by batch.
+
+    Sample number i continues prompt number (i - 1) % len(prompts): all prompts once, then all of
+    them again. It depends on the seed and i, and neither on the batch it is made in nor on
+    what was made before; so what a dump lacks after an interruption can be made alone.
+
+    Args:
+      sampler: is loaded only after everything else was found in order.
+      last: number of the last sample; 0 goes on for ever.
+      prompts: None starts from `<|endoftext|>`.
+      output: file to write, or to go on with; None is standard output.
+      format: "text" or "jsonl".
+      shard: "i/n" makes the samples i, i + n, i + 2n, ... alone.
+      stop_at_end: whether `<|endoftext|>` ends a sample.
+    Raises: UserError if one of these is wrong; OSError if the output can't be written.
+    """
+    require("nsamples", last, last >= 0, "0 (for ever) or above")
+    require("format", format, format in FORMATS, f"one of {', '.join(FORMATS)}")
+    first, step = parse_shard(shard)
+    contexts = [sampler.context(prompt) for prompt in prompts]
+    out = open_output(sampler, output, format, contexts, stop_at_end, shard)
+    numbers = itertools.count(first + out.done * step, step)
+    wanted: Iterator[int] = itertools.takewhile(last.__ge__, numbers) if last else numbers
+    sampler.load()
+
+    begun, n_samples, n_tokens = time.monotonic(), 0, 0
+    total = len(range(first + out.done * step, last + 1, step)) * sampler.sampling.length
+    with tqdm(total=total or None, unit="token", unit_scale=True, disable=None) as bar:
+        try:
+            while batch := list(itertools.islice(wanted, sampler.batch_size)):
+                samples = make_batch(sampler, batch, prompts, contexts, stop_at_end, bar)
+                out.write(samples)
+                n_samples += len(samples)
+                n_tokens += sum(len(sample.tokens) for sample in samples)
+                bar.set_postfix(samples=n_samples)
+        finally:
+            bar.close()
+            seconds = time.monotonic() - begun
+            speed = f"{n_tokens / seconds:.0f} tokens/s"
+            print(
+                f"{n_samples} samples, {n_tokens} tokens in {seconds:.1f} s: {speed}",
+                file=sys.stderr,
+            )
+
+
+def make_batch(
+    sampler: Sampler,
+    numbers: Sequence[int],
+    prompts: Sequence[str | None],
+    contexts: Sequence[list[int]],
+    stop_at_end: bool,
+    bar: tqdm,
+) -> list[Sample]:
+    """The samples of these numbers."""
+    chosen = [(number - 1) % len(prompts) for number in numbers]
+    rows: list[list[int]] = [[] for _ in numbers]
+    for piece in sampler.pieces([contexts[i] for i in chosen], numbers, stop_at_end):
+        for row, ids in zip(rows, piece, strict=True):
+            row += ids
+            bar.update(len(ids))
+    samples = []
+    for number, i, ids in zip(numbers, chosen, rows, strict=True):
+        ended = len(ids) < sampler.sampling.length or sampler.end in ids
+        samples.append(Sample(number, prompts[i], ids, sampler.encoder.decode(ids), ended))
+    return samples
+
+
+def open_output(
+    sampler: Sampler,
+    output: str | None,
+    format: str,
+    contexts: list[list[int]],
+    stop_at_end: bool,
+    shard: str,
+) -> Output | Terminal:
+    """The output of a dump, with the seed of an earlier run where none is given."""
+    path = Path(output) if output is not None else None
+    if sampler.seed is None:
+        record = read_record(path) if path else None
+        sampler.seed = record["settings"]["seed"] if record else random.randrange(2**31)
+    prompts = hashlib.sha256(json.dumps(contexts).encode()).hexdigest()[:16]
+    settings = sampler.settings() | {"stop_at_end": stop_at_end, "prompts": prompts, "shard": shard}
+    kind = FORMATS[format]
+    return Output(path, kind, settings) if path else Terminal(kind, settings)
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+    """Read "2/8" as (2, 8). Raises: UserError unless it is i/n with i from 1 to n."""
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"shard must be i/n, with i from 1 to n, got {shard!r}")
+    return int(found[1]), int(found[2])

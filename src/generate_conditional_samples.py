@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Continue the texts of a file."""
+
+import json
+
+from command_line import read_text, run
+from dump import dump
+from sampler import Sampler
+from settings import UserError, require
+
+
+def continue_model(
+    prompts: str,
+    model_name: str | None = None,
+    seed: int | None = None,
+    nsamples: int = 1,
+    batch_size: int | None = None,
+    length: int | None = None,
+    temperature: float = 1,
+    top_k: int = 0,
+    top_p: float = 1,
+    models_dir: str = "models",
+    separator: str = "\\n",
+    output: str | None = None,
+    format: str = "text",
+    stop_at_end: bool = True,
+    shard: str = "1/1",
+    device: str = "auto",
+) -> None:
+    r"""Continue the texts of a file.
+
+    Args:
+      prompts: file that holds the texts; - is standard input. In a .jsonl file each line is a
+        JSON object with a `text`.
+      separator: what stands between two texts in other files; a line end unless given, \n\n for
+        a blank line.
+      nsamples: how many samples to make of each text; all texts are continued once before one is
+        continued again. 0 goes on until interrupted.
+      length: tokens in a sample; half of the model's n_ctx unless given.
+    """
+    texts = read_prompts(prompts, separator)
+    require("nsamples", nsamples, nsamples >= 0, "0 (for ever) or above")
+    sampler = Sampler(
+        model_name=model_name,
+        models_dir=models_dir,
+        seed=seed,
+        batch_size=batch_size,
+        length=length,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        device=device,
+        prompted=True,
+    )
+    dump(
+        sampler,
+        last=nsamples * len(texts),
+        prompts=texts,
+        output=output,
+        format=format,
+        stop_at_end=stop_at_end,
+        shard=shard,
+    )
+
+
+def read_prompts(path: str, separator: str) -> list[str]:
+    """The texts of a file; empty ones are left out. Raises: UserError if there is none."""
+    text = read_text(path)
+    if path.endswith(".jsonl"):
+        lines = enumerate(text.split("\n"), 1)
+        texts = [_text_field(path, number, line) for number, line in lines if line.strip()]
+    else:
+        separator = separator.replace("\\n", "\n").replace("\\t", "\t")
+        require("separator", repr(separator), separator != "", "some text")
+        texts = text.removesuffix("\n").split(separator)
+    texts = [text for text in texts if text]
+    if not texts:
+        raise UserError(f"{path} holds no text to continue")
+    return texts
+
+
+def _text_field(path: str, number: int, line: str) -> str:
+    try:
+        record = json.loads(line)
+        if isinstance(record["text"], str):
+            return record["text"]
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise UserError(f'{path}, line {number}: expected a JSON object with a text, {{"text": "..."}}')
+
+
+if __name__ == "__main__":
+    run(continue_model)

@@ -1,0 +1,215 @@
+"""The seven files of a model: what they are called, what is published of them, are they whole?
+
+Run as a script, this reads every tensor of a checkpoint.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
+
+INDEX, META, SHARD = "model.ckpt.index", "model.ckpt.meta", ".data-00000-of-00001"
+DATA = "model.ckpt" + SHARD
+# The index comes before the data, whose check needs it.
+FILES = ("checkpoint", "encoder.json", "hparams.json", INDEX, META, "vocab.bpe", DATA)
+SUMS = "SHA256SUMS"  # hashes of what came, as sha256sum writes them; the lock of the folder, too
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a whole file must match: its bytes, its SHA-256 in hex, and its bytes at least."""
+
+    size: int | None = None
+    sha256: str | None = None
+    least: int = 1
+
+    def refuses(self, size: int) -> str:
+        """What is wrong with a file of `size` bytes, or "" if nothing is."""
+        if size >= self.least and self.size in (None, size):
+            return ""
+        return f"has {size} bytes instead of {self.size or f'at least {self.least}'}"
+
+
+# fmt: off
+VOCABULARY = {
+    "encoder.json": Known(
+        1042301, "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
+    "vocab.bpe": Known(456318, "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
+}
+RELEASED = {
+    "124M": VOCABULARY | {
+        "checkpoint": Known(77, "dd1b025d2e155283f5e300ce95bf6d5b6bc0f7fe010db73daa6975eb896ab9cb"),
+        "hparams.json": Known(
+            90, "d9d56e4121c427164e0c55c6f03c08e1daf9002b9b672825112d19097b680318"),
+        INDEX: Known(5215, "71916f763f9746f9b2a06b12d91996cf1084ae008d0424543d39391c5f2dc687"),
+        META: Known(471155, "4668c448fa11531fd6700460487f73e82d3272960cea942252f8744bf225c77b"),
+        DATA: Known(497759232, "2060c885360cc0cf41d7a6dbc4d24b5127aae20260c8b5ae521b5a6578407118"),
+    },
+    "355M": VOCABULARY | {
+        "checkpoint": Known(77), "hparams.json": Known(91),
+        INDEX: Known(10399), META: Known(926519), DATA: Known(1419292672),
+    },
+    # Computed, not observed: 4 bytes for each parameter, the exact size of the smaller two.
+    # The larger two are held to have no less.
+    "774M": VOCABULARY | {DATA: Known(least=3096120320)},
+    "1558M": VOCABULARY | {DATA: Known(least=6230444800)},
+}
+# fmt: on
+# A server may have a checkpoint under its name, under the release's first name, or both.
+FIRST_NAMES = {"124M": "117M", "355M": "345M", "774M": "762M", "1558M": "1542M"}
+MODELS = {name: pair for pair in FIRST_NAMES.items() for name in reversed(pair)}
+PLAIN_NAME = re.compile(r"\w([\w.-]*[\w-])?", re.ASCII)
+
+CHUNK = 1 << 20  # bytes
+DAMAGED = 3  # exit status of read_tensors
+WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|error)", re.IGNORECASE)
+TABLE_END = bytes.fromhex("57fb808b247547db")  # of TensorFlow's index files
+
+
+class UncheckableError(Exception):
+    """A file that cannot be checked here: why, and what to do."""
+
+
+def published(model: str, name: str) -> Known:
+    """What is known of a model's file before the server is asked."""
+    return RELEASED.get(remote_names(model)[0], {}).get(name, Known())
+
+
+def remote_names(model: str) -> tuple[str, ...]:
+    """The folders of a server that may hold a model, the likeliest first."""
+    return MODELS.get(model, (model,))
+
+
+def open_sums(folder: Path, mode: str) -> IO[str]:
+    """Open the hashes of what came into a folder."""
+    return (folder / SUMS).open(mode, encoding="utf-8", errors="replace", newline="\n")
+
+
+def read_sums(file: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of each file in a folder as it came; lines of another form are left out."""
+    lines = (line.rstrip("\n").split("  ") for line in file)
+    return {line[1]: line[0] for line in lines if len(line) == 2}
+
+
+def progress(
+    what: str, total: int | None, done: int, delay: float = 0, disable: bool | None = None
+) -> tqdm:
+    """A bar in bytes on stderr, if that is a terminal; it is wiped away at the end."""
+    return tqdm(
+        desc=what,
+        total=total,
+        initial=done,
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        delay=delay,
+        disable=disable,
+    )
+
+
+class FileHash:
+    """The hash of a file that may still grow."""
+
+    def __init__(self, path: Path, algorithm: str = "sha256"):
+        self.path, self.done = path, 0
+        self.digest = hashlib.new(algorithm, usedforsecurity=False)
+
+    def catch_up(self, disable: bool | None = None) -> bytes:
+        """The digest, after hashing what was added since the last call; shows a bar."""
+        size, buffer = self.path.stat().st_size, memoryview(bytearray(CHUNK))
+        bar = progress(f"checking {self.path.name}", size, self.done, delay=0.5, disable=disable)
+        with bar, self.path.open("rb", buffering=0) as file:
+            file.seek(self.done)
+            while count := file.readinto(buffer):
+                self.digest.update(buffer[:count])
+                self.done += count
+                bar.update(count)
+        return self.digest.digest()
+
+
+def problem_on_disk(folder: Path, name: str) -> str:
+    """What is wrong with a model's file, or ""."""
+    known = published(folder.name, name)
+    if not (folder / name).exists():
+        return "is not here"
+    with contextlib.suppress(FileNotFoundError), open_sums(folder, "r") as sums:
+        known = dataclasses.replace(known, sha256=known.sha256 or read_sums(sums).get(name))
+    return problem(folder / name, known, FileHash(folder / name))
+
+
+def problem(path: Path, known: Known, sha256: FileHash) -> str:
+    """What is wrong with the file at `path`, in words that follow its name, or ""."""
+    if found := known.refuses(path.stat().st_size):
+        return found
+    if known.sha256:
+        found = sha256.catch_up().hex()
+        return "" if found == known.sha256 else f"has SHA-256 {found} instead of {known.sha256}"
+    with path.open("rb") as file:
+        if WEB_PAGE.match(file.read(CHUNK)):
+            return "is a web page"
+    if path.name.endswith((".json", ".bpe", "checkpoint")):
+        try:
+            text = path.read_text(encoding="utf-8")
+            json.loads(text if path.suffix == ".json" else "{}")
+        except ValueError as error:
+            return f"is no {'JSON' if path.suffix == '.json' else 'text'} ({error})"
+    if path.suffix == ".index" and path.read_bytes()[-8:] != TABLE_END:
+        return "is not a whole index of a checkpoint"
+    return tensor_problem(path) if path.name.endswith(SHARD) else ""
+
+
+def tensor_problem(data: Path) -> str:
+    """Let TensorFlow compare each tensor with its checksum in the index: a problem, or ""."""
+    index, prefix = data.with_name(INDEX), str(data.resolve()).removesuffix(SHARD)
+    if not index.exists():
+        return f"cannot be checked without {INDEX}"
+    beside = Path(prefix + ".index")  # where TensorFlow looks: `part.model.ckpt.index` for a part
+    if beside.name != INDEX:
+        shutil.copyfile(index, beside)
+    try:
+        status, last = run_with_progress([sys.executable, __file__, prefix], data)
+    finally:
+        if beside.name != INDEX:
+            beside.unlink()
+    if status not in (0, DAMAGED):
+        advice = "pip install -r requirements.txt, then run the same command again"
+        raise UncheckableError(f"{data}: TensorFlow cannot check it ({last}); {advice}")
+    return f"does not fit {INDEX} ({last})" if status else ""
+
+
+def run_with_progress(command: list[str], path: Path) -> tuple[int, str]:
+    """Run a command that prints how many bytes of `path` it read; its status and last line."""
+    last, pipe = "", subprocess.PIPE
+    bar = progress(f"checking {path.name}", path.stat().st_size, 0)
+    # stderr is taken, too: importing TensorFlow prints notices there that no setting hides.
+    process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    with bar, process:
+        for last in process.stdout or ():
+            bar.update(int(last) if last.strip().isdigit() else 0)
+    return process.returncode, last.strip()
+
+
+def read_tensors(prefix: str) -> None:
+    """Read one tensor after the other and print its bytes; exits with DAMAGED at a bad one."""
+    import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        for name in reader.get_variable_to_shape_map():
+            print(reader.get_tensor(name).nbytes, flush=True)
+    except Exception as error:  # of many kinds: an IndexError for a truncated file
+        print(" ".join(str(error).split()))
+        sys.exit(DAMAGED)
+
+
+if __name__ == "__main__":
+    read_tensors(sys.argv[1])

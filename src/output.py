@@ -1,0 +1,157 @@
+"""How samples are written, and a file of samples that survives whatever stops the run."""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+from settings import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One sample, and where it comes from."""
+
+    number: int  # from 1
+    prompt: str | None
+    tokens: list[int]  # what follows the prompt
+    text: str
+    ended: bool  # whether the model ended the text, with `<|endoftext|>`
+
+
+def banner(number: int) -> str:
+    """The line above a sample."""
+    return f"{'=' * 40} SAMPLE {number} {'=' * 40}"
+
+
+class Format(Protocol):
+    """How a dump is written."""
+
+    def header(self, settings: dict[str, Any]) -> str: ...
+    def sample(self, sample: Sample, settings: dict[str, Any]) -> str: ...
+
+
+class Text:
+    """As the original prints samples; a prompt stands before its continuation."""
+
+    def header(self, settings: dict[str, Any]) -> str:
+        """One line that says that no person wrote the text, and what did."""
+        made = ", ".join(f"{name} {value}" for name, value in settings.items())
+        return f"# Synthetic text, written by a language model: {made}\n"
+
+    def sample(self, sample: Sample, settings: dict[str, Any]) -> str:
+        """A banner and the text."""
+        return f"{banner(sample.number)}\n{sample.prompt or ''}{sample.text}\n"
+
+
+class JsonLines:
+    """One JSON object a line, each marked as synthetic."""
+
+    def header(self, settings: dict[str, Any]) -> str:
+        """Nothing: each line says all."""
+        return ""
+
+    def sample(self, sample: Sample, settings: dict[str, Any]) -> str:
+        """A line."""
+        record = {"synthetic": True, **dataclasses.asdict(sample), "settings": settings}
+        return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Format] = {"text": Text(), "jsonl": JsonLines()}
+
+
+class Output:
+    """A file of samples that is begun, or gone on with after an interruption.
+
+    A second file, `PATH.progress`, records how much of the first is whole and which settings
+    made it. It is replaced in one step, after the samples that it counts have reached the disk.
+    What lies behind them was torn by an interruption, and is cut off.
+
+    Args:
+      path: file to write.
+      format: how.
+      settings: what the samples depend on; a file that was begun with others is refused.
+    Attributes: done, how many samples the file holds.
+    Raises: UserError if the file can't be gone on with.
+    """
+
+    def __init__(self, path: Path, format: Format, settings: dict[str, Any]):
+        self.path, self.format, self.settings = path, format, settings
+        self.record_path = path.with_name(path.name + ".progress")
+        self.done = self.size = 0
+        if record := read_record(path):
+            self._resume(record)
+        elif path.exists():
+            raise UserError(f"{path} is there already and no dump to go on with; name another file")
+        else:
+            self._record()  # before the file, so that a kill leaves no file without a record
+        self.file = path.open("ab", buffering=0)
+        if self.file.seek(0, os.SEEK_END) < self.size:
+            raise UserError(f"{path} is shorter than {self.record_path} says; remove both")
+        self.file.truncate(self.size)
+        if not self.size:
+            self._append(format.header(settings), 0)
+
+    def _resume(self, record: dict[str, Any]) -> None:
+        for name, value in self.settings.items():
+            if record["settings"].get(name) != value:
+                raise UserError(
+                    f"{self.path} was begun with {name} {record['settings'].get(name)}, not "
+                    f"{value}; use the same flags, or name another file"
+                )
+        self.done, self.size = record["samples"], record["bytes"]
+
+    def write(self, samples: list[Sample]) -> None:
+        """Append samples; once this returns they stay, whatever happens.
+
+        Raises: OSError if they can't be written, for one if the disk is full. The file then ends
+        with the last sample written before.
+        """
+        texts = [self.format.sample(sample, self.settings) for sample in samples]
+        self._append("".join(texts), len(samples))
+
+    def _append(self, text: str, n_samples: int) -> None:
+        rest = memoryview(text.encode("utf-8"))
+        size = self.size + len(rest)
+        try:
+            while rest:
+                rest = rest[self.file.write(rest) :]
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            self.file.truncate(self.size)
+            reason = f"{error.strerror}, after {self.done} samples; the same command goes on"
+            raise OSError(error.errno, reason, str(self.path)) from None
+        self.done, self.size = self.done + n_samples, size
+        self._record()
+
+    def _record(self) -> None:
+        record = {"samples": self.done, "bytes": self.size, "settings": self.settings}
+        new = self.record_path.with_name(self.record_path.name + ".new")
+        with new.open("w", encoding="utf-8") as file:
+            json.dump(record, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.record_path)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What is recorded of the output at `path`: samples, bytes and settings; None if nothing."""
+    record = path.with_name(path.name + ".progress")
+    return json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+
+
+class Terminal:
+    """Standard output: begun anew by each run."""
+
+    done = 0
+
+    def __init__(self, format: Format, settings: dict[str, Any]):
+        self.format, self.settings = format, settings
+
+    def write(self, samples: list[Sample]) -> None:
+        """Print samples."""
+        for sample in samples:
+            sys.stdout.write(self.format.sample(sample, self.settings))
+        sys.stdout.flush()

@@ -1,0 +1,160 @@
+"""An HTTP server on loopback that serves bytes, counts them, and misbehaves on command."""
+
+import base64
+import collections
+import hashlib
+import http.server
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+
+class MisbehavingServer(http.server.ThreadingHTTPServer):
+    """Serves `files`, a dict of path ("/1M/vocab.bpe") -> bytes.
+
+    `faults[path]` lists what the next requests of a path meet, one each; what is left when it
+    is empty is good service. `always[path]` is met by every request. A fault is a function of
+    the handler and the bytes that should be sent; the functions below make them.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, files, certificate=None):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = dict(files)
+        self.faults = collections.defaultdict(list)
+        self.always: dict[str, Callable] = {}
+        self.ranges = True  # whether Range is understood
+        self.knows_if_range = True
+        self.lengths = True  # whether Content-Length is sent
+        self.headers: Callable[[bytes], dict] = lambda body: {"ETag": f'"{hash(body)}"'}
+        self.requests: list[tuple[str, dict]] = []
+        self.sent = collections.Counter()  # bytes of body by path
+        scheme = "http"
+        if certificate:
+            scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.url = f"{scheme}://127.0.0.1:{self.server_port}"
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self.shutdown()
+        self.thread.join()
+        self.server_close()
+
+    def handle_error(self, request, client_address):
+        """A client that goes away is no news."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, self.name = self.server, urlsplit(self.path).path  # a proxy is sent whole URLs
+        server.requests.append((self.path, dict(self.headers)))
+        body = server.files.get(self.name, b"")
+        if server.faults[self.name]:
+            server.faults[self.name].pop(0)(self, body)
+        elif self.name in server.always:
+            server.always[self.name](self, body)
+        elif self.name in server.files:
+            self.serve(body)
+        else:
+            status(404)(self, body)
+
+    def serve(self, body, pieces=None, length=None):
+        """Answer with `body` or the range asked for; `pieces` limits what is really sent."""
+        headers = self.server.headers(body)
+        first = self.first(headers) if self.server.ranges else 0
+        if first >= len(body) > 0:
+            return status(416, {"Content-Range": f"bytes */{len(body)}"})(self, b"")
+        if first:
+            headers |= {"Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"}
+            headers.pop("Content-MD5", None)
+        if self.server.lengths:
+            headers["Content-Length"] = str(length or len(body) - first)
+        self.answer(206 if first else 200, headers)
+        for piece in (pieces or (lambda rest: [rest]))(body[first:]):
+            self.server.sent[self.name] += len(piece)
+            self.wfile.write(piece)
+
+    def first(self, headers):
+        """Where the range asked for begins; 0 where the client knows another version."""
+        version = headers.get("ETag", headers.get("Last-Modified"))
+        if self.server.knows_if_range and self.headers.get("If-Range", version) != version:
+            return 0
+        return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+
+    def answer(self, code, headers):
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+    def log_message(self, *args):
+        """Keep quiet."""
+
+
+def drop(count):
+    """Close the connection after `count` bytes of the body."""
+    return lambda handler, body: handler.serve(body, lambda rest: [rest[:count]])
+
+
+def stall(count, until):
+    """Send `count` bytes of the body, then nothing before `until` (an event) is set."""
+
+    def fault(handler, body):
+        def pieces(rest):
+            yield rest[:count]
+            until.wait(30)
+            yield rest[count:]
+
+        handler.serve(body, pieces)
+
+    return fault
+
+
+def slowly(size, seconds):
+    """Send the body in pieces with pauses between them."""
+
+    def fault(handler, body):
+        def pieces(rest):
+            for at in range(0, len(rest), size):
+                time.sleep(seconds)
+                yield rest[at : at + size]
+
+        handler.serve(body, pieces)
+
+    return fault
+
+
+def status(code, headers=(), text=b""):
+    """Answer with a status and a body of its own."""
+
+    def fault(handler, body):
+        handler.answer(code, {"Content-Length": str(len(text)), **dict(headers)})
+        handler.wfile.write(text)
+
+    return fault
+
+
+def wrong_length(length):
+    """Promise another length than that of the body."""
+    return lambda handler, body: handler.serve(body, length=length)
+
+
+def other_content(text):
+    """Serve another file under this name."""
+    return lambda handler, body: handler.serve(text)
+
+
+def md5(body):
+    """A header with the MD5 of a body."""
+    return {"Content-MD5": base64.b64encode(hashlib.md5(body).digest()).decode()}

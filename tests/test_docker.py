@@ -1,0 +1,77 @@
+"""What can be told of the Docker images without building them; tools/build_image.sh builds them."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from docker.utils.build import exclude_paths
+
+DOCKERFILES = ["Dockerfile.cpu", "Dockerfile.gpu"]
+GREETING = "tools/docker_greeting.txt"
+
+
+def instructions(name):
+    """The instructions of a Dockerfile and their arguments, each in one line."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line.split(maxsplit=1) for line in text.splitlines() if line and line[0] != "#"]
+
+
+def sent(folder):
+    """The files of a folder that .dockerignore lets into an image."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    paths = exclude_paths(str(folder), [line for line in lines if line[0] != "#"])
+    return {path.replace("\\", "/") for path in paths if (folder / path).is_file()}
+
+
+def test_only_what_runs_is_sent_to_the_build(tmp_path):
+    wanted = {
+        *("LICENSE", "download_model.py", "requirements.txt", GREETING),
+        *("models/1M/hparams.json", "models/1M/model.ckpt.data-00000-of-00001", "src/model.py"),
+    }
+    unwanted = {
+        *(".git/config", ".venv/bin/python", ".env", "checkpoint/run/model.ckpt.index"),
+        *("models/117M/model.ckpt.index", "src/__pycache__/model.cpython-312.pyc", "notes.txt"),
+    }
+    for name in wanted | unwanted:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert sent(tmp_path) == wanted
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_an_image_is_built_from_is_sent(name):
+    copied = [arguments.split()[0] for word, arguments in instructions(name) if word == "COPY"]
+    assert copied[0] == "requirements.txt"
+    assert {"requirements.txt", GREETING} < sent(ROOT)
+    assert instructions(name)[-1] == ["CMD", f'["cat", "{GREETING}"]']
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_a_change_of_the_sources_does_not_install_again(name):
+    steps = [" ".join(step) for step in instructions(name)]
+    (install,) = [number for number, step in enumerate(steps) if "pip install" in step]
+    (sources,) = [number for number, step in enumerate(steps) if re.match(r"COPY .*\. \./$", step)]
+    assert steps.index("COPY requirements.txt ./") < install < sources
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_images_do_not_run_as_root(name):
+    users = [arguments for word, arguments in instructions(name) if word == "USER"]
+    assert users[-1] not in ("root", "0")
+
+
+@pytest.mark.end_to_end
+def test_the_greetings_examples_sample():
+    text = (ROOT / GREETING).read_text(encoding="utf-8")
+    commands = re.findall(r"python3 (src/.*)", text)
+    assert len(commands) >= 2
+    for command in commands:
+        call = [sys.executable, *command.split(), "--model_name", "1M"]
+        done = subprocess.run(
+            call, cwd=ROOT, input="To be\n", capture_output=True, encoding="utf-8", timeout=100
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert " SAMPLE 1 " in done.stdout
