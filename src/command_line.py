@@ -51,7 +51,7 @@ def run(main: Callable[..., None]) -> None:
     status 2; Ctrl-C is status 130; a reader that went away (`| head`) is no error.
     """
     try:
-        _check_names(main, sys.argv[1:])
+        command = _attach_values(main, sys.argv[1:])
         parsers = {
             name: _parser(name, parameter.annotation)
             for name, parameter in inspect.signature(main).parameters.items()
@@ -60,7 +60,7 @@ def run(main: Callable[..., None]) -> None:
         for stream in (sys.stdin, sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a notebook's is another
                 stream.reconfigure(errors="replace")  # a strange character ends no run
-        fire.Fire(fire.decorators.SetParseFns(**parsers)(main))
+        fire.Fire(fire.decorators.SetParseFns(**parsers)(main), command=command)
         sys.stdout.flush()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
@@ -85,29 +85,37 @@ def _document(main: Callable[..., None]) -> str:
     return text
 
 
-def _check_names(main: Callable[..., None], arguments: list[str]) -> None:
-    # fire would run main first and complain of what is left over afterwards.
+def _attach_values(main: Callable[..., None], arguments: list[str]) -> list[str]:
+    """The command line with `--name value` as `--name=value`.
+
+    fire leaves unknown names and stray words until `main` has run, and takes a lone - for a mark
+    of its own. Raises: UserError for these, and for a flag that is needed and not there.
+    """
     parameters = inspect.signature(main).parameters
-    known, given = list(parameters), set()
+    known = list(parameters)
+    flags: list[str] = []
     value_may_follow = False
-    for argument in arguments:
+    for i, argument in enumerate(arguments):
         if argument in ("--", "--help", "-h"):  # what follows is for fire itself
-            return
+            return ["--", "--help"] if argument != "--" else arguments[i:]
         if re.match("--|-[a-zA-Z]", argument):
             name = argument.lstrip("-").partition("=")[0].replace("-", "_")
             if name not in known and name.removeprefix("no") not in known:
                 close = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean --{close[0]}?" if close else "-- --help lists the flags"
                 raise UserError(f"unknown flag {argument.partition('=')[0]}; {hint}")
+            flags.append("--" + argument.lstrip("-"))
             value_may_follow = "=" not in argument
-            given.add(name)
         elif value_may_follow:
+            flags[-1] += f"={argument}"
             value_may_follow = False
         else:
             raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
+    given = {flag.lstrip("-").partition("=")[0].replace("-", "_") for flag in flags}
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
             raise UserError(f"--{name} is needed; -- --help tells what it is")
+    return flags
 
 
 def _parser(name: str, annotation: Any) -> Callable[[str], Any]:

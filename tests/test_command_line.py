@@ -47,6 +47,8 @@ def call(tmp_path):
         (["--name", "007"], "(None, 1, '007', False)"),
         (["--name=[1, 2]", "--loud"], "(None, 1, '[1, 2]', True)"),
         (["--name", "two words", "--noloud"], "(None, 1, 'two words', False)"),
+        (["--name", "-"], "(None, 1, '-', False)"),
+        (["--name", "a=b --c"], "(None, 1, 'a=b --c', False)"),
         (["--temperature", "-1"], "(None, -1.0, 'x', False)"),
     ],
 )
