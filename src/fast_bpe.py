@@ -122,7 +122,9 @@ class PieceTable(dict[str, bytes]):
 
     def _split(self, text: str) -> list[str]:
         """The pieces of `text`, in order."""
-        if not text.isascii() and _LETTER_OR_NUMBER.search("".join(_ABOVE.findall(text))):
+        # A character above takes two units of UTF-16; to count these is the fastest way to know.
+        above = not text.isascii() and len(text.encode("utf-16-le")) > 2 * len(text)
+        if above and _LETTER_OR_NUMBER.search("".join(_ABOVE.findall(text))):
             return self.pattern.findall(text)
         return _SPLITTER.findall(text)
 
