@@ -1,10 +1,12 @@
 # make sample   set up and print samples
 # make test     set up and run the tests
 # make lint     set up and check style and types
+# make gpt-2-samples MODEL=117M   make the samples folder anew
 PYTHON ?= python3
+MODEL ?= 1M
 BIN := .venv/bin
 
-.PHONY: sample test lint format clean
+.PHONY: sample test lint gpt-2-samples format clean
 
 sample: .venv/.installed
 	$(BIN)/python src/generate_unconditional_samples.py --nsamples 2 --length 160 --temperature 0.8 --top_p 0.9
@@ -17,6 +19,9 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile.cpu Dockerfile.gpu
+
+gpt-2-samples: .venv/.installed
+	$(BIN)/python tools/make_samples.py $(MODEL)
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix

@@ -52,8 +52,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     stderr and exit status 2; Ctrl-C is status 130; a reader that went away (`| head`) is no error.
     """
     try:
-        arguments = sys.argv[1:]
-        _check_arguments(main, arguments)
+        command = _attach_values(main, sys.argv[1:])
         for function in main.values() if isinstance(main, dict) else [main]:
             parsers = {
                 name: _parser(_label(parameter), parameter.annotation)
@@ -64,9 +63,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         for stream in (sys.stdin, sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a notebook's is another
                 stream.reconfigure(errors="replace")  # a strange character ends no run
-        # By itself fire would take "-", which stands for stdin, as the end of a command.
-        own = ["--separator=\0"] if "--" in arguments else ["--", "--separator=\0"]
-        fire.Fire(main, [*arguments, *own])
+        fire.Fire(main, command=command)
         sys.stdout.flush()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
@@ -91,42 +88,50 @@ def _document(main: Callable[..., None]) -> str:
     return text
 
 
-def _check_arguments(
+def _attach_values(
     main: Callable[..., None] | dict[str, Callable[..., None]], arguments: list[str]
-) -> None:
-    # fire would run main first and complain of what is left over afterwards.
-    if {"--help", "-h"} & set(arguments):
-        return
-    if "--" in arguments:  # what follows is for fire itself
-        arguments = arguments[: arguments.index("--")]
+) -> list[str]:
+    """The command line with `--name value`, and an argument without a flag, as `--name=value`.
+
+    fire leaves unknown names and stray words until `main` has run, and takes a lone - for a mark
+    of its own. Raises: UserError for these, and for a flag that is needed and not there.
+    """
     if isinstance(main, dict):
-        command, *arguments = arguments or [""]
-        if command not in main:
-            found = f"unknown command {command!r}" if command else "a command is missing"
-            raise UserError(f"{found}; it is one of {', '.join(main)}; -- --help tells more")
-        main = main[command]
-    parameters = inspect.signature(main).parameters.values()
-    positional = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
-    flags = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY]
-    missing = {p.name: p for p in parameters if p.default is p.empty}
+        chosen, *rest = arguments or [""]
+        if chosen in ("--", "--help", "-h"):
+            return ["--", "--help"]
+        if chosen not in main:
+            wrong = f"unknown command {chosen!r}" if chosen else "a command is needed"
+            raise UserError(f"{wrong}; it is one of {', '.join(main)}; -- --help tells more")
+        return [chosen, *_attach_values(main[chosen], rest)]
+    parameters = inspect.signature(main).parameters
+    positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
+    known = [name for name in parameters if name not in positional]
+    flags: list[str] = []
     value_may_follow = False
-    for argument in arguments:
+    for i, argument in enumerate(arguments):
+        if argument in ("--", "--help", "-h"):  # what follows is for fire itself
+            return ["--", "--help"] if argument != "--" else arguments[i:]
         if re.match("--|-[a-zA-Z]", argument):
             name = argument.lstrip("-").partition("=")[0].replace("-", "_")
-            if name not in flags and name.removeprefix("no") not in flags:
-                close = difflib.get_close_matches(name, flags, 1)
+            if name not in known and name.removeprefix("no") not in known:
+                close = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean --{close[0]}?" if close else "-- --help lists the flags"
                 raise UserError(f"unknown flag {argument.partition('=')[0]}; {hint}")
-            missing.pop(name, None)
+            flags.append("--" + argument.lstrip("-"))
             value_may_follow = "=" not in argument
         elif value_may_follow:
+            flags[-1] += f"={argument}"
             value_may_follow = False
         elif positional:
-            missing.pop(positional.pop(0).name, None)
+            flags.append(f"--{positional.pop(0)}={argument}")
         else:
             raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
-    for parameter in missing.values():
-        raise UserError(f"{_label(parameter)} is needed; -- --help tells what it is")
+    given = {flag.lstrip("-").partition("=")[0].replace("-", "_") for flag in flags}
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in given:
+            raise UserError(f"{_label(parameter)} is needed; -- --help tells what it is")
+    return flags
 
 
 def _label(parameter: inspect.Parameter) -> str:

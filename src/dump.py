@@ -64,6 +64,7 @@ def dump(
                 bar.set_postfix(samples=n_samples)
         finally:
             bar.close()
+            out.close()
             seconds = time.monotonic() - begun
             speed = f"{n_tokens / seconds:.0f} tokens/s"
             print(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,9 +50,10 @@ def score(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's is
     counts, totals = Counts(), Totals()
-    text = _counted(read_text(file), counts)
-    rows = _rows(run_, text, totals)
-    sys.stdout.writelines(FORMATS[format](rows, lambda: totals.summary(counts)))
+    rows = _rows(run_, _counted(read_text(file), counts), totals)
+    first = next(rows)  # what can go wrong does before anything is written
+    output = FORMATS[format](chain([first], rows), lambda: totals.summary(counts))
+    sys.stdout.writelines(output)
 
 
 def perplexity(
@@ -191,21 +193,18 @@ def _open(
     batch_size: int,
     device: str,
 ) -> _Run:
-    """All that a run over one file needs, checked; then the word of a model that stands in."""
+    """All that a run over one file needs, checked. The model is loaded when it is used."""
     if file != "-" and (not Path(file).exists() or Path(file).is_dir()):
         raise UserError(f"{file}: no such file")
     if file == "-" and state:
         raise UserError("--state needs a file: stdin cannot be read once more")
     folder, notice = choose_model(model_name, models_dir)
-    scorer = Scorer(folder, batch_size, device)
+    scorer = Scorer(folder, batch_size, device, notice)
     window, stride = check_window(window, stride, scorer.hparams.n_ctx)
     run_of = {"task": task, "window": window, "stride": stride}
     if state:
         run_of |= {"file": fingerprint(file), "model": scorer.fingerprint()}
-    saved = SavedState(state, run_of)
-    if notice:
-        print(notice, file=sys.stderr)
-    return _Run(scorer, window, stride, saved)
+    return _Run(scorer, window, stride, SavedState(state, run_of))
 
 
 def _find_first(names: tuple[str, ...], models_dir: str) -> Path:

@@ -81,18 +81,24 @@ class Output:
         self.path, self.format, self.settings = path, format, settings
         self.record_path = path.with_name(path.name + ".progress")
         self.done = self.size = 0
+        if not path.parent.is_dir():
+            raise UserError(f"no folder {path.parent} to write {path.name} in")
         if record := read_record(path):
             self._resume(record)
         elif path.exists():
             raise UserError(f"{path} is there already and no dump to go on with; name another file")
         else:
             self._record()  # before the file, so that a kill leaves no file without a record
-        self.file = path.open("ab", buffering=0)
-        if self.file.seek(0, os.SEEK_END) < self.size:
+        if self.size and (not path.exists() or path.stat().st_size < self.size):
             raise UserError(f"{path} is shorter than {self.record_path} says; remove both")
+        self.file = path.open("ab", buffering=0)
         self.file.truncate(self.size)
         if not self.size:
             self._append(format.header(settings), 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
 
     def _resume(self, record: dict[str, Any]) -> None:
         for name, value in self.settings.items():
@@ -155,3 +161,6 @@ class Terminal:
         for sample in samples:
             sys.stdout.write(self.format.sample(sample, self.settings))
         sys.stdout.flush()
+
+    def close(self) -> None:
+        """Leave standard output open."""

@@ -20,8 +20,8 @@ PIECE = 16  # tokens made between two looks at the keyboard
 class Sampler:
     """A model that continues token ids.
 
-    Making one checks all that a user can have got wrong, and `load` then brings TensorFlow and the
-    weights into memory.
+    Making one checks all that a user can have got wrong. `load` then brings TensorFlow and the
+    weights into memory, with the first sample at the latest.
 
     Args:
       model_name, models_dir: as in command_line.choose_model.
@@ -67,6 +67,7 @@ class Sampler:
                 f"{len(self.encoder.encoder)}; the two are not of one model"
             )
         self.end = self.encoder.encoder[END_OF_TEXT]
+        self._session: Any = None
 
     def settings(self) -> dict[str, Any]:
         """All that a sample depends on, beside its number and its prompt."""
@@ -108,7 +109,7 @@ class Sampler:
         sampling.check(self.hparams)
         compiled_for = replace(sampling, length=self.sampling.length)
         self.seed, self.sampling, before = seed, sampling, self.sampling
-        if compiled_for != before:
+        if self._session and compiled_for != before:
             self._build()
 
     def _build(self) -> None:
@@ -129,6 +130,8 @@ class Sampler:
           stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
         Yields: for each context the ids that come next; none once the sample has ended.
         """
+        if self._session is None:
+            self.load()
         decoder, n_context = self._decoder, max(map(len, contexts))
         rows = [*contexts, *[contexts[0]] * (self.batch_size - len(contexts))]
         feed = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -135,13 +136,14 @@ class Scorer:
       folder: of the model.
       batch_size: windows that are computed side by side; affects speed and memory only.
       device: as in device.choose_device.
+      notice: what to say on stderr once the model is needed.
     Attributes: folder, hparams, encoder, and end_of_text, the id of `<|endoftext|>`.
     Raises: UserError
     """
 
-    def __init__(self, folder: Path, batch_size: int, device: str = "auto"):
+    def __init__(self, folder: Path, batch_size: int, device: str = "auto", notice: str = ""):
         check_device(device)
-        self.folder, self._device = folder, device
+        self.folder, self._device, self._notice = folder, device, notice
         self.hparams = checkpoint.load_hparams(folder)
         self._weights = checkpoint.find_weights(folder, self.hparams)
         require("batch_size", batch_size, batch_size >= 1, "at least 1")
@@ -161,6 +163,8 @@ class Scorer:
     @functools.cached_property
     def _loaded(self) -> tuple[Any, dict[str, Any]]:
         tf = import_tensorflow()
+        if self._notice:
+            print(self._notice, file=sys.stderr)
         config, _ = choose_device(self._device, tf)
         session = tf.Session(graph=tf.Graph(), config=config)
         with session.graph.as_default():

@@ -47,6 +47,8 @@ def call(tmp_path):
         (["--name", "007"], "(None, 1, '007', False)"),
         (["--name=[1, 2]", "--loud"], "(None, 1, '[1, 2]', True)"),
         (["--name", "two words", "--noloud"], "(None, 1, 'two words', False)"),
+        (["--name", "-"], "(None, 1, '-', False)"),
+        (["--name", "a=b --c"], "(None, 1, 'a=b --c', False)"),
         (["--temperature", "-1"], "(None, -1.0, 'x', False)"),
     ],
 )
@@ -132,7 +134,7 @@ def test_commands_have_arguments_and_flags(call_commands, arguments, printed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "a command is missing; it is one of show, keep"),
+        ([], "a command is needed; it is one of show, keep"),
         (["shwo", "x"], "unknown command 'shwo'; it is one of show, keep"),
         (["show"], "FILE is needed"),
         (["show", "x"], "N is needed"),

@@ -56,13 +56,14 @@ def test_falls_back_to_the_embedded_model_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "a command is missing; it is one of score, perplexity, task, paper"),
+        ([], "a command is needed; it is one of score, perplexity, task, paper"),
         (["scores"], "unknown command 'scores'"),
         (["score"], "FILE is needed"),
         (["score", "nowhere"], "nowhere: no such file"),
         (["score", DATA], f"{DATA}: no such file"),
         (["perplexity", EVALUATE, "--state", "no/where"], "no/where: no such folder"),
-        (["task", "ptb", EVALUATE, "--model_name", "1M"], f"{EVALUATE}, line 1: a Penn"),
+        (["task", "ptb", EVALUATE, "--models_dir", "."], f"{EVALUATE}, line 1: a Penn"),
+        (["score", "empty", "--model_name", "1M"], "the text is empty"),
         (["score", EVALUATE, "--format", "pdf"], "format must be one of table, jsonl, html, got"),
         (["perplexity", EVALUATE, "--windw", 5], "unknown flag --windw; did you mean --window?"),
         (["perplexity", EVALUATE, "--window", 999, "--model_name", "1M"], "window must be from 1"),
@@ -81,6 +82,7 @@ def test_mistakes_are_one_line_before_tensorflow_is_imported(
         raise AssertionError("TensorFlow was imported")
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").touch()
     monkeypatch.setattr("scoring.import_tensorflow", too_early)
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
     commands = ("score", "perplexity", "task", "paper")

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pexpect
 import pytest
@@ -180,6 +181,43 @@ def test_a_reader_that_goes_away_ends_the_script_without_an_error():
         assert process.wait(timeout=60) == 0
 
 
+def test_a_pipe_is_answered_line_by_line_without_prompt_text():
+    flags = [*EMBEDDED, "--length", 12, "--seed", 2, "--nsamples", 3, "--batch_size", 2]
+    done = call(INTERACTIVE, *flags, input="KING RICHARD\n\nMy lord, ")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert banners(done.stdout) == [1, 2, 3, 1, 2, 3]
+    assert "Model prompt" not in done.stdout
+    assert done.stdout.count("\n" + "=" * 80 + "\n") == 2
+
+
+def test_a_line_that_is_too_long_does_not_stop_the_others():
+    done = call(INTERACTIVE, *EMBEDDED, "--length", 12, input="word " * 300 + "\nMy lord, \n")
+    assert banners(done.stdout) == [1]
+    assert "line 1: the prompt is too long" in done.stderr
+    assert done.returncode == 2
+
+
+def test_prompt_flag_file_and_standard_input_give_the_same(tmp_path):
+    text = 'Two lines,\nand an "è“'
+    (tmp_path / "prompt").write_text(text, encoding="utf-8")
+    flags = [*EMBEDDED, "--length", 12, "--seed", 2]
+    outputs = [
+        call(INTERACTIVE, *flags, "--prompt", text),
+        call(INTERACTIVE, *flags, "--prompt_file", tmp_path / "prompt"),
+        call(INTERACTIVE, *flags, "--prompt_file", "-", input=text),
+    ]
+    assert {(done.returncode, done.stderr) for done in outputs} == {(0, "")}
+    assert len({done.stdout for done in outputs}) == 1
+    assert banners(outputs[0].stdout) == [1]
+
+
+def test_output_that_is_not_utf_8_gets_replacements_and_does_not_fail():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    flags = [*EMBEDDED, "--length", 4, "--temperature", 0]
+    done = call(INTERACTIVE, *flags, "--prompt", "è“", env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture
 def terminal():
     """Start the interactive script in a pseudo-terminal."""
@@ -232,6 +270,51 @@ def test_terminal_asks_again_after_an_empty_or_too_long_prompt(terminal):
     child.sendline("ROMEO:")
     child.expect_exact("Model prompt >>> ")
     assert banners(child.before) == [1]
+
+
+def test_terminal_shows_and_changes_settings_without_loading_again(terminal):
+    child = terminal("--length", 40, "--seed", 4)
+
+    def say(line):
+        child.sendline(line)
+        child.expect_exact("Model prompt >>> ")
+        return child.before
+
+    assert "length 40" in say("?")
+    first = say("ROMEO:")
+    assert say("ROMEO:") == first
+    say("seed 5")
+    assert say("ROMEO:") != first
+    say("temperature 0")
+    assert "temperature 0.0" in say("?")
+    assert say("ROMEO:") == say("ROMEO:")
+    say("length 1")
+    assert len(say("ROMEO:")) < len(first)
+    say("nsamples=2")
+    assert banners(say("ROMEO:")) == [1, 2]
+    assert "top_p must be above 0 and at most 1, got 7.0" in say("top_p 7")
+    assert "top_k must be a number, got 'x'" in say("top_k x")
+
+
+def test_terminal_takes_a_text_of_several_lines(terminal):
+    child = terminal("--length", 5)
+    for line in ('"""', "ROMEO:", "?", '"""'):
+        child.sendline(line)
+    child.expect_exact("=" * 80)
+    assert child.before.count(" SAMPLE 1 ") == 1
+    assert "temperature" not in child.before
+
+
+def test_terminal_shows_text_before_the_sample_is_complete(terminal):
+    child = terminal("--length", 250, "--nsamples", 1)
+    child.sendline("ROMEO:")
+    child.expect_exact(" SAMPLE 1 ")
+    times = []
+    while child.expect_exact(["Model prompt >>> ", *"aeiou"]):
+        times.append(time.monotonic())
+    # A sample that is printed at once comes within a moment of its last token.
+    assert times[-1] - times[0] > 0.02
+    assert len(set(times)) > 20
 
 
 def test_terminal_ctrl_c_ends_the_samples_and_not_the_session(terminal):

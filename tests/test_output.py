@@ -1,0 +1,159 @@
+"""Files of samples: after any interruption they hold whole samples, each of them once."""
+
+import contextlib
+import json
+import random
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from conftest import ROOT
+
+from output import FORMATS, Output, Sample, read_record
+from settings import UserError
+
+SETTINGS = {"model": "tiny", "seed": 3}
+
+
+def sample(number):
+    return Sample(number, None, [number, 7], f"text {number}\nè“{'x' * number}", number % 2 == 0)
+
+
+def write(path, format, *numbers):
+    """One run that adds samples; how many there were before."""
+    with contextlib.closing(Output(path, FORMATS[format], SETTINGS)) as output:
+        output.write([sample(number) for number in numbers])
+        return output.done - len(numbers)
+
+
+def expected(format, numbers):
+    parts = [FORMATS[format].sample(sample(number), SETTINGS) for number in numbers]
+    return (FORMATS[format].header(SETTINGS) + "".join(parts)).encode("utf-8")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_written_in_two_runs_is_as_in_one(tmp_path, format):
+    path = tmp_path / "out"
+    assert write(path, format, 1, 2) == 0
+    assert write(path, format, 3) == 2
+    assert path.read_bytes() == expected(format, [1, 2, 3])
+
+
+def test_text_is_under_banners_and_the_first_line_calls_it_synthetic(tmp_path):
+    write(tmp_path / "out", "text", 1)
+    first, second, *rest = (tmp_path / "out").read_text(encoding="utf-8").splitlines()
+    assert first == "# Synthetic text, written by a language model: model tiny, seed 3"
+    assert second == "=" * 40 + " SAMPLE 1 " + "=" * 40
+    assert rest == ["text 1", "è“x"]
+
+
+def test_json_lines_hold_all_that_is_known_of_a_sample(tmp_path):
+    write(tmp_path / "out", "jsonl", 1, 2)
+    lines = (tmp_path / "out").read_text(encoding="utf-8").split("\n")
+    assert json.loads(lines[1]) == {
+        "synthetic": True,
+        "number": 2,
+        "prompt": None,
+        "tokens": [2, 7],
+        "text": "text 2\nè“xx",
+        "ended": True,
+        "settings": SETTINGS,
+    }
+    assert lines[2:] == [""]
+
+
+def test_a_torn_end_is_cut_off(tmp_path):
+    path = tmp_path / "out"
+    write(path, "text", 1)
+    with path.open("ab") as file:
+        file.write(b"=== half a sam")
+    write(path, "text", 2)
+    assert path.read_bytes() == expected("text", [1, 2])
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    path = tmp_path / "out"
+    write(path, "text", 1)
+    with pytest.raises(UserError, match="was begun with seed 3, not 4; use the same flags"):
+        Output(path, FORMATS["text"], SETTINGS | {"seed": 4})
+    assert path.read_bytes() == expected("text", [1])
+
+
+def test_a_file_of_somebody_else_is_not_touched(tmp_path):
+    path = tmp_path / "out"
+    path.write_text("a thesis", encoding="utf-8")
+    with pytest.raises(UserError, match="is there already and no dump"):
+        Output(path, FORMATS["text"], SETTINGS)
+    assert path.read_text(encoding="utf-8") == "a thesis"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_lost_samples_is_refused(tmp_path):
+    path = tmp_path / "out"
+    write(path, "text", 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"is shorter than .*progress says"):
+        Output(path, FORMATS["text"], SETTINGS)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no folder .*nowhere"):
+        Output(tmp_path / "nowhere" / "out", FORMATS["text"], SETTINGS)
+
+
+def test_a_full_disk_leaves_whole_samples_and_can_be_gone_on_with(tmp_path):
+    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
+    path = tmp_path / "out"
+    script = f"""
+        import resource, signal, sys
+        sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
+        from test_output import *
+        from pathlib import Path
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        output = Output(Path({str(path)!r}), FORMATS["text"], SETTINGS)
+        try:
+            for number in range(1, 100):
+                output.write([sample(number)])
+        except OSError as error:
+            print(number, error.strerror)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    number, _, reason = printed.strip().partition(" ")
+    assert resource and "the same command goes on" in reason
+    whole = list(range(1, int(number)))
+    assert path.read_bytes() == expected("text", whole)
+    write(path, "text", int(number))
+    assert path.read_bytes() == expected("text", [*whole, int(number)])
+
+
+WRITER = f"""
+import sys
+sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
+from test_output import *
+from pathlib import Path
+output = Output(Path(sys.argv[1]), FORMATS["text"], SETTINGS)
+print("begun", flush=True)
+for number in range(output.done + 1, 41):
+    output.write([sample(number)])
+"""
+
+
+def test_twenty_kills_at_random_moments_lose_double_and_tear_nothing(tmp_path):
+    path = tmp_path / "out"
+    delays = random.Random(5)
+    for _ in range(20):
+        command = [sys.executable, "-c", WRITER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            if delays.random() < 0.8:  # else it may not even have begun
+                process.stdout.readline()
+            time.sleep(delays.uniform(0, 0.03))
+            process.kill()
+        if path.exists():
+            whole = expected("text", range(1, read_record(path)["samples"] + 1))
+            assert path.read_bytes().startswith(whole) or not path.stat().st_size
+    subprocess.run([sys.executable, "-c", WRITER, str(path)], check=True, stdout=subprocess.DEVNULL)
+    assert path.read_bytes() == expected("text", range(1, 41))
