@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 
@@ -44,10 +45,11 @@ def written(value: float, digits: int = 4) -> str:
 
 
 def jsonl(rows: Iterable[Row], totals: Totals) -> Iterator[str]:
-    """An object for each token, and at the end one with `totals`."""
+    """An object for each token, and at the end one with `totals`; what overflows is null."""
     for row in rows:
         yield json.dumps(dataclasses.asdict(row)) + "\n"
-    yield json.dumps({"totals": totals()}) + "\n"
+    finite = {name: value if math.isfinite(value) else None for name, value in totals().items()}
+    yield json.dumps({"totals": finite}) + "\n"
 
 
 BANDS = [("top10", 10), ("top100", 100), ("top1000", 1000), ("beyond", None)]

@@ -32,6 +32,11 @@ def test_jsonl_is_an_object_a_line():
     assert last == {"totals": TOTALS}
 
 
+def test_jsonl_stays_json_where_a_perplexity_overflows():
+    (last,) = jsonl([], lambda: {"perplexity per word": float("inf")})
+    assert json.loads(last, parse_constant=None) == {"totals": {"perplexity per word": None}}
+
+
 class Text(html.parser.HTMLParser):
     """The text inside the element of class `text`, and the classes of its spans."""
 
