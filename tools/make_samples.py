@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "gpt-2-samples"
 SCRIPTS = {
     "unconditional": "generate_unconditional_samples.py --nsamples 20",
-    "conditional": "generate_conditional_samples.py --prompts gpt-2-samples/prompts.txt --nsamples 2",
+    "conditional": "generate_conditional_samples.py --nsamples 2"
+    " --prompts gpt-2-samples/prompts.txt",
 }
 VARIANTS = {"": "", "-t07": " --temperature 0.7", "-topk40": " --top_k 40"}
 
