@@ -21,6 +21,7 @@ from settings import UserError
 
 RELEASED = "117M"  # the model that scripts use unless told otherwise
 EMBEDDED = "1M"  # the one that comes with the repository
+fire.decorators.FIRE_METADATA = "_fire_metadata"  # an attribute of functions; help lists others
 FLAGS = {  # what a flag means where a script does not say otherwise
     "model_name": f"model to use; {RELEASED} unless given, or {EMBEDDED} where that is not there.",
     "models_dir": "folder that holds the models.",

@@ -1,8 +1,10 @@
 """Which processor TensorFlow runs on."""
 
+import importlib.util
 import os
 import re
 import shutil
+from pathlib import Path
 from typing import Any
 
 from settings import require
@@ -46,4 +48,21 @@ def _seen(gpus: list[Any], tf: Any) -> str:
         return f"only cpu, as this TensorFlow is built without CUDA; {install}"
     if shutil.which("nvidia-smi") is None:
         return "only cpu, as there is no NVIDIA driver; install one, or use --device cpu"
-    return f"only cpu, though there is an NVIDIA driver; CUDA's libraries may lack: {install}"
+    libraries = _cuda_libraries()
+    if libraries is None:
+        return f"only cpu, though there is a driver, as CUDA's libraries are missing: {install}"
+    # TensorFlow 2.21 does not look into cuSOLVER's wheel, and without one of them uses no GPU.
+    return (
+        "only cpu, though there are a driver and CUDA's libraries; let TensorFlow find them: "
+        f'export LD_LIBRARY_PATH="{libraries}"'
+    )
+
+
+def _cuda_libraries() -> Path | None:
+    """The folder of the one library that TensorFlow does not find by itself; None without it."""
+    try:
+        wheel = importlib.util.find_spec("nvidia.cusolver")
+    except ModuleNotFoundError:
+        return None
+    places = wheel.submodule_search_locations if wheel else None
+    return Path(next(iter(places)), "lib") if places else None

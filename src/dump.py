@@ -109,9 +109,9 @@ def open_output(
         record = read_record(path) if path else None
         sampler.seed = record["settings"]["seed"] if record else random.randrange(2**31)
     prompts = hashlib.sha256(json.dumps(contexts).encode()).hexdigest()[:16]
-    settings = sampler.settings() | {"stop_at_end": stop_at_end, "prompts": prompts, "shard": shard}
-    kind = FORMATS[format]
-    return Output(path, kind, settings) if path else Terminal(kind, settings)
+    settings = sampler.settings() | {"stop_at_end": stop_at_end, "prompts": prompts}
+    kind, layout = FORMATS[format], {"format": format, "shard": shard}
+    return Output(path, kind, settings, layout) if path else Terminal(kind, settings)
 
 
 def parse_shard(shard: str) -> tuple[int, int]:

@@ -72,13 +72,18 @@ class Output:
     Args:
       path: file to write.
       format: how.
-      settings: what the samples depend on; a file that was begun with others is refused.
+      settings: what the samples depend on; they are written with them.
+      layout: how they are written, by name. A file that was begun with other settings or in
+        another layout is refused.
     Attributes: done, how many samples the file holds.
     Raises: UserError if the file can't be gone on with.
     """
 
-    def __init__(self, path: Path, format: Format, settings: dict[str, Any]):
+    def __init__(
+        self, path: Path, format: Format, settings: dict[str, Any], layout: dict[str, Any]
+    ):
         self.path, self.format, self.settings = path, format, settings
+        self.recorded = settings | layout
         self.record_path = path.with_name(path.name + ".progress")
         self.done = self.size = 0
         if not path.parent.is_dir():
@@ -101,7 +106,7 @@ class Output:
         self.file.close()
 
     def _resume(self, record: dict[str, Any]) -> None:
-        for name, value in self.settings.items():
+        for name, value in self.recorded.items():
             if record["settings"].get(name) != value:
                 raise UserError(
                     f"{self.path} was begun with {name} {record['settings'].get(name)}, not "
@@ -133,7 +138,7 @@ class Output:
         self._record()
 
     def _record(self) -> None:
-        record = {"samples": self.done, "bytes": self.size, "settings": self.settings}
+        record = {"samples": self.done, "bytes": self.size, "settings": self.recorded}
         new = self.record_path.with_name(self.record_path.name + ".new")
         with new.open("w", encoding="utf-8") as file:
             json.dump(record, file)

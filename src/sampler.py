@@ -1,10 +1,18 @@
-"""A model in memory that continues text: what the sampling scripts share."""
+"""A model in memory that continues text: what the sampling scripts share.
 
+The random numbers of a sample do not depend on the batch that it is made in. Its logits can, in the
+last digit, as the sums in matrix products are taken in another order for another batch size; where
+two tokens are nearly level, that tips the choice. benchmarks/batch_agreement.py measures how often:
+@MEASURED@.
+"""
+
+import contextlib
 import os
 import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import checkpoint
@@ -15,6 +23,10 @@ from settings import HParams, Sampling, UserError, require
 
 MAX_BATCH = 32  # more side by side gain little
 PIECE = 16  # tokens made between two looks at the keyboard
+CONTAINER_LIMITS = [  # of Linux's control groups, version 2 and 1; in bytes
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+]
 
 
 class Sampler:
@@ -93,6 +105,8 @@ class Sampler:
         if self._notice:
             print(self._notice, file=sys.stderr)
         config, processor = choose_device(self.device, tf)
+        if not processor.startswith("GPU"):
+            self._check_memory()
         if self.device == "auto":
             print(f"running on {processor}", file=sys.stderr)
         if self.seed is None:
@@ -162,11 +176,21 @@ class Sampler:
 
         try:
             return self._session.run(fetches, feed)
-        except tf.errors.ResourceExhaustedError:
-            raise UserError(
-                f"out of memory with {self.batch_size} samples side by side; try a smaller "
-                "--batch_size, or a shorter --length"
-            ) from None
+        except (tf.errors.ResourceExhaustedError, MemoryError):
+            raise self._out_of_memory() from None
+
+    def _check_memory(self) -> None:
+        """Raise UserError if the samples cannot fit in memory: Linux would kill the process."""
+        slots = slots_for(self.sampling.length, self.hparams.n_ctx)
+        needed = 4 * self.hparams.n_params() + self.batch_size * sample_bytes(self.hparams, slots)
+        if needed > memory_bytes():
+            raise self._out_of_memory()
+
+    def _out_of_memory(self) -> UserError:
+        return UserError(
+            f"out of memory with {self.batch_size} samples side by side; try a smaller "
+            "--batch_size, or a shorter --length"
+        )
 
 
 def slots_for(needed: int, n_ctx: int) -> int:
@@ -179,10 +203,23 @@ def slots_for(needed: int, n_ctx: int) -> int:
 
 def default_batch_size(hparams: HParams) -> int:
     """How many samples a quarter of the machine's memory holds, at most MAX_BATCH."""
+    sample = sample_bytes(hparams, hparams.n_ctx)
+    return max(1, min(MAX_BATCH, memory_bytes() // 4 // sample))
+
+
+def sample_bytes(hparams: HParams, slots: int) -> int:
+    """What a sample of so many positions takes while it is made."""
     # Keys and values of each layer and position, and a few rows of logits while drawing.
-    sample = 4 * (2 * hparams.n_layer * hparams.n_ctx * hparams.n_embd + 8 * hparams.n_vocab)
+    return 4 * (2 * hparams.n_layer * slots * hparams.n_embd + 8 * hparams.n_vocab)
+
+
+def memory_bytes() -> int:
+    """What the machine has, or the container that this runs in."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError):  # Windows
         memory = 8 << 30
-    return max(1, min(MAX_BATCH, memory // 4 // sample))
+    for limit in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" is none
+            memory = min(memory, int(limit.read_text(encoding="utf-8")))
+    return memory

@@ -88,6 +88,7 @@ def test_help_shows_every_flag_with_its_description(call, arguments):
     shown = done.stdout + done.stderr
     for words in ("Say something.", "--length", "how long it is.", "--temperature", "--loud"):
         assert words in shown
+    assert "GROUP" not in shown
 
 
 COMMANDS = """

@@ -2,11 +2,13 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import pexpect
 import pytest
 from conftest import ROOT
 from test_scripts import CONDITIONAL, UNCONDITIONAL, assert_refused, banners, call
@@ -45,9 +47,8 @@ def test_shards_together_are_the_whole(tmp_path, whole):
     header, *samples = whole.split("=" * 40 + " SAMPLE ")
     for shard in (1, 2):
         part = dump(tmp_path / f"{shard}", "--nsamples", 12, "--shard", f"{shard}/2")
-        assert part.split("=" * 40 + " SAMPLE ")[1:] == samples[shard - 1 :: 2]
+        assert part.split("=" * 40 + " SAMPLE ") == [header, *samples[shard - 1 :: 2]]
     assert len(samples) == 12
-    assert header.endswith("\n")
 
 
 def test_a_dump_can_be_made_longer(tmp_path, whole):
@@ -71,10 +72,16 @@ def test_kills_at_random_moments_change_nothing(tmp_path, whole):
 
 
 def test_other_flags_on_the_same_file_are_refused(tmp_path):
-    before = dump(tmp_path / "out", "--nsamples", 1)
-    done = call(UNCONDITIONAL, *FLAGS, "--temperature", 0.5, "--output", tmp_path / "out")
-    assert_refused(done, "was begun with temperature 1, not 0.5; use the same flags")
-    assert (tmp_path / "out").read_text(encoding="utf-8") == before
+    path = tmp_path / "out"
+    before = dump(path, "--nsamples", 1)
+    for flag, value, message in [
+        ("--temperature", 0.5, "temperature 1, not 0.5"),
+        ("--format", "jsonl", "format text, not jsonl"),
+        ("--shard", "1/2", "shard 1/1, not 1/2"),
+    ]:
+        done = call(UNCONDITIONAL, *FLAGS, flag, value, "--nsamples", 2, "--output", path)
+        assert_refused(done, f"was begun with {message}; use the same flags")
+    assert path.read_text(encoding="utf-8") == before
 
 
 def test_ctrl_c_ends_a_dump_in_order(tmp_path, whole):
@@ -152,6 +159,19 @@ def test_prompts_are_needed():
 def test_a_gpu_that_is_not_there_is_refused_with_the_reason():
     done = call(UNCONDITIONAL, "--device", "gpu:7", "--nsamples", 1, "--model_name", "1M")
     assert_refused(done, "device must be one that TensorFlow sees: ")
+
+
+def test_more_samples_than_the_memory_holds_are_one_line(tmp_path):
+    flags = ["--nsamples", 1, "--model_name", "1M", "--batch_size", 10**9]
+    done = call(UNCONDITIONAL, "--device", "cpu", *flags)
+    assert_refused(done, "out of memory with 1000000000 samples side by side; try a smaller --b")
+
+
+def test_a_terminal_sees_how_far_a_dump_is(tmp_path):
+    command = [str(UNCONDITIONAL), *FLAGS, "--nsamples", "8", "--batch_size", "4"]
+    command += ["--length", "200", "--output", str(tmp_path / "out")]
+    bar = pexpect.run(" ".join(map(str, [sys.executable, *command])), encoding="utf-8", timeout=60)
+    assert re.search(r" 50%\|.*\| 800/1.60k \[00:0\d<00:0\d, .*token/s, samples=4\]", bar)
 
 
 def test_stop_at_end_cuts_where_the_text_ends(tmp_path):

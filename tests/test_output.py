@@ -15,6 +15,7 @@ from output import FORMATS, Output, Sample, read_record
 from settings import UserError
 
 SETTINGS = {"model": "tiny", "seed": 3}
+LAYOUT = {"shard": "1/1"}
 
 
 def sample(number):
@@ -23,7 +24,7 @@ def sample(number):
 
 def write(path, format, *numbers):
     """One run that adds samples; how many there were before."""
-    with contextlib.closing(Output(path, FORMATS[format], SETTINGS)) as output:
+    with contextlib.closing(Output(path, FORMATS[format], SETTINGS, LAYOUT)) as output:
         output.write([sample(number) for number in numbers])
         return output.done - len(numbers)
 
@@ -77,7 +78,9 @@ def test_other_settings_are_refused_and_named(tmp_path):
     path = tmp_path / "out"
     write(path, "text", 1)
     with pytest.raises(UserError, match="was begun with seed 3, not 4; use the same flags"):
-        Output(path, FORMATS["text"], SETTINGS | {"seed": 4})
+        Output(path, FORMATS["text"], SETTINGS | {"seed": 4}, LAYOUT)
+    with pytest.raises(UserError, match="was begun with shard 1/1, not 1/2; use the same flags"):
+        Output(path, FORMATS["text"], SETTINGS, {"shard": "1/2"})
     assert path.read_bytes() == expected("text", [1])
 
 
@@ -85,7 +88,7 @@ def test_a_file_of_somebody_else_is_not_touched(tmp_path):
     path = tmp_path / "out"
     path.write_text("a thesis", encoding="utf-8")
     with pytest.raises(UserError, match="is there already and no dump"):
-        Output(path, FORMATS["text"], SETTINGS)
+        Output(path, FORMATS["text"], SETTINGS, LAYOUT)
     assert path.read_text(encoding="utf-8") == "a thesis"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -95,12 +98,12 @@ def test_a_file_that_lost_samples_is_refused(tmp_path):
     write(path, "text", 1)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"is shorter than .*progress says"):
-        Output(path, FORMATS["text"], SETTINGS)
+        Output(path, FORMATS["text"], SETTINGS, LAYOUT)
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
-        Output(tmp_path / "nowhere" / "out", FORMATS["text"], SETTINGS)
+        Output(tmp_path / "nowhere" / "out", FORMATS["text"], SETTINGS, LAYOUT)
 
 
 def test_a_full_disk_leaves_whole_samples_and_can_be_gone_on_with(tmp_path):
@@ -113,7 +116,7 @@ def test_a_full_disk_leaves_whole_samples_and_can_be_gone_on_with(tmp_path):
         from pathlib import Path
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        output = Output(Path({str(path)!r}), FORMATS["text"], SETTINGS)
+        output = Output(Path({str(path)!r}), FORMATS["text"], SETTINGS, LAYOUT)
         try:
             for number in range(1, 100):
                 output.write([sample(number)])
@@ -135,7 +138,7 @@ import sys
 sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
 from test_output import *
 from pathlib import Path
-output = Output(Path(sys.argv[1]), FORMATS["text"], SETTINGS)
+output = Output(Path(sys.argv[1]), FORMATS["text"], SETTINGS, LAYOUT)
 print("begun", flush=True)
 for number in range(output.done + 1, 41):
     output.write([sample(number)])

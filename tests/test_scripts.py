@@ -79,8 +79,9 @@ def test_scripts_work_from_any_working_directory(tmp_path):
 
 @pytest.mark.parametrize("script", [*SCRIPTS, CONDITIONAL])
 def test_help_describes_every_flag(script):
-    done = call(script, "--", "--help")
+    done = call(script, "--nsamples", 2, "--", "--help")
     assert done.returncode == 0
+    assert "SAMPLE 1" not in done.stdout
     shown = " ".join((done.stdout + done.stderr).split())
     for words in (
         "model to use; 117M unless given",
@@ -172,8 +173,16 @@ def test_a_script_written_for_the_original_runs_unchanged():
     assert done.stdout.count("=" * 40) == 4
 
 
-def test_a_reader_that_goes_away_ends_the_script_without_an_error():
-    command = [sys.executable, UNCONDITIONAL, "--length", "3", "--model_name", "1M"]
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        (UNCONDITIONAL, []),
+        (INTERACTIVE, ["--prompt", "ROMEO:", "--nsamples", "1000000"]),
+        (CONDITIONAL, ["--prompts", ROOT / "gpt-2-samples" / "prompts.txt", "--nsamples", "0"]),
+    ],
+)
+def test_a_reader_that_goes_away_ends_the_script_without_an_error(script, flags):
+    command = [sys.executable, script, "--length", "3", "--model_name", "1M", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()
