@@ -1,0 +1,76 @@
+"""How often another batch size tips the choice of a token: `python benchmarks/batch_agreement.py`.
+
+The same samples are made one by one, then so many side by side. Their random numbers are the same,
+so a difference comes of floating-point sums that were taken in another order. What follows the
+first token that differs is another text, and is not counted.
+"""
+
+import argparse
+import sys
+from itertools import chain
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from sampler import Sampler
+
+
+def samples(flags, batch_size):
+    """The token ids of each sample."""
+    sampler = Sampler(
+        model_name=flags.model_name,
+        models_dir=flags.models_dir,
+        seed=flags.seed,
+        batch_size=batch_size,
+        length=flags.length,
+        temperature=flags.temperature,
+        top_k=flags.top_k,
+        top_p=flags.top_p,
+        device=flags.device,
+    )
+    rows = []
+    for first in range(1, flags.nsamples + 1, batch_size):
+        numbers = range(first, min(first + batch_size, flags.nsamples + 1))
+        pieces = list(sampler.pieces([sampler.context(None)] * len(numbers), numbers))
+        rows += [[*chain(*parts)] for parts in zip(*pieces, strict=True)]
+    return rows
+
+
+def agreement(row, other):
+    """How many tokens are the same before the first that differs."""
+    tipped = (i for i, (a, b) in enumerate(zip(row, other, strict=True)) if a != b)
+    return next(tipped, len(row))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model_name", default="1M")
+    parser.add_argument("--models_dir", default="models")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[7, 32])
+    parser.add_argument("--nsamples", type=int, default=448)
+    parser.add_argument("--length", type=int, help="n_ctx unless given")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--temperature", type=float, default=1)
+    parser.add_argument("--top_k", type=int, default=0)
+    parser.add_argument("--top_p", type=float, default=1)
+    parser.add_argument("--device", default="cpu")
+    flags = parser.parse_args()
+
+    alone = samples(flags, 1)
+    assert samples(flags, 1) == alone  # else there is something besides the batch
+    shape = f"{len(alone)} samples of {len(alone[0])} tokens"
+    print(f"model {flags.model_name} on {flags.device}, {shape}")
+    print(f"{'batch':>5} {'samples that differ':>20} {'tokens':>9} {'tipped in a million':>20}")
+    for batch_size in flags.batch_sizes:
+        pairs = zip(alone, samples(flags, batch_size), strict=True)
+        same = [agreement(row, other) for row, other in pairs]
+        differ = sum(n < len(alone[0]) for n in same)
+        compared = sum(same) + differ
+        print(
+            f"{batch_size:>5} {differ:>11} ({differ / len(alone):6.1%}) {compared:>9} "
+            f"{1e6 * differ / compared:>20.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
