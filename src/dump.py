@@ -54,11 +54,12 @@ def dump(
 
     begun, n_samples, n_tokens = time.monotonic(), 0, 0
     total = len(range(first + out.done * step, last + 1, step)) * sampler.sampling.length
-    with tqdm(total=total or None, unit="token", unit_scale=True, disable=None) as bar:
+    with tqdm(total=total or None, unit="token", unit_scale=True, leave=False, disable=None) as bar:
         try:
             while batch := list(itertools.islice(wanted, sampler.batch_size)):
                 samples = make_batch(sampler, batch, prompts, contexts, stop_at_end, bar)
-                out.write(samples)
+                with tqdm.external_write_mode():  # no bar before a sample in the same terminal
+                    out.write(samples)
                 n_samples += len(samples)
                 n_tokens += sum(len(sample.tokens) for sample in samples)
                 bar.set_postfix(samples=n_samples)

@@ -167,11 +167,15 @@ def test_more_samples_than_the_memory_holds_are_one_line(tmp_path):
     assert_refused(done, "out of memory with 1000000000 samples side by side; try a smaller --b")
 
 
-def test_a_terminal_sees_how_far_a_dump_is(tmp_path):
-    command = [str(UNCONDITIONAL), *FLAGS, "--nsamples", "8", "--batch_size", "4"]
-    command += ["--length", "200", "--output", str(tmp_path / "out")]
-    bar = pexpect.run(" ".join(map(str, [sys.executable, *command])), encoding="utf-8", timeout=60)
-    assert re.search(r" 50%\|.*\| 800/1.60k \[00:0\d<00:0\d, .*token/s, samples=4\]", bar)
+def test_a_terminal_sees_how_far_a_dump_is_and_each_sample_below_it():
+    command = [str(UNCONDITIONAL), *FLAGS, "--nsamples", 8, "--batch_size", 4, "--length", 200]
+    child = pexpect.spawn(sys.executable, list(map(str, command)), encoding="utf-8", timeout=60)
+    child.expect(pexpect.EOF)
+    assert re.search(
+        r" 50%\|.*\| 800/1.60k \[00:\d\d<00:\d\d, .*token/s, samples=4\]", child.before
+    )
+    begin = child.before.index("=" * 40 + " SAMPLE 5 ")
+    assert child.before[begin - 1] == "\r"  # the bar is wiped away
 
 
 def test_stop_at_end_cuts_where_the_text_ends(tmp_path):
