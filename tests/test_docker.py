@@ -33,6 +33,7 @@ def test_only_what_runs_is_sent_to_the_build(tmp_path):
     unwanted = {
         *(".git/config", ".venv/bin/python", ".env", "checkpoint/run/model.ckpt.index"),
         *("models/117M/model.ckpt.index", "src/__pycache__/model.cpython-312.pyc", "notes.txt"),
+        *("models/1M/part.vocab.bpe", "models/1M/SHA256SUMS", "dump.jsonl"),
     }
     for name in wanted | unwanted:
         path = tmp_path / name
@@ -45,7 +46,8 @@ def test_only_what_runs_is_sent_to_the_build(tmp_path):
 def test_what_an_image_is_built_from_is_sent(name):
     copied = [arguments.split()[0] for word, arguments in instructions(name) if word == "COPY"]
     assert copied[0] == "requirements.txt"
-    assert {"requirements.txt", GREETING} < sent(ROOT)
+    sources = {f"src/{path.name}" for path in (ROOT / "src").glob("*.py")}
+    assert {"requirements.txt", GREETING, *sources} < sent(ROOT)
     assert instructions(name)[-1] == ["CMD", f'["cat", "{GREETING}"]']
 
 
