@@ -70,7 +70,7 @@ def test_commands_run_and_write_nothing_that_git_sees(copy, language, code):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr  # of all but the last command of a pipe
+    assert "Traceback" not in done.stderr  # also where a pipe hides the status
     assert git(copy, "ls-files", "--others", "--modified", "--exclude-standard") == []
 
 
