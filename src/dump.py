@@ -52,7 +52,7 @@ def dump(
     wanted: Iterator[int] = itertools.takewhile(last.__ge__, numbers) if last else numbers
     sampler.load()
 
-    begun, n_samples, n_tokens = time.monotonic(), 0, 0
+    begun, done_before, n_tokens = time.monotonic(), out.done, 0
     total = len(range(first + out.done * step, last + 1, step)) * sampler.sampling.length
     with tqdm(total=total or None, unit="token", unit_scale=True, leave=False, disable=None) as bar:
         try:
@@ -60,18 +60,15 @@ def dump(
                 samples = make_batch(sampler, batch, prompts, contexts, stop_at_end, bar)
                 with tqdm.external_write_mode():  # no bar before a sample in the same terminal
                     out.write(samples)
-                n_samples += len(samples)
                 n_tokens += sum(len(sample.tokens) for sample in samples)
-                bar.set_postfix(samples=n_samples)
+                bar.set_postfix(samples=out.done - done_before)
         finally:
             bar.close()
             out.close()
             seconds = time.monotonic() - begun
+            made = f"{out.done - done_before} samples, {n_tokens} tokens"
             speed = f"{n_tokens / seconds:.0f} tokens/s"
-            print(
-                f"{n_samples} samples, {n_tokens} tokens in {seconds:.1f} s: {speed}",
-                file=sys.stderr,
-            )
+            print(f"{made} in {seconds:.1f} s: {speed}", file=sys.stderr)
 
 
 def make_batch(

@@ -102,7 +102,8 @@ class Output:
             self._append(format.header(settings), 0)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what Ctrl-C tore is cut off."""
+        self.file.truncate(self.size)
         self.file.close()
 
     def _resume(self, record: dict[str, Any]) -> None:
@@ -156,16 +157,16 @@ def read_record(path: Path) -> dict[str, Any] | None:
 class Terminal:
     """Standard output: begun anew by each run."""
 
-    done = 0
-
     def __init__(self, format: Format, settings: dict[str, Any]):
         self.format, self.settings = format, settings
+        self.done = 0
 
     def write(self, samples: list[Sample]) -> None:
         """Print samples."""
         for sample in samples:
             sys.stdout.write(self.format.sample(sample, self.settings))
         sys.stdout.flush()
+        self.done += len(samples)
 
     def close(self) -> None:
         """Leave standard output open."""

@@ -74,6 +74,19 @@ def test_a_torn_end_is_cut_off(tmp_path):
     assert path.read_bytes() == expected("text", [1, 2])
 
 
+def test_what_ctrl_c_tears_is_cut_off_when_the_file_is_closed(tmp_path, monkeypatch):
+    def interrupt(file):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "out"
+    with contextlib.closing(Output(path, FORMATS["text"], SETTINGS, LAYOUT)) as output:
+        output.write([sample(1)])
+        monkeypatch.setattr("os.fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            output.write([sample(2)])
+    assert path.read_bytes() == expected("text", [1])
+
+
 def test_other_settings_are_refused_and_named(tmp_path):
     path = tmp_path / "out"
     write(path, "text", 1)
