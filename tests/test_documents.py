@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -37,11 +38,11 @@ def blocks():
 def copy(tmp_path_factory):
     """A fresh clone, as it were, of what is in the repository now."""
     folder = tmp_path_factory.mktemp("a clone") / "gpt 2"
-    listed = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard")
-    for name in listed:
+    listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in listed.split("\0"):
         if (ROOT / name).is_file():  # git still lists what was removed a moment ago
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((ROOT / name).read_bytes())
+            shutil.copy(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(sys.prefix)
     git(folder, "init", "--quiet")
     git(folder, "add", "--all")
@@ -49,9 +50,9 @@ def copy(tmp_path_factory):
 
 
 def git(folder, *arguments):
-    command = ["git", *arguments, *(["-z"] if arguments[0] == "ls-files" else [])]
-    done = subprocess.run(command, cwd=folder, capture_output=True, check=True, encoding="utf-8")
-    return done.stdout.split("\0")[:-1]
+    command = ["git", *arguments]
+    options = {"cwd": folder, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    return subprocess.run(command, check=True, **options).stdout
 
 
 @pytest.mark.end_to_end
@@ -71,7 +72,7 @@ def test_commands_run_and_write_nothing_that_git_sees(copy, language, code):
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr  # also where a pipe hides the status
-    assert git(copy, "ls-files", "--others", "--modified", "--exclude-standard") == []
+    assert git(copy, "ls-files", "--others", "--modified", "--exclude-standard") == ""
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
