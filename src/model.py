@@ -17,9 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
 from settings import HParams, default_hparams
+
+try:
+    # Private, and a tenth faster than what is public.
+    from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
+except ImportError:
+    dynamic_update_slice = None
 
 __all__ = ["HParams", "default_hparams", "model", "past_shape"]
 
@@ -89,8 +94,12 @@ def conv1d(x, scope, nf, *, w_init_stdev=0.02):
             "w", [1, nx, nf], initializer=tf.random_normal_initializer(stddev=w_init_stdev)
         )
         b = tf.get_variable("b", [nf], initializer=tf.constant_initializer(0))
-        y = tf.matmul(tf.reshape(x, [-1, nx]), tf.reshape(w, [nx, nf])) + b
-        return tf.reshape(y, [*start, nf])
+        y = tf.matmul(tf.reshape(x, [-1, nx]), tf.reshape(w, [nx, nf]))
+        if x.shape[-2] == 1:
+            # Changes nothing, but without it XLA joins the product and the bias of a decode step
+            # into a loop on one core.
+            y = tf.maximum(y, y.dtype.min)
+        return tf.reshape(y + b, [*start, nf])
 
 
 def attention_mask(nd, ns, *, dtype):
@@ -171,9 +180,12 @@ def attn(x, scope, n_state, *, past, hparams):
         return conv1d(a, "c_proj", n_state), present
 
 
-def write_slot(cache, value, slot):
-    """Write `value` [n, 1, head_dim] into `slot` of `cache` [n, slots, head_dim]."""
-    return dynamic_update_slice(cache, value, [0, slot, 0])
+def write_slot(x, value, slot):
+    """Write `value` [n, 1, ...] into `slot` (int32 []) of `x` [n, slots, ...]; compiled, in place."""
+    if dynamic_update_slice is not None:
+        return dynamic_update_slice(x, value, [0, slot, 0][: x.shape.ndims])
+    n = tf.shape(x)[0]
+    return tf.tensor_scatter_nd_update(x, tf.stack([tf.range(n), tf.fill([n], slot)], 1), value[:, 0])
 
 
 def mlp(x, scope, n_state, *, hparams):

@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 import model
 from settings import Sampling, UserError
 
+GROUP = 32  # tokens of which `top_k_logits` looks at the largest first
 BLOCK = 256  # tokens whose probabilities are summed before `draw` looks at each
 
 
@@ -24,7 +25,14 @@ def top_k_logits(logits, k):
     """
     if k == 0:
         return logits
-    values, _ = tf.nn.top_k(logits, k=k)
+    if 2 * k < logits.shape[-1] // GROUP:
+        # XLA sorts all it is given. The k largest lie in the groups of the k largest maxima.
+        groups = _split(logits, GROUP, pad_with=logits.dtype.min)
+        _, best = tf.nn.top_k(tf.reduce_max(groups, axis=2), k=k)
+        candidates = tf.reshape(tf.gather(groups, best, batch_dims=1), [-1, k * GROUP])
+    else:
+        candidates = logits
+    values, _ = tf.nn.top_k(candidates, k=k)
     return _mask_below(logits, values[:, -1:])
 
 
@@ -49,6 +57,14 @@ def _mask_below(logits, smallest):
     return tf.where_v2(logits < smallest, tf.cast(-1e10, logits.dtype), logits)
 
 
+def _split(x, size, *, pad_with):
+    """[batch, n] -> [batch, ceil(n / size), size]"""
+    n = x.shape[-1]
+    n_groups = -(-n // size)
+    x = tf.pad(x, [[0, 0], [0, n_groups * size - n]], constant_values=pad_with)
+    return tf.reshape(x, [-1, n_groups, size])
+
+
 def draw(logits, uniform, sampling):
     """Draw a token for each row by one random number: the token where the cumulative probability
     passes it.
@@ -63,10 +79,7 @@ def draw(logits, uniform, sampling):
         return tf.argmax(logits, axis=-1, output_type=tf.int32)
     logits = tf.cast(logits, tf.float32) / sampling.temperature
     logits = top_p_logits(top_k_logits(logits, sampling.top_k), sampling.top_p)
-    n_blocks = -(-logits.shape[-1] // BLOCK)
-    spare = n_blocks * BLOCK - logits.shape[-1]
-    p = tf.pad(model.softmax(logits), [[0, 0], [0, spare]])
-    p = tf.reshape(p, [-1, n_blocks, BLOCK])
+    p = _split(model.softmax(logits), BLOCK, pad_with=0)
     # First the block, then the token in it: two short sums in place of one over n_vocab.
     block, rest = _pass(tf.reduce_sum(p, axis=2), uniform)
     token, _ = _pass(tf.gather(p, block, batch_dims=1), rest)
@@ -84,17 +97,25 @@ def _pass(p, uniform):
     return i, tf.clip_by_value(share, 0, 1 - 2**-23)
 
 
-def prefill(hparams, context, lengths, slots):
+def prefill(hparams, context, lengths, *, dtype=tf.float32):
     """Evaluate contexts in one pass.
 
     Args:
       context: int32 [batch, context]; a row ends in padding where its length is less.
       lengths: int32 [batch]
-      slots: int32 [], room that the caches are to have.
-    Returns: float [batch, n_vocab], logits of each row's next token; and keys and values of each
-      layer, two floats [batch * n_head, slots, head_dim].
+      dtype: to compute in.
+    Returns:
+      dtype [batch, n_vocab], logits of each row's next token.
+      Keys and values of each layer, two of dtype [batch * n_head, context, head_dim].
+      The model's weights as tensors of dtype, by the names of their variables.
     """
-    with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
+    weights = {}
+
+    def read(getter, name, *args, **kwargs):
+        weights[name] = tf.cast(getter(name, *args, **kwargs), dtype)
+        return weights[name]
+
+    with tf.variable_scope("model", reuse=tf.AUTO_REUSE, custom_getter=read):
         h, presents = model.transformer(
             hparams, context, model.positions_for(context, 0), [None] * hparams.n_layer
         )
@@ -102,45 +123,10 @@ def prefill(hparams, context, lengths, slots):
 
     def as_cache(x):  # float [batch, n_head, context, head_dim]
         batch, n_head, n_context, head_dim = model.shape_list(x)
-        x = tf.reshape(x, [batch * n_head, n_context, head_dim])
-        return tf.pad(x, [[0, 0], [0, slots - n_context], [0, 0]])
+        return tf.reshape(x, [batch * n_head, n_context, head_dim])
 
-    return logits, [tuple(map(as_cache, tf.unstack(present, axis=1))) for present in presents]
-
-
-def decode_loop(hparams, sampling, state, lengths, n_context, uniform, end, stop=-1):
-    """Sample one token after the other; for code that is compiled as a whole.
-
-    Args:
-      state: State
-      lengths: int32 [batch], of the contexts; n_context: int32 [], the longest of them.
-      uniform: float32 [batch, at least end], a random number for each token.
-      end: int32 [], how many tokens there shall be.
-      stop: int32 [], a token that ends its sample; the loop ends with the last sample.
-    Returns: State, and int32 [batch, slots], the tokens where they were made, zeros elsewhere.
-    """
-    batch, slots = tf.shape(lengths)[0], tf.shape(state.caches[0][0])[1]
-
-    def body(state, output):
-        now = n_context + state.done - 1  # the slot of the token that is evaluated
-        slot = tf.range(slots)
-        in_use = (slot < lengths[:, None]) | ((slot >= n_context) & (slot <= now))
-        bias = tf.repeat(tf.where_v2(in_use, 0.0, -1e10)[:, None], hparams.n_head, axis=0)
-        pasts = [model.Cache(k, v, now, bias) for k, v in state.caches]
-        positions = lengths[:, None] + state.done - 1
-        with tf.variable_scope("model", reuse=True):
-            h, presents = model.transformer(hparams, state.token[:, None], positions, pasts)
-            logits = model.predict(hparams, h[:, 0])
-        token = draw(logits, tf.gather(uniform, state.done, axis=1), sampling)
-        output = model.dynamic_update_slice(output, token[:, None], [0, state.done])
-        ended = state.ended | tf.equal(token, stop)
-        return State(state.done + 1, token, ended, [(x.k, x.v) for x in presents]), output
-
-    return tf.while_loop(
-        lambda state, _: (state.done < end) & ~tf.reduce_all(state.ended),
-        body,
-        [state, tf.zeros([batch, slots], tf.int32)],
-    )
+    caches = [tuple(map(as_cache, tf.unstack(present, axis=1))) for present in presents]
+    return logits, caches, weights
 
 
 class State(NamedTuple):
@@ -152,14 +138,68 @@ class State(NamedTuple):
     caches: Any  # for each layer, keys and values, float [batch * n_head, slots, head_dim]
 
 
-def begin(hparams, sampling, context, lengths, uniform, slots, stop=-1):
+def begin(hparams, sampling, context, lengths, uniform, stop=-1, dtype=tf.float32):
     """Evaluate contexts and draw the first token. Args: as prefill and decode_loop.
 
-    Returns: State
+    Returns: State with no room in its caches, and the weights as in prefill.
     """
-    logits, caches = prefill(hparams, context, lengths, slots)
+    logits, caches, weights = prefill(hparams, context, lengths, dtype=dtype)
     token = draw(logits, uniform[:, 0], sampling)
-    return State(tf.constant(1), token, tf.equal(token, stop), caches)
+    return State(tf.constant(1), token, tf.equal(token, stop), caches), weights
+
+
+def with_room(caches, slots):
+    """The same keys and values, in at least `slots` slots (int32 [])."""
+
+    def pad(x):
+        return tf.pad(x, [[0, 0], [0, tf.maximum(slots - tf.shape(x)[1], 0)], [0, 0]])
+
+    return tf.nest.map_structure(pad, caches)
+
+
+def decode_loop(
+    hparams, sampling, weights, state, lengths, n_context, uniform, output, end, stop=-1
+):
+    """Sample one token after the other, to the end or until the caches are full; for code that is
+    compiled as a whole.
+
+    Args:
+      weights: as prefill returns them.
+      state: State
+      lengths: int32 [batch], of the contexts; n_context: int32 [], the longest of them.
+      uniform: float32 [batch, at least end], a random number for each token.
+      output: int32 [batch, at least end], where the tokens go, each to its place.
+      end: int32 [], how many tokens there shall be.
+      stop: int32 [], a token that ends its sample; the loop ends with the last sample.
+    Returns: State and output, as they are then.
+    """
+    slots = tf.shape(state.caches[0][0])[1]
+    end = tf.minimum(end, slots - n_context + 1)  # the last token needs no slot
+    # In the shape of the product: to reshape in the loop keeps XLA from sharing it among the cores.
+    weights = {name: tf.reshape(w, w.shape[-2:]) for name, w in weights.items()}
+
+    def read(getter, name, *args, **kwargs):
+        return weights[name]
+
+    def body(state, output):
+        now = n_context + state.done - 1  # the slot of the token that is evaluated
+        slot = tf.range(slots)
+        in_use = (slot < lengths[:, None]) | ((slot >= n_context) & (slot <= now))
+        bias = tf.cast(tf.where_v2(in_use, 0.0, -1e10), state.caches[0][0].dtype)
+        bias = tf.repeat(bias[:, None], hparams.n_head, axis=0)
+        pasts = [model.Cache(k, v, now, bias) for k, v in state.caches]
+        positions = lengths[:, None] + state.done - 1
+        with tf.variable_scope("model", reuse=True, custom_getter=read):
+            h, presents = model.transformer(hparams, state.token[:, None], positions, pasts)
+            logits = model.predict(hparams, h[:, 0])
+        token = draw(logits, tf.gather(uniform, state.done, axis=1), sampling)
+        output = model.write_slot(output, token[:, None], state.done)
+        ended = state.ended | tf.equal(token, stop)
+        return State(state.done + 1, token, ended, [(x.k, x.v) for x in presents]), output
+
+    return tf.while_loop(
+        lambda state, _: (state.done < end) & ~tf.reduce_all(state.ended), body, [state, output]
+    )
 
 
 def uniform_for(seed, numbers, length):
@@ -191,15 +231,17 @@ class Decoder:
       context: placeholder int32 [batch, context]; rows end in padding where they are shorter.
       lengths: placeholder int32 [batch], of the contexts.
       seed, numbers: placeholders int64 [] and [batch], as in uniform_for.
-      slots: placeholder int32 [], at least context + tokens - 1.
+      slots: placeholder int32 [], room for context and tokens.
       end, stop: placeholders int32 [], as in decode_loop.
-      start: evaluates the contexts and makes the first token; needs all of the above but `end`.
-      advance: goes on to `end` tokens; needs the same but `context` and `slots`.
-        Both give int32 [], how many tokens there are, and int32 [batch, slots], where those made
+      start: evaluates the contexts and makes the first token.
+      grow: gives the caches `slots` slots; those they have stay. Needs only `slots`.
+      advance: goes on to `end` tokens, or until the caches are full: context + tokens - 1 slots.
+        Compiled anew for each number of slots. `start` and `advance` need all that `grow` does
+        not, and give int32 [], how many tokens there are, and int32 [batch, ...], where those made
         in this run stand at their places.
     """
 
-    def __init__(self, hparams, sampling, batch_size):
+    def __init__(self, hparams, sampling, batch_size, dtype=tf.float32):
         self.context = tf.placeholder(tf.int32, [batch_size, None])
         self.lengths = tf.placeholder(tf.int32, [batch_size])
         self.seed = tf.placeholder(tf.int64, [])
@@ -210,18 +252,25 @@ class Decoder:
         n_context = tf.reduce_max(self.lengths)
         uniform = uniform_for(self.seed, self.numbers, hparams.n_ctx)
 
-        first = begin(hparams, sampling, self.context, self.lengths, uniform, self.slots, self.stop)
+        first, weights = begin(
+            hparams, sampling, self.context, self.lengths, uniform, self.stop, dtype
+        )
         # Each is assigned before it is read, and thus needs no initializer. They are in no
         # collection: a Saver of the graph's variables is to find the model's alone.
         kept = tf.nest.map_structure(_unset_variable, first)
         with tf.control_dependencies(_assign_all(kept, first)):
             self.start = tf.identity(first.done), first.token[:, None]
 
+        caches = tf.nest.map_structure(tf.identity, kept.caches)
+        with tf.control_dependencies(_assign_all(kept.caches, with_room(caches, self.slots))):
+            self.grow = tf.no_op()
+
         @tf.function(jit_compile=True, autograph=False)
         def compiled(lengths, n_context, uniform, end, stop):
             state = tf.nest.map_structure(tf.identity, kept)
+            output = tf.zeros(uniform.shape, tf.int32)
             state, output = decode_loop(
-                hparams, sampling, state, lengths, n_context, uniform, end, stop
+                hparams, sampling, weights, state, lengths, n_context, uniform, output, end, stop
             )
             _assign_all(kept, state)
             return state.done, output
@@ -282,13 +331,38 @@ def sample_sequence(
 
     with tf.name_scope("sample_sequence"):
         batch, n_context = model.shape_list(context)
+        fits = tf.debugging.assert_less_equal(
+            n_context + length - 1,
+            hparams.n_ctx,
+            message=f"context and length {length} together exceed n_ctx = {hparams.n_ctx}",
+        )
+        with tf.control_dependencies([fits] if fits is not None else []):
+            context = tf.identity(context)
         lengths = tf.fill([batch], n_context)
         uniform = tf.random.uniform([batch, length])
-        state = begin(hparams, sampling, context, lengths, uniform, n_context + length)
+        state, weights = begin(hparams, sampling, context, lengths, uniform)
+        output = tf.concat([state.token[:, None], tf.zeros([batch, length - 1], tf.int32)], axis=1)
 
         @tf.function(jit_compile=True, autograph=False)
-        def compiled(state, lengths, n_context, uniform):
-            return decode_loop(hparams, sampling, state, lengths, n_context, uniform, length)[1]
+        def compiled(state, lengths, n_context, uniform, output):
+            return decode_loop(
+                hparams, sampling, weights, state, lengths, n_context, uniform, output, length
+            )
 
-        rest = compiled(state, lengths, n_context, uniform)[:, 1:length]
-        return tf.concat([context, state.token[:, None], rest], axis=1)
+        rooms = tf.constant(hparams.rooms())
+
+        def advance(state, output):
+            slots = tf.reduce_min(tf.boolean_mask(rooms, rooms >= n_context + state.done))
+            state = state._replace(caches=with_room(state.caches, slots))
+            return compiled(state, lengths, n_context, uniform, output)
+
+        def any_size(x):
+            return tf.TensorShape([x.shape[0], None, *x.shape[2:]] if x.shape.ndims == 3 else x.shape)
+
+        _, output = tf.while_loop(
+            lambda state, _: state.done < length,
+            advance,
+            [state, output],
+            shape_invariants=tf.nest.map_structure(any_size, [state, output]),
+        )
+        return tf.concat([context, output], axis=1)

@@ -153,14 +153,15 @@ class Sampler:
             decoder.lengths: [len(row) for row in rows],
             decoder.seed: self.seed,
             decoder.numbers: [*numbers, *[numbers[0]] * (self.batch_size - len(numbers))],
-            decoder.slots: slots_for(n_context + self.sampling.length - 1, self.hparams.n_ctx),
             decoder.stop: self.end if stop_at_end else -1,
         }
         over = [False] * len(contexts)
-        done = 0
+        done = slots = 0
         while done < self.sampling.length and not all(over):
-            end = min(done + PIECE, self.sampling.length)
-            step = {**feed, decoder.end: end}
+            if done and slots < n_context + done:
+                slots = slots_for(n_context + done, self.hparams)
+                self._run(decoder.grow, {decoder.slots: slots})
+            step = {**feed, decoder.end: min(done + PIECE, self.sampling.length)}
             made, tokens = self._run(decoder.advance if done else decoder.start, step)
             piece = []
             for i, new in enumerate(tokens[: len(contexts), done:made].tolist()):
@@ -181,7 +182,7 @@ class Sampler:
 
     def _check_memory(self) -> None:
         """Raise UserError if the samples cannot fit in memory: Linux would kill the process."""
-        slots = slots_for(self.sampling.length, self.hparams.n_ctx)
+        slots = slots_for(self.sampling.length, self.hparams)
         needed = 4 * self.hparams.n_params() + self.batch_size * sample_bytes(self.hparams, slots)
         if needed > memory_bytes():
             raise self._out_of_memory()
@@ -193,12 +194,9 @@ class Sampler:
         )
 
 
-def slots_for(needed: int, n_ctx: int) -> int:
-    """Room for `needed` positions, from a few sizes: each size is compiled once in a session."""
-    size = 64
-    while size < needed:
-        size *= 2
-    return min(size, max(n_ctx, needed))
+def slots_for(needed: int, hparams: HParams) -> int:
+    """Room for `needed` positions, at most n_ctx."""
+    return min(room for room in hparams.rooms() if room >= needed)
 
 
 def default_batch_size(hparams: HParams) -> int:

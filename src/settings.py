@@ -48,6 +48,17 @@ class HParams:
         embeddings = (self.n_vocab + self.n_ctx) * self.n_embd
         return embeddings + self.n_layer * block + 2 * self.n_embd
 
+    def rooms(self) -> list[int]:
+        """How many positions the caches of a decode loop may hold, in steps up to n_ctx.
+
+        The loop is compiled for each size that it meets, and reads all of a cache at each token:
+        so they are few, and a cache grows with its text.
+        """
+        rooms = [self.n_ctx]
+        while rooms[0] > 256:
+            rooms.insert(0, -(-rooms[0] // 2))
+        return rooms
+
 
 KEYS = [field.name for field in dataclasses.fields(HParams)]
 
