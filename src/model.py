@@ -185,7 +185,9 @@ def write_slot(x, value, slot):
     if dynamic_update_slice is not None:
         return dynamic_update_slice(x, value, [0, slot, 0][: x.shape.ndims])
     n = tf.shape(x)[0]
-    return tf.tensor_scatter_nd_update(x, tf.stack([tf.range(n), tf.fill([n], slot)], 1), value[:, 0])
+    return tf.tensor_scatter_nd_update(
+        x, tf.stack([tf.range(n), tf.fill([n], slot)], 1), value[:, 0]
+    )
 
 
 def mlp(x, scope, n_state, *, hparams):

@@ -357,7 +357,9 @@ def sample_sequence(
             return compiled(state, lengths, n_context, uniform, output)
 
         def any_size(x):
-            return tf.TensorShape([x.shape[0], None, *x.shape[2:]] if x.shape.ndims == 3 else x.shape)
+            return tf.TensorShape(
+                [x.shape[0], None, *x.shape[2:]] if x.shape.ndims == 3 else x.shape
+            )
 
         _, output = tf.while_loop(
             lambda state, _: state.done < length,

@@ -49,15 +49,13 @@ class HParams:
         return embeddings + self.n_layer * block + 2 * self.n_embd
 
     def rooms(self) -> list[int]:
-        """How many positions the caches of a decode loop may hold, in steps up to n_ctx.
+        """How many positions the caches of a decode loop may hold: a few sizes, n_ctx the last.
 
-        The loop is compiled for each size that it meets, and reads all of a cache at each token:
-        so they are few, and a cache grows with its text.
+        The loop is compiled for each that it meets, and reads all of a cache at each token, in use
+        or not; so a cache starts small and grows with its text.
         """
-        rooms = [self.n_ctx]
-        while rooms[0] > 256:
-            rooms.insert(0, -(-rooms[0] // 2))
-        return rooms
+        # 576, not 512: XLA reads a head's keys on one core up to 512 positions, on all above.
+        return [room for room in (128, 256, 576) if room < self.n_ctx] + [self.n_ctx]
 
 
 KEYS = [field.name for field in dataclasses.fields(HParams)]
