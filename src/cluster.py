@@ -32,6 +32,7 @@ class Cluster:
         self._target = ""
         self._n_sums = 0
         self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     def session(self, config: Any) -> Any:
         """A session whose operations run in this process.
@@ -102,28 +103,45 @@ class Cluster:
                 f"not all workers came in {JOIN_SECONDS} s ({others}); start each with the same "
                 "flags, and look at what it says"
             ) from None
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._pulses = self._connect()
+        self._watcher.start()
 
     def dissolve(self) -> None:
         """From now on, workers may end."""
         self._over.set()
 
-    def _watch(self) -> None:
-        """End the process when a worker does not answer: a sum would wait for it forever."""
+    def blame(self) -> None:
+        """After an error, end the process if it came of a worker that does not answer."""
+        if self._watcher.is_alive():
+            self._watcher.join(2 * PULSE_SECONDS + DEAD_SECONDS)
+
+    def _connect(self) -> tuple[Any, list[Any]]:
+        """A session that reaches all workers, and for each an operation that it answers."""
         import tensorflow.compat.v1 as tf
 
-        with tf.Graph().as_default(), tf.Session(self._target) as session:
+        config = tf.ConfigProto(operation_timeout_in_ms=DEAD_SECONDS * 1000)
+        session = tf.Session(self._target, graph=tf.Graph(), config=config)
+        with session.graph.as_default():
             pulses = []
             for i in range(self.size):
                 with tf.device(f"/job:worker/task:{i}/device:CPU:0"):
                     pulses.append(tf.no_op())
-            while not self._over.wait(PULSE_SECONDS):
-                for i, pulse in enumerate(pulses):
-                    try:
-                        session.run(pulse, options=tf.RunOptions(timeout_in_ms=DEAD_SECONDS * 1000))
-                    except tf.errors.OpError:
-                        if not self._over.is_set():
-                            self._stop(i)
+        for pulse in pulses:  # the first time takes more than an answer
+            session.run(pulse)
+        return session, pulses
+
+    def _watch(self) -> None:
+        """End the process when a worker does not answer: a sum would wait for it forever."""
+        import tensorflow.compat.v1 as tf
+
+        session, pulses = self._pulses
+        while not self._over.wait(PULSE_SECONDS):
+            for i, pulse in enumerate(pulses):
+                try:
+                    session.run(pulse)
+                except tf.errors.OpError:
+                    if not self._over.is_set():
+                        self._stop(i)
 
     def _stop(self, dead: int) -> None:
         print(

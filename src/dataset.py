@@ -96,11 +96,11 @@ def read_tokens(path: Path, vocabulary: str, n_vocab: int) -> np.ndarray:
     Raises: UserError if the file is no such thing.
     """
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile):
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile):
         raise UserError(f"{path} is no .npz of token ids; make one with src/encode.py") from None
     if str(arrays.pop("vocabulary", vocabulary)) != vocabulary:
         raise UserError(f"{path} was encoded with the vocabulary of another model; encode it again")
@@ -138,8 +138,8 @@ def neighbouring_windows(tokens: np.ndarray, window: int, most: int) -> np.ndarr
 
     If there are more they are spread evenly over the tokens.
     """
-    n = (len(tokens) - 1) // window
-    starts = window * np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))[:, None]
+    n = max(len(tokens) - 1, 0) // window
+    starts = window * np.linspace(0, n, min(n, most), endpoint=False).astype(int)[:, None]
     return tokens[starts + np.arange(window + 1)].astype(np.int32)
 
 

@@ -27,7 +27,7 @@ class RunFolder:
     """The checkpoints of a run.
 
     Args:
-      folder: of the run; it is made if it is not there.
+      folder: of the run.
       model_folder: gives the shape and the vocabulary.
       meta_graph: what the files .meta hold.
       weights: the model's variables.
@@ -38,19 +38,12 @@ class RunFolder:
         self, folder: Path, model_folder: Path, meta_graph: bytes, weights: list[Any], keep: int
     ):
         self.folder, self.best, self.state = folder, folder / "best", folder / "state"
-        self._meta_graph = meta_graph
+        self._model_folder, self._meta_graph = model_folder, meta_graph
         self._savers = {
             self.folder: _saver(weights, keep),
             self.best: _saver(weights, 1),
             self.state: _saver(None, 1),
         }
-        for place in self._savers:
-            place.mkdir(parents=True, exist_ok=True)
-            self._forget_torn_files(place)
-        for place in (self.folder, self.best):
-            for name in MODEL_FILES:
-                with replacing(place / name) as file:
-                    file.write((model_folder / name).read_bytes())
 
     def resume(self, session: Any) -> bool:
         """Restore all variables from the last state, if there is one.
@@ -78,6 +71,16 @@ class RunFolder:
     def save_best(self, session: Any, step: int) -> None:
         """Keep the weights as the best ones. Raises: OSError if they cannot be written."""
         self._save(self.best, session, step)
+
+    def prepare(self) -> None:
+        """Make the folder what it is to be before anything is saved."""
+        for place in self._savers:
+            place.mkdir(parents=True, exist_ok=True)
+            self._forget_torn_files(place)
+        for place in (self.folder, self.best):
+            for name in MODEL_FILES:
+                with replacing(place / name) as file:
+                    file.write((self._model_folder / name).read_bytes())
 
     def log(self, step: int) -> "Log":
         """The log of the run, which has made `step` updates."""

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Train a model on texts, from its checkpoint or from random weights."""
 
+import contextlib
 import math
 import time
 import zlib
@@ -110,6 +111,9 @@ def train(
         raise UserError(
             "out of memory; try a smaller --batch_size with a higher --accumulate, or --recompute"
         ) from None
+    except tf.errors.OpError:
+        cluster.blame()
+        raise
 
 
 def check_settings(settings: dict[str, Any], hparams: HParams) -> None:
@@ -203,8 +207,10 @@ class Run:
           weights: checkpoint to start from, unless there is a state to go on from.
           training, testing: token ids, [tokens].
         """
-        if self.cluster.is_chief and not self.folder.resume(self.session) and weights:
-            checkpoint.restore(self.session, weights, self.graph.weights)
+        if self.cluster.is_chief:
+            if not self.folder.resume(self.session) and weights:
+                checkpoint.restore(self.session, weights, self.graph.weights)
+            self.folder.prepare()
         self.cluster.join(self.session, self.graph.share)
         self._check_agreement(training)
         n_windows, steps = self.settings["eval_windows"], self.settings["steps"]
@@ -212,15 +218,17 @@ class Run:
         first = int(self.session.run(self.graph.step))
         log = self.folder.log(first) if self.cluster.is_chief else None
         bar = trange(first, steps, initial=first, total=steps, unit="step", disable=None)
-        for step in bar:
-            values = self._update(training, step)
-            if len(held_out) and self._is_due("eval_every", step + 1):
-                values["held_out_loss"] = self._evaluate(held_out)
-            bar.set_postfix(loss=f"{values['loss']:.3f}")
-            if log:
-                self._record(step + 1, values, log)
-        self.cluster.dissolve()
-        self._total(0)  # the others need this worker until they are here, too
+        with contextlib.closing(log) if log else contextlib.nullcontext():
+            for step in bar:
+                values = self._update(training, step)
+                if len(held_out) and self._is_due("eval_every", step + 1):
+                    values["held_out_loss"] = self._evaluate(held_out)
+                bar.set_postfix(loss=f"{values['loss']:.3f}")
+                if log:
+                    self._record(step + 1, values, log)
+            self.cluster.dissolve()
+            self._total(0)  # the others need this worker until they are here, too
+        self.session.close()
 
     def _is_due(self, name: str, step: int) -> bool:
         every = self.settings[name]
