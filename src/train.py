@@ -3,9 +3,11 @@
 
 import contextlib
 import math
+import signal
+import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -216,16 +218,21 @@ class Run:
         n_windows, steps = self.settings["eval_windows"], self.settings["steps"]
         held_out = neighbouring_windows(testing, self.settings["window"], n_windows)
         first = int(self.session.run(self.graph.step))
+        if first >= steps:
+            print(f"{first} updates were made already; a higher --steps goes on")
         log = self.folder.log(first) if self.cluster.is_chief else None
         bar = trange(first, steps, initial=first, total=steps, unit="step", disable=None)
-        with contextlib.closing(log) if log else contextlib.nullcontext():
+        closing = contextlib.closing(log) if log else contextlib.nullcontext()
+        with closing, interrupts() as interrupted:
             for step in bar:
                 values = self._update(training, step)
                 if len(held_out) and self._is_due("eval_every", step + 1):
                     values["held_out_loss"] = self._evaluate(held_out)
                 bar.set_postfix(loss=f"{values['loss']:.3f}")
                 if log:
-                    self._record(step + 1, values, log)
+                    self._record(step + 1, values, log, save=interrupted.is_set())
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
             self.cluster.dissolve()
             self._total(0)  # the others need this worker until they are here, too
         self.session.close()
@@ -279,21 +286,40 @@ class Run:
             total += self.session.run(self.graph.loss, {self.graph.ids: ids}) * len(ids)
         return self._total(total) / len(windows)
 
-    def _record(self, step: int, values: dict[str, float], log: Any) -> None:
-        """Tell of an update, log it, and save what is due."""
+    def _record(self, step: int, values: dict[str, float], log: Any, save: bool) -> None:
+        """Tell of an update, log it, and save what is due, or if `save` says so."""
         log.add(step, **values)
-        held_out_loss = values.get("held_out_loss", math.inf)
         if self._is_due("eval_every", step):
             numbers = {name: x for name, x in values.items() if name.endswith("loss")}
             tqdm.write(f"step {step}: " + ", ".join(f"{k} {x:.4f}" for k, x in numbers.items()))
-        if held_out_loss < self.session.run(self.graph.best):
+        held_out_loss = values.get("held_out_loss", math.inf)
+        if held_out_loss < math.inf and held_out_loss < self.session.run(self.graph.best):
             self.graph.best.load(held_out_loss, self.session)
             self.folder.save_best(self.session, step)
-        if self._is_due("save_every", step):
+        if save or self._is_due("save_every", step):
             log.flush()
             self.folder.save(self.session, step)
         if self._is_due("sample_every", step):
             tqdm.write(f"{banner(step)}\n{self.sample()}")
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, so that an update is ended and saved; a second one is as ever."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted  # signals are out of reach
+        return
+
+    def note(*_: Any) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":
