@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
     model.mkdir(parents=True)
     for name in ["encoder.json", "vocab.bpe"]:
         shutil.copyfile(ROOT / "models" / "1M" / name, model / name)
-    shape = {"n_vocab": 1280, "n_ctx": 64, "n_embd": 12, "n_head": 3, "n_layer": 2}
+    shape = {"n_vocab": 1280, "n_ctx": 64, "n_embd": 12, "n_head": 3, "n_layer": 1}
     (model / "hparams.json").write_text(json.dumps(shape), encoding="utf-8")
     return folder
 
@@ -145,13 +145,12 @@ def test_a_trained_model_holds_the_variables_of_the_release_alone(tf, sess, undi
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("name", ["undisturbed", "undisturbed/best"])
-def test_a_trained_model_samples_and_scores(tf, capsys, tmp_path, undisturbed, name):
+def test_a_trained_model_samples_and_scores(tf, capsys, tmp_path, undisturbed):
     import evaluate
     import generate_conditional_samples as conditional
     import generate_unconditional_samples as unconditional
 
-    flags = {"model_name": name, "models_dir": str(undisturbed.parent)}
+    flags = {"model_name": "undisturbed/best", "models_dir": str(undisturbed.parent)}
     unconditional.sample_model(**flags, nsamples=1, length=5, seed=0)
     assert "SAMPLE 1" in capsys.readouterr().out
     (tmp_path / "prompts").write_text("the\n", encoding="utf-8")
@@ -183,6 +182,7 @@ def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tf, fold
     hparams = checkpoint.load_hparams(run)
     assert checkpoint.find_weights(run, hparams) == run / "model-20"
 
+    (run / "best" / "model-35.data-00000-of-00001.tempstate8").touch()  # as a kill may leave it
     train.train(**flags)
     np.testing.assert_allclose(curves(run), curves(undisturbed), rtol=0, atol=1e-5)
     assert names(run) == names(undisturbed)
@@ -229,14 +229,25 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
 
 
 @pytest.mark.end_to_end
-def test_a_run_goes_on_to_more_steps_and_no_other_shape(tf, folder, undisturbed, capsys):
-    run = folder / "checkpoint" / "longer"
-    shutil.copytree(undisturbed, run)
-    train.train(**flags_for(folder, "longer", steps=62))
-    assert curves(run)[:, 0].tolist() == [*range(1, 63)]
+def test_a_model_is_trained_further_and_its_best_weights_are_kept(tf, folder, undisturbed):
+    checkpoints = folder / "checkpoint"
+    start = {"model_name": "undisturbed", "models_dir": str(checkpoints), "from_scratch": False}
+    # A rate that does harm.
+    flags = start | {"learning_rate": 0.1, "warmup_steps": 0, "eval_every": 1, "seed": 1}
+    flags |= {"schedule": "constant"}
+    train.train(**flags_for(folder, "straight", steps=3) | flags)
+    found = curves(checkpoints / "straight")
+    assert found[0, 1] == pytest.approx(curves(undisturbed)[-1, 1], abs=0.5)
+    best = 1 + np.argmin(found[:, 3])
+    assert best < 3
+    assert names(checkpoints / "straight" / "best") == VOCABULARY | weights_of(best)
+
+    for steps in (1, 3):
+        train.train(**flags_for(folder, "longer", steps=steps) | flags)
+    np.testing.assert_allclose(curves(checkpoints / "longer"), found, rtol=0, atol=1e-5)
     with pytest.raises(UserError, match=r"cannot be gone on with: .*adafactor.* not at all; use"):
-        train.train(**flags_for(folder, "longer", steps=64, optimizer="adafactor"))
-    assert names(run) == VOCABULARY | weights_of(60) | weights_of(62) | {"best", "state", "logs"}
+        train.train(**flags_for(folder, "longer", optimizer="adafactor") | flags)
+    assert names(checkpoints / "longer") >= VOCABULARY | weights_of(3)
 
 
 @pytest.mark.end_to_end
