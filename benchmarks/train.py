@@ -92,7 +92,7 @@ def peer_update(flags, weights_file):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
-        return loss
+        return loss.item()
 
     return f"transformers {transformers.__version__}, PyTorch {torch.__version__}", update
 

