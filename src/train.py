@@ -60,7 +60,8 @@ def train(
       accumulate: how many times as many windows go into an update, computed one batch after the
         other.
       window: tokens in a window; n_ctx of the model unless given.
-      optimizer: adam, or adafactor, which needs less memory.
+      optimizer: adam, or adafactor, which keeps one number for each weight, not two; its rate is
+        relative to the size of the weights, so use a higher one, like 0.003.
       learning_rate: the highest; it rises to it over the warm-up.
       schedule: cosine, which then falls to a tenth, or constant.
       warmup_steps: updates over which the rate rises.

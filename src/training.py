@@ -59,6 +59,7 @@ def build(
     if optimizer == "adam":
         opt = tf.train.AdamOptimizer(rate, beta2=0.95)
     else:
+        # Keras's form of it keeps one number for each weight beside the factors.
         opt = KerasOptimizer(keras.optimizers.Adafactor, rate, weights)
     if mixed_precision:
         opt = tf.mixed_precision.enable_mixed_precision_graph_rewrite(opt)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -202,6 +203,28 @@ def shown_by_tensorboard(tf, run):
                     assert event.step not in losses
                     losses[event.step] = value.simple_value
     return losses
+
+
+@pytest.mark.end_to_end
+def test_ctrl_c_saves_the_run_after_the_update(tf, folder, undisturbed, monkeypatch):
+    from training_run import Run
+
+    real = Run._update
+
+    def update(run, tokens, step):
+        if step == 11:
+            signal.raise_signal(signal.SIGINT)
+        return real(run, tokens, step)
+
+    monkeypatch.setattr(Run, "_update", update)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(**flags_for(folder, "interrupted"))
+    assert signal.getsignal(signal.SIGINT) == handler
+    run = folder / "checkpoint" / "interrupted"
+    assert weights_of(12) <= names(run)
+    assert "model-12.index" in names(run / "state")
+    np.testing.assert_allclose(curves(run), curves(undisturbed)[:12], rtol=0, atol=1e-5)
 
 
 @pytest.mark.end_to_end
