@@ -63,8 +63,8 @@ class Run:
         flags = {name: settings[name] for name in names}
         with cluster.device():
             self.graph = training.build(hparams, cluster=cluster, **flags)
-            self.sample = self._sampler(model_folder)
             if cluster.is_chief:
+                self.sample = self._sampler(model_folder)
                 meta = training.model_graph(hparams)
                 weights, keep = self.graph.weights, settings["keep"]
                 self.folder = RunFolder(run_folder, model_folder, meta, weights, keep)
