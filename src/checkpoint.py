@@ -8,9 +8,11 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from encoder import Encoder, get_encoder
 from settings import KEYS, HParams, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +51,17 @@ def load_hparams(folder: Path) -> HParams:
         raise UserError(f"{path}: {error}; {_remedy(folder.name)}") from None
 
 
+def load_encoder(folder: Path, hparams: HParams) -> Encoder:
+    """The vocabulary of the model in `folder`. Raises: UserError if it is of another size."""
+    encoder = get_encoder(folder.name, str(folder.parent))
+    if len(encoder.encoder) != hparams.n_vocab:
+        raise UserError(
+            f"{folder}: hparams.json says {hparams.n_vocab} tokens, encoder.json has "
+            f"{len(encoder.encoder)}; the two are not of one model"
+        )
+    return encoder
+
+
 def find_weights(folder: Path, hparams: HParams) -> Path:
     """The prefix of the weights' file names, as `tf.train.Saver` takes it.
 
@@ -74,8 +87,8 @@ def fingerprint(prefix: Path) -> str:
     return hashlib.sha256(index).hexdigest()[:16]
 
 
-def restore(session: Any, prefix: Path) -> None:
-    """Read all variables of the session's graph in one run.
+def restore(session: Any, prefix: Path, variables: Sequence[Any] | None = None) -> None:
+    """Read variables in one run: all of the session's graph, unless some are given.
 
     Raises: UserError if the files do not hold the variables in these shapes, or are damaged.
     """
@@ -83,14 +96,15 @@ def restore(session: Any, prefix: Path) -> None:
 
     try:
         held = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
-        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES):
+        variables = variables or session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+        for variable in variables:
             # The saver itself lets a wrong shape pass.
             name, shape = variable.op.name, variable.shape.as_list()
             if held.get(name) != shape:
                 found = f"as {held[name]}, not {shape}" if name in held else "not at all"
                 raise UserError(f"{prefix} holds {name} {found}; hparams.json is of another model")
         with session.graph.as_default():
-            tf.train.Saver().restore(session, str(prefix))
+            tf.train.Saver(variables).restore(session, str(prefix))
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError):
         remedy = _remedy(prefix.parent.name)
         raise UserError(f"{prefix} is damaged: a checksum does not match; {remedy}") from None

@@ -228,12 +228,13 @@ def positions_for(tokens, past_length):
     return expand_tile(past_length + tf.range(n_steps), batch_size)
 
 
-def transformer(hparams, X, positions, pasts):
+def transformer(hparams, X, positions, pasts, block=block):
     """All blocks: what the network makes of tokens, before it predicts.
 
     Args:
       X, positions: int32 [batch, sequence], token ids and where they stand.
       pasts: for each layer, what `attn` takes as `past`.
+      block: computes a layer, as the function above.
     Returns: float [batch, sequence, n_embd], and a list of what `attn` returned beside it.
     """
     wpe = tf.get_variable(

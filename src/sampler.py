@@ -18,7 +18,7 @@ from typing import Any
 import checkpoint
 from command_line import choose_model, import_tensorflow
 from device import check_device, choose_device
-from encoder import END_OF_TEXT, get_encoder
+from encoder import END_OF_TEXT
 from settings import HParams, Sampling, UserError, require
 
 MAX_BATCH = 32  # more side by side gain little
@@ -72,12 +72,7 @@ class Sampler:
         self.seed = seed
         self.device = device
         self._weights = checkpoint.find_weights(self.folder, self.hparams)
-        self.encoder = get_encoder(self.folder.name, str(self.folder.parent))
-        if len(self.encoder.encoder) != self.hparams.n_vocab:
-            raise UserError(
-                f"{self.folder}: hparams.json says {self.hparams.n_vocab} tokens, encoder.json has "
-                f"{len(self.encoder.encoder)}; the two are not of one model"
-            )
+        self.encoder = checkpoint.load_encoder(self.folder, self.hparams)
         self.end = self.encoder.encoder[END_OF_TEXT]
         self._session: Any = None
 

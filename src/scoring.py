@@ -13,8 +13,8 @@ import numpy as np
 import checkpoint
 from command_line import import_tensorflow
 from device import check_device, choose_device
-from encoder import END_OF_TEXT, get_encoder
-from settings import HParams, UserError, require
+from encoder import END_OF_TEXT
+from settings import HParams, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,12 +148,7 @@ class Scorer:
         self._weights = checkpoint.find_weights(folder, self.hparams)
         require("batch_size", batch_size, batch_size >= 1, "at least 1")
         self.batch_size = batch_size
-        self.encoder = get_encoder(folder.name, str(folder.parent))
-        if len(self.encoder.encoder) != self.hparams.n_vocab:
-            raise UserError(
-                f"{folder}: hparams.json says {self.hparams.n_vocab} tokens, encoder.json has "
-                f"{len(self.encoder.encoder)}; the two are not of one model"
-            )
+        self.encoder = checkpoint.load_encoder(folder, self.hparams)
         self.end_of_text = self.encoder.encoder[END_OF_TEXT]
 
     def fingerprint(self) -> str:

@@ -1,0 +1,169 @@
+"""Tokens per second in training, beside Hugging Face transformers with PyTorch.
+
+    python3 benchmarks/train.py
+    python3 benchmarks/train.py --peer_python OTHER_ENVIRONMENT/bin/python
+
+Both begin from the same random weights of the 117M shape and take turns at the same updates: loss,
+gradients, clipping, Adam. A ratio is the median of the ratios of single turns: on a busy machine
+nothing else says much. The losses of the two are held against each other before anything is timed.
+PyTorch runs in a process of its own, from an environment that has torch and transformers.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+GOAL = 1.0  # of the peer's speed
+RATE, CLIP_NORM, BETAS = 1e-4, 1.0, (0.9, 0.95)
+N_VOCAB, CHECKED = 50257, 3  # updates whose losses are compared
+
+
+def windows(flags, step):
+    """The token ids of an update: int64 [batch, window + 1]."""
+    rng = np.random.default_rng(step)
+    return rng.integers(0, N_VOCAB, [flags.batch_size, flags.window + 1])
+
+
+def timed(update, ids):
+    """Seconds that an update takes, and its loss."""
+    began = time.perf_counter()
+    loss = update(ids)
+    return time.perf_counter() - began, float(loss)
+
+
+def own_update(flags, weights_file):
+    """Build the graph of src/training.py and write its weights; gives what makes an update."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+    from cluster import Cluster
+    from command_line import import_tensorflow
+    from settings import HParams
+
+    tf = import_tensorflow()
+    import training
+
+    tf.set_random_seed(0)
+    graph = training.build(HParams(), clip_norm=CLIP_NORM, cluster=Cluster())
+    threads = flags.threads
+    config = tf.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
+    )
+    session = tf.Session(config=config)
+    session.run(tf.global_variables_initializer())
+    np.savez(weights_file, **{v.op.name: session.run(v) for v in graph.weights})
+    name = f"TensorFlow {tf.__version__}"
+    return name, lambda ids: session.run(graph.update, {graph.ids: ids, graph.rate: RATE})
+
+
+def peer_update(flags, weights_file):
+    """The same in PyTorch, by the model of Hugging Face."""
+    import torch
+    import transformers
+
+    if flags.threads:
+        torch.set_num_threads(flags.threads)
+    config = transformers.GPT2Config(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, use_cache=False)
+    model = transformers.GPT2LMHeadModel(config)
+    with np.load(weights_file) as weights:
+        state = {}
+        for name, value in weights.items():
+            *scopes, last = name.removeprefix("model/").split("/")
+            if scopes and scopes[0] != "ln_f":
+                scopes[0] = f"h.{scopes[0][1:]}"
+            last = {"w": "weight", "g": "weight", "b": "bias"}.get(last, f"{last}.weight")
+            value = value[0] if value.ndim == 3 else value
+            state[".".join(["transformer", *scopes, last])] = torch.from_numpy(value)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert missing == ["lm_head.weight"], missing  # it is wte
+    assert not unexpected, unexpected
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, betas=BETAS, fused=True)
+
+    def update(ids):
+        ids = torch.from_numpy(ids)
+        logits = model(ids[:, :-1]).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimizer.step()
+        return loss.item()
+
+    return f"transformers {transformers.__version__}, PyTorch {torch.__version__}", update
+
+
+class Peer:
+    """The other side, in a process of its own: this script with --serve."""
+
+    def __init__(self, flags, weights_file):
+        arguments = [f"--{name}={value}" for name, value in vars(flags).items() if value]
+        command = [flags.peer_python, __file__, *arguments, f"--serve={weights_file}"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.name = json.loads(self.process.stdout.readline() or '""')
+
+    def turn(self, step):
+        """Let it make an update: seconds and loss."""
+        print(step, file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+
+def serve(flags):
+    """Answer each number of an update on stdin by a line: seconds and loss."""
+    name, update = peer_update(flags, flags.serve)
+    print(json.dumps(name), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(timed(update, windows(flags, int(line)))), flush=True)
+
+
+def compare(flags, weights_file):
+    """Check the losses, take turns, and print the table."""
+    name, update = own_update(flags, weights_file)
+    peer = Peer(flags, weights_file)
+    seconds, peer_seconds = [], []
+    for step in range(CHECKED + flags.turns):
+        took, loss = timed(update, windows(flags, step))
+        seconds.append(took)
+        if peer.name:
+            took, peer_loss = peer.turn(step)
+            peer_seconds.append(took)
+            np.testing.assert_allclose(loss, peer_loss, rtol=1e-4, err_msg=f"loss of update {step}")
+    tokens = flags.batch_size * flags.window
+    print(f"117M shape, batch {flags.batch_size} x {flags.window} tokens, {flags.turns} turns")
+    for label, times in [(name, seconds), (peer.name, peer_seconds)]:
+        if times:
+            print(f"{label:<45} {tokens / statistics.median(times[CHECKED:]):8.1f} tokens/s")
+    if not peer.name:
+        print(f"{flags.peer_python} cannot import torch and transformers: nothing to compare with")
+        return
+    pairs = zip(peer_seconds[CHECKED:], seconds[CHECKED:], strict=True)
+    ratios = sorted(theirs / ours for theirs, ours in pairs)
+    ratio = statistics.median(ratios)
+    verdict = "ok" if ratio >= GOAL else f"BELOW {GOAL}"
+    print(f"ratio {ratio:.2f}, from {ratios[0]:.2f} to {ratios[-1]:.2f}  {verdict}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--window", type=int, default=256)
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=0, help="0 is what each side takes")
+    parser.add_argument("--peer_python", default=sys.executable)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.serve:
+        serve(flags)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            compare(flags, Path(folder) / "weights.npz")
+
+
+if __name__ == "__main__":
+    main()

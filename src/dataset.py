@@ -1,0 +1,165 @@
+"""Texts as token ids: encoded once, kept as .npz, and cut into windows."""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from tqdm import tqdm
+
+import checkpoint
+from corpus import fingerprint, read_text, safe_pieces
+from encoder import END_OF_TEXT, Encoder
+from settings import HParams, UserError
+
+
+def load_tokens(dataset: str, model_folder: Path, hparams: HParams, cache_dir: Path) -> np.ndarray:
+    """The token ids of a dataset, from the cache if it was encoded before.
+
+    Args:
+      dataset: a text file, a folder, a pattern like texts/*.txt, or an .npz of token ids.
+      model_folder: gives the vocabulary.
+      cache_dir: where encoded text is kept, under a hash of the text and the vocabulary.
+    Returns: uint16 or int32 [tokens]; texts of several files have `<|endoftext|>` between them.
+    Raises: UserError if there is no text, or a file is no text.
+    """
+    encoder = checkpoint.load_encoder(model_folder, hparams)
+    vocabulary = _vocabulary(model_folder)
+    if dataset.endswith(".npz"):
+        return read_tokens(Path(dataset), vocabulary, hparams.n_vocab)
+    files = find_files(dataset)
+    key = hashlib.sha256(" ".join([vocabulary, *map(fingerprint, files)]).encode()).hexdigest()
+    cached = cache_dir / f"{key[:16]}.npz"
+    if cached.exists():
+        return read_tokens(cached, vocabulary, hparams.n_vocab)
+    tokens = encode_files(files, encoder)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    write_tokens(cached, tokens, model_folder)
+    return tokens
+
+
+def find_files(dataset: str) -> list[Path]:
+    """The files that a path, a folder (with all below it) or a pattern names, sorted.
+
+    Hidden ones are left out. Raises: UserError if there are none.
+    """
+    path = Path(dataset).expanduser()
+    if path.is_file():
+        return [path]
+    pattern = path / "**" / "*" if path.is_dir() else path
+    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise UserError(f"--dataset {dataset}: no such file, and no files that match")
+    return files
+
+
+def encode_files(files: list[Path], encoder: Encoder) -> np.ndarray:
+    """Encode text files, with a bar of the bytes read if stderr is a terminal.
+
+    Returns: uint16 [tokens], or int32 where the vocabulary is larger.
+    Raises: UserError if a file is no text, or all are empty.
+    """
+    dtype = np.uint16 if len(encoder.encoder) <= 1 << 16 else np.int32
+    end = np.array([encoder.encoder[END_OF_TEXT]], dtype)
+    parts: list[np.ndarray] = []
+    size = sum(file.stat().st_size for file in files)
+    with tqdm(total=size, unit="B", unit_scale=True, desc="encoding", disable=None) as bar:
+        for file in files:
+            if parts and file.stat().st_size:
+                parts.append(end)
+            for piece in safe_pieces(read_text(str(file), on_read=bar.update)):
+                if "\0" in piece:
+                    raise UserError(f"{file} is no text: it has zero bytes")
+                parts.append(np.array(encoder.encode(piece, allow_special=True), dtype))
+    if not parts:
+        raise UserError(f"{files[0]} is empty")
+    return np.concatenate(parts)
+
+
+def write_tokens(path: Path, tokens: np.ndarray, model_folder: Path) -> None:
+    """Write an .npz that says which vocabulary its ids are of."""
+    with replacing(path) as file:
+        np.savez(file, tokens=tokens, vocabulary=np.array(_vocabulary(model_folder)))
+
+
+def read_tokens(path: Path, vocabulary: str, n_vocab: int) -> np.ndarray:
+    """All arrays of an .npz, one after the other.
+
+    Args:
+      vocabulary: hash that the ids must be of, if the file names one; those of other
+        programs do not.
+    Raises: UserError if the file is no such thing.
+    """
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            arrays = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        raise UserError(f"{path} is no .npz of token ids; make one with src/encode.py") from None
+    if str(arrays.pop("vocabulary", vocabulary)) != vocabulary:
+        raise UserError(f"{path} was encoded with the vocabulary of another model; encode it again")
+    tokens = np.concatenate([*map(np.ravel, arrays.values()), np.array([], np.uint16)])
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise UserError(f"{path} holds {tokens.dtype}, not token ids")
+    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < n_vocab:
+        raise UserError(f"{path} holds ids that are not from 0 to n_vocab - 1 = {n_vocab - 1}")
+    return tokens
+
+
+def split(tokens: np.ndarray, held_out: float, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens to train on, and the share `held_out` at the end that is kept from training.
+
+    Raises: UserError if one of them is shorter than a window and the token after it.
+    """
+    cut = round(len(tokens) * (1 - held_out))
+    for part, size in [("to train on", cut), ("held out", len(tokens) - cut)]:
+        if size <= window and (part == "to train on" or held_out):
+            raise UserError(
+                f"the dataset is too short: {size} of its {len(tokens)} tokens are {part}, and a "
+                f"window needs {window + 1}; give more text, or a smaller --window"
+            )
+    return tokens[:cut], tokens[cut:]
+
+
+def random_windows(tokens: np.ndarray, window: int, n: int, seed: list[int]) -> np.ndarray:
+    """`n` windows that begin anywhere, each with the token after it: int32 [n, window + 1]."""
+    starts = np.random.default_rng(seed).integers(0, len(tokens) - window, [n, 1])
+    return tokens[starts + np.arange(window + 1)].astype(np.int32)
+
+
+def neighbouring_windows(tokens: np.ndarray, window: int, most: int) -> np.ndarray:
+    """Windows side by side, each with the token after it: int32 [at most `most`, window + 1].
+
+    If there are more they are spread evenly over the tokens.
+    """
+    n = max(len(tokens) - 1, 0) // window
+    starts = window * np.linspace(0, n, min(n, most), endpoint=False).astype(int)[:, None]
+    return tokens[starts + np.arange(window + 1)].astype(np.int32)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that becomes `path` once it is whole; on an error nothing is left of it.
+
+    Raises: OSError, with the name of the file, if it cannot be written.
+    """
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        with new.open("wb") as file:
+            yield file
+        new.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _vocabulary(model_folder: Path) -> str:
+    """A hash that tells a vocabulary from others."""
+    return " ".join(fingerprint(model_folder / name) for name in ("encoder.json", "vocab.bpe"))

@@ -1,0 +1,188 @@
+"""The training graph: its loss and gradients, by other means."""
+
+import json
+
+import numpy as np
+import numpy_gpt2
+import pytest
+
+import model
+from cluster import Cluster
+from settings import HParams, UserError
+
+ODD = HParams(n_vocab=13, n_ctx=11, n_embd=15, n_head=3, n_layer=2)
+IDS = np.random.default_rng(0).integers(0, 13, [4, 8])
+
+
+@pytest.fixture(scope="module")
+def training(tf):
+    import training
+
+    return training
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return numpy_gpt2.random_weights(ODD)
+
+
+def numpy_loss(weights, ids):
+    losses = []
+    for row in ids:
+        logits = numpy_gpt2.logits(ODD, weights, row[:-1])
+        logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+        losses.append(-logits[np.arange(len(row) - 1), row[1:]])
+    return np.mean(losses)
+
+
+def gradients_of(tf, sess, training, weights, recompute=False):
+    """Loss and gradients by the name of the variable."""
+    ids = tf.constant(IDS)
+    loss = training.mean_loss(ODD, ids, recompute)
+    variables = tf.trainable_variables()
+    gradients = training.gradients(tf.train.GradientDescentOptimizer(1), loss, variables)
+    sess.run(tf.global_variables_initializer())
+    numpy_gpt2.assign(tf, sess, weights)
+    values = sess.run([loss, *gradients])
+    return values[0], {v.op.name: g for v, g in zip(variables, values[1:], strict=True)}
+
+
+def test_gradients_equal_finite_differences(tf, sess, training, weights):
+    loss, gradients = gradients_of(tf, sess, training, weights)
+    assert loss == pytest.approx(numpy_loss(weights, IDS), rel=1e-5)
+    assert gradients.keys() == weights.keys()
+    rng = np.random.default_rng(1)
+    for name, gradient in gradients.items():
+        direction = rng.normal(size=gradient.shape)
+        ends = [
+            numpy_loss({**weights, name: weights[name].astype(float) + step * direction}, IDS)
+            for step in (1e-5, -1e-5)
+        ]
+        slope = (ends[0] - ends[1]) / 2e-5
+        assert (gradient * direction).sum() == pytest.approx(slope, rel=1e-3, abs=1e-4), name
+
+
+def test_recomputation_changes_no_gradient(tf, training, weights):
+    found = []
+    for recompute in (False, True):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            found.append(gradients_of(tf, sess, training, weights, recompute))
+            names = [op.name for op in sess.graph.get_operations()]
+            # The activation of the first layer is computed again, or not.
+            assert sum(name.endswith("Tanh") for name in names) == 2 * (1 + recompute)
+    (plain_loss, plain), (loss, gradients) = found
+    assert loss == pytest.approx(plain_loss, rel=1e-6)
+    for name, gradient in plain.items():
+        np.testing.assert_allclose(gradients[name], gradient, atol=1e-6, err_msg=name)
+
+
+def first_moments(tf, training, weights, parts, **flags):
+    """The loss of an update, and Adam's first moments after it: a tenth of the gradients."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        graph = training.build(ODD, accumulate=parts, clip_norm=1e9, cluster=Cluster(), **flags)
+        sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        for variable in graph.weights:
+            variable.load(weights[variable.op.name], sess)
+        for _ in range(2):  # the second time, sums must have been forgotten
+            *others, last = np.split(IDS, parts)
+            for part in others:
+                sess.run(graph.add, {graph.ids: part})
+            loss = sess.run(graph.update, {graph.ids: last, graph.rate: 0})
+        assert sess.run(graph.step) == 2
+        return loss, {v.op.name: sess.run(v) for v in tf.global_variables() if "Adam" in v.op.name}
+
+
+@pytest.fixture(scope="module")
+def whole_batch(tf, training, weights):
+    return first_moments(tf, training, weights, 1)
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch(tf, training, weights, whole_batch):
+    loss, moments = whole_batch
+    assert any(name.endswith("wte/Adam") for name in moments)
+    part_loss, part_moments = first_moments(tf, training, weights, 4)
+    assert part_loss == pytest.approx(loss, rel=1e-6)
+    for name, moment in moments.items():
+        np.testing.assert_allclose(part_moments[name], moment, atol=1e-6, err_msg=name)
+
+
+def test_long_gradients_are_shortened(tf, training, weights, whole_batch):
+    _, moments = whole_batch
+    gradients = [m / 0.19 for name, m in moments.items() if name.endswith("Adam")]
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    with tf.Graph().as_default(), tf.Session() as sess:
+        graph = training.build(ODD, clip_norm=float(norm) / 4, cluster=Cluster())
+        sess.run(tf.global_variables_initializer())
+        for variable in graph.weights:
+            variable.load(weights[variable.op.name], sess)
+        sess.run(graph.update, {graph.ids: IDS, graph.rate: 0})
+        shortened = [sess.run(v) for v in tf.global_variables() if v.op.name.endswith("/Adam")]
+    found = 10 * np.sqrt(sum((g**2).sum() for g in shortened))
+    assert found == pytest.approx(norm / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "rate"),
+    [
+        ({"optimizer": "adam"}, 0.01),
+        ({"optimizer": "adam", "recompute": True, "mixed_precision": True}, 0.01),
+        ({"optimizer": "adafactor", "accumulate": 2}, 0.1),
+        ({"optimizer": "adafactor", "mixed_precision": True}, 0.1),
+    ],
+)
+def test_four_windows_are_learnt_by_heart(tf, training, flags, rate):
+    try:
+        with tf.Graph().as_default():
+            tf.set_random_seed(0)
+            graph = training.build(ODD, cluster=Cluster(), **flags)
+            with tf.Session() as sess:
+                sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+                assert sess.run(graph.loss, {graph.ids: IDS}) > 2
+                for _ in range(300):
+                    if "accumulate" in flags:
+                        sess.run(graph.add, {graph.ids: IDS[:2]})
+                        sess.run(graph.update, {graph.ids: IDS[2:], graph.rate: rate})
+                    else:
+                        sess.run(graph.update, {graph.ids: IDS, graph.rate: rate})
+                assert sess.run(graph.loss, {graph.ids: IDS}) < 0.1
+    finally:
+        tf.mixed_precision.disable_mixed_precision_graph_rewrite()
+
+
+def test_an_untrained_model_of_the_117m_shape_guesses(tf, sess, training):
+    hparams = HParams()
+    ids = np.random.default_rng(0).integers(0, hparams.n_vocab, [8, 65])
+    tf.set_random_seed(0)
+    loss = training.mean_loss(hparams, tf.constant(ids))
+    sess.run(tf.global_variables_initializer())
+    assert sess.run(loss) == pytest.approx(np.log(hparams.n_vocab), rel=0.02)
+
+
+def test_the_meta_graph_holds_the_model_and_nothing_else(tf, training):
+    with tf.Graph().as_default():
+        meta = tf.MetaGraphDef.FromString(training.model_graph(ODD))
+        tf.train.import_meta_graph(meta)
+        found = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+    with tf.Graph().as_default():
+        model.model(ODD, tf.placeholder(tf.int32, [None, None]))
+        assert found == {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+    assert not any(node.device for node in meta.graph_def.node)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{",
+        "[]",
+        {"cluster": {"worker": ["a:1"]}},
+        {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}},
+        {"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}},
+        {"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}},
+    ],
+)
+def test_a_cluster_that_is_not_in_order_is_refused(monkeypatch, config):
+    text = config if isinstance(config, str) else json.dumps(config)
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UserError, match="TF_CONFIG must read") as caught:
+        Cluster()
+    assert "\n" not in str(caught.value)
