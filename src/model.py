@@ -181,7 +181,7 @@ def attn(x, scope, n_state, *, past, hparams):
 
 
 def write_slot(x, value, slot):
-    """Write `value` [n, 1, ...] into `slot` (int32 []) of `x` [n, slots, ...]; compiled, in place."""
+    """`x` [n, slots, ...] with `value` [n, 1, ...] in `slot` (int32 []); in place when compiled."""
     if dynamic_update_slice is not None:
         return dynamic_update_slice(x, value, [0, slot, 0][: x.shape.ndims])
     n = tf.shape(x)[0]
