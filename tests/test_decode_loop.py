@@ -1,0 +1,147 @@
+"""The decode loop: its logits, its pieces, its growing caches, and what XLA makes of it."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import numpy_gpt2
+import pytest
+from conftest import ROOT
+
+import model
+import sample
+from settings import HParams, Sampling
+
+GROWING = HParams(n_vocab=17, n_ctx=300, n_embd=12, n_head=3, n_layer=2)
+CONTEXT = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
+
+
+def test_rooms_are_few_and_end_at_n_ctx():
+    assert HParams(n_ctx=1024).rooms() == [128, 256, 576, 1024]
+    assert HParams(n_ctx=128).rooms() == [128]
+    assert HParams(n_ctx=24).rooms() == [24]
+
+
+def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch):
+    # The bits of the largest logit stand for a token. XLA reads them as the last token where they
+    # are too large, and as token 0 where they are negative.
+    def draw(logits, uniform, sampling):
+        return tf.bitcast(tf.reduce_max(logits, axis=1), tf.int32)
+
+    monkeypatch.setattr(sample, "draw", draw)
+    weights = numpy_gpt2.random_weights(GROWING, seed=11)
+    output = sample.sample_sequence(hparams=GROWING, length=296, context=tf.constant(CONTEXT))
+    numpy_gpt2.assign(tf, sess, weights)
+    bits = sess.run(output)[:, 5:]
+    for context, row in zip(CONTEXT, bits, strict=True):
+        found = row.view(np.float32)
+        tokens = [*context, *np.where(found > 0, GROWING.n_vocab - 1, 0)]
+        expected = numpy_gpt2.logits(GROWING, weights, np.array(tokens[:-1]))[4:].max(axis=1)
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def decode(tf, sess):
+    """A function that samples 290 tokens in pieces of some size."""
+    decoder = sample.Decoder(GROWING, Sampling(290, top_k=5), 2)
+    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(GROWING, seed=12))
+    feed = {
+        decoder.context: [CONTEXT[0], [7, 8, 0, 0, 0]],
+        decoder.lengths: [5, 2],
+        decoder.seed: 1,
+        decoder.numbers: [1, 2],
+        decoder.stop: -1,
+    }
+
+    def run(piece, rooms=(128, 256, 300), stop=-1):
+        feed[decoder.stop] = stop
+        done, tokens = sess.run(decoder.start, feed)
+        pieces, rooms, slots = [tokens[:, :1]], list(rooms), 0
+        while done < 290:
+            if slots < 5 + done:
+                slots = rooms.pop(0)
+                sess.run(decoder.grow, {decoder.slots: slots})
+            before = done
+            done, tokens = sess.run(decoder.advance, feed | {decoder.end: min(done + piece, 290)})
+            if done == before:
+                break
+            pieces.append(tokens[:, before:done])
+        return np.concatenate(pieces, axis=1)
+
+    return run
+
+
+def test_tokens_do_not_depend_on_how_the_loop_was_cut(decode):
+    whole = decode(290)
+    assert whole.shape == (2, 290)
+    assert len(np.unique(whole)) > 5
+    for piece in (1, 7, 100):
+        np.testing.assert_array_equal(decode(piece), whole)
+
+
+def test_tokens_do_not_depend_on_the_room_in_the_caches(decode):
+    np.testing.assert_array_equal(decode(290, rooms=[300]), decode(290))
+
+
+def test_the_loop_ends_when_each_sample_drew_the_stop_token(decode):
+    whole = decode(290)
+    stop = whole[0, 40]
+    ends = [int(np.argmax(row == stop)) for row in whole]
+    assert (whole == stop).any(axis=1).all()
+    assert decode(290, stop=stop).shape == (2, max(ends) + 1)
+
+
+def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
+    def tokens():
+        with tf.Graph().as_default(), tf.Session() as sess:
+            context = tf.constant(CONTEXT)
+            output = sample.sample_sequence(hparams=GROWING, length=140, context=context, top_k=1)
+            numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(GROWING, seed=13))
+            return sess.run(output)
+
+    assert model.dynamic_update_slice is not None
+    expected = tokens()
+    monkeypatch.setattr(model, "dynamic_update_slice", None)
+    np.testing.assert_array_equal(tokens(), expected)
+
+
+def test_a_context_too_long_for_n_ctx_is_told(tf, sess):
+    X = tf.placeholder(tf.int32, [1, None])
+    output = sample.sample_sequence(hparams=GROWING, length=100, context=X)
+    sess.run(tf.global_variables_initializer())
+    message = "context and length 100 together exceed n_ctx = 300"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        sess.run(output, {X: [[1] * 202]})
+    assert sess.run(output, {X: [[1] * 201]}).shape == (1, 301)
+
+
+LOOP = """
+from command_line import import_tensorflow
+tf = import_tensorflow()
+import sample
+from settings import HParams
+hparams = HParams(n_vocab=40, n_ctx=64, n_embd=32, n_head=2, n_layer=3)
+output = sample.sample_sequence(
+    hparams=hparams, length=60, start_token=1, batch_size=5, top_k=7, top_p=0.9)
+with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    sess.run(output)
+"""
+
+
+@pytest.mark.end_to_end
+@pytest.mark.skipif(sys.platform != "linux", reason="XLA's dump is only known here")
+def test_compiled_loop_copies_no_cache_and_asks_nothing_of_the_host(tmp_path):
+    flags = {"PYTHONPATH": str(ROOT / "src"), "XLA_FLAGS": f"--xla_dump_to={tmp_path}"}
+    subprocess.run([sys.executable, "-c", LOOP], env=os.environ | flags, check=True, timeout=100)
+    (dump,) = tmp_path.glob("*compiled*after_optimizations.txt")
+    hlo = dump.read_text(encoding="utf-8")
+    body = re.search(r" while\(.*body=%([\w.\-]+)", hlo)[1]
+    text = re.search(rf"^%{re.escape(body)} .*?^}}", hlo, re.DOTALL | re.MULTILINE)[0]
+    made = re.findall(r"^  %(\S+) = f32\[10,64,16\]\S* ([\w-]+)\(", text, re.MULTILINE)
+    fusions = [name for name, kind in made if kind != "get-tuple-element"]
+    assert len(fusions) == 2 * 3  # keys and values of each layer, and no copy of them
+    assert all("dynamic-update-slice_fusion" in name for name in fusions)
+    assert not re.search(r"infeed|outfeed|send|recv|host", text)
