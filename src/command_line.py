@@ -40,6 +40,8 @@ FLAGS = {  # what a flag means where a script does not say otherwise
     "interruption.",
     "format": "text, or jsonl for a JSON object a line.",
     "shard": "i/n makes the samples i, i+n, i+2n, ... only, so that n machines share a dump.",
+    "dtype": "what to compute in. float32 gives the original numbers; tf32 is it with products "
+    "of 10-bit fractions, on GPUs that have them; bfloat16 has 8 bits, and halves the caches.",
     "device": "cpu, gpu, gpu:1 and so on; auto is the first GPU, or the CPU where there is none.",
 }
 
@@ -200,6 +202,8 @@ def import_tensorflow() -> Any:
         tf.config.list_physical_devices()  # the search for a GPU logs too
     tf.get_logger().setLevel("ERROR")
     tf.disable_eager_execution()
+    # Differs from TensorFlow's own default: float32 is float32, on every GPU.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf
 
 

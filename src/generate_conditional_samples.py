@@ -26,6 +26,7 @@ def continue_model(
     stop_at_end: bool = True,
     shard: str = "1/1",
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     r"""Continue the texts of a file.
 
@@ -50,6 +51,7 @@ def continue_model(
         top_k=top_k,
         top_p=top_p,
         device=device,
+        dtype=dtype,
         prompted=True,
     )
     dump(

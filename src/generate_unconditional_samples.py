@@ -21,6 +21,7 @@ def sample_model(
     stop_at_end: bool = False,
     shard: str = "1/1",
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     """Make samples that start from nothing: from <|endoftext|>, after which a text begins."""
     sampler = Sampler(
@@ -33,6 +34,7 @@ def sample_model(
         top_k=top_k,
         top_p=top_p,
         device=device,
+        dtype=dtype,
     )
     dump(
         sampler,

@@ -40,6 +40,7 @@ def interact_model(
     prompt_file: str | None = None,
     stop_at_end: bool = True,
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     """Continue texts.
 
@@ -67,6 +68,7 @@ def interact_model(
         top_k=top_k,
         top_p=top_p,
         device=device,
+        dtype=dtype,
         prompted=True,
     )
     session = Session(sampler, nsamples, stop_at_end)

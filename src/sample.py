@@ -227,7 +227,10 @@ class Decoder:
       hparams: HParams
       sampling: Sampling
       batch_size: samples side by side.
+      dtype: to compute in.
+      successor_of: None, or a Decoder of as many samples, whose memory this one takes over.
     Attributes, for Session.run:
+      state: State, of variables.
       context: placeholder int32 [batch, context]; rows end in padding where they are shorter.
       lengths: placeholder int32 [batch], of the contexts.
       seed, numbers: placeholders int64 [] and [batch], as in uniform_for.
@@ -241,7 +244,7 @@ class Decoder:
         in this run stand at their places.
     """
 
-    def __init__(self, hparams, sampling, batch_size, dtype=tf.float32):
+    def __init__(self, hparams, sampling, batch_size, dtype=tf.float32, successor_of=None):
         self.context = tf.placeholder(tf.int32, [batch_size, None])
         self.lengths = tf.placeholder(tf.int32, [batch_size])
         self.seed = tf.placeholder(tf.int64, [])
@@ -257,7 +260,8 @@ class Decoder:
         )
         # Each is assigned before it is read, and thus needs no initializer. They are in no
         # collection: a Saver of the graph's variables is to find the model's alone.
-        kept = tf.nest.map_structure(_unset_variable, first)
+        old = successor_of and successor_of.state
+        kept = self.state = old or tf.nest.map_structure(_unset_variable, first)
         with tf.control_dependencies(_assign_all(kept, first)):
             self.start = tf.identity(first.done), first.token[:, None]
 

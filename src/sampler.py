@@ -22,6 +22,7 @@ from encoder import END_OF_TEXT
 from settings import HParams, Sampling, UserError, require
 
 MAX_BATCH = 32  # more side by side gain little
+DTYPES = "float32", "tf32", "bfloat16"
 PIECE = 16  # tokens made between two looks at the keyboard
 CONTAINER_LIMITS = [  # of Linux's control groups, version 2 and 1; in bytes
     Path("/sys/fs/cgroup/memory.max"),
@@ -42,6 +43,7 @@ class Sampler:
       length: tokens in a sample; None is n_ctx, or half of it with `prompted`.
       temperature, top_k, top_p: as in settings.Sampling.
       device: as in device.choose_device.
+      dtype: what to compute in: float32, tf32 or bfloat16.
       prompted: whether contexts are longer than `<|endoftext|>`.
     Raises: UserError
     """
@@ -58,6 +60,7 @@ class Sampler:
         top_k: int,
         top_p: float,
         device: str,
+        dtype: str = "float32",
         prompted: bool = False,
     ):
         check_device(device)
@@ -70,11 +73,13 @@ class Sampler:
         require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
         self.batch_size = batch_size or default_batch_size(self.hparams)
         self.seed = seed
-        self.device = device
+        require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+        self.device, self.dtype = device, dtype
         self._weights = checkpoint.find_weights(self.folder, self.hparams)
         self.encoder = checkpoint.load_encoder(self.folder, self.hparams)
         self.end = self.encoder.encoder[END_OF_TEXT]
         self._session: Any = None
+        self._decoder: Any = None
 
     def settings(self) -> dict[str, Any]:
         """All that a sample depends on, beside its number and its prompt."""
@@ -83,6 +88,7 @@ class Sampler:
             "weights": checkpoint.fingerprint(self._weights),
             "seed": self.seed,
             **vars(self.sampling),
+            "dtype": self.dtype,
         }
 
     def context(self, prompt: str | None) -> list[int]:
@@ -106,6 +112,7 @@ class Sampler:
             print(f"running on {processor}", file=sys.stderr)
         if self.seed is None:
             self.seed = random.randrange(2**31)
+        tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
         self._session = tf.Session(graph=tf.Graph(), config=config)
         self._build()
         with self._session.graph.as_default():
@@ -126,7 +133,13 @@ class Sampler:
         import sample
 
         with self._session.graph.as_default():
-            self._decoder = sample.Decoder(self.hparams, self.sampling, self.batch_size)
+            self._decoder = sample.Decoder(
+                self.hparams,
+                self.sampling,
+                self.batch_size,
+                dtype="bfloat16" if self.dtype == "bfloat16" else "float32",
+                successor_of=self._decoder,
+            )
 
     def pieces(
         self, contexts: Sequence[list[int]], numbers: Sequence[int], stop_at_end: bool = False

@@ -93,6 +93,35 @@ def test_the_loop_ends_when_each_sample_drew_the_stop_token(decode):
     assert decode(290, stop=stop).shape == (2, max(ends) + 1)
 
 
+def test_bfloat16_follows_float32_to_its_precision(tf, sess):
+    weights = numpy_gpt2.random_weights(GROWING, seed=14)
+    lengths = tf.constant([5, 5])
+    made = {}
+    for dtype in ("float32", "bfloat16"):
+        logits, caches, _ = sample.prefill(GROWING, tf.constant(CONTEXT), lengths, dtype=dtype)
+        decoder = sample.Decoder(GROWING, Sampling(20), 2, dtype=dtype)
+        for x in (logits, caches[0][0], decoder.state.caches[0][0]):
+            assert x.dtype == dtype
+        made[dtype] = tf.cast(logits, tf.float32)
+    numpy_gpt2.assign(tf, sess, weights)
+    made = sess.run(made)
+    assert not np.array_equal(made["bfloat16"], made["float32"])
+    np.testing.assert_allclose(made["bfloat16"], made["float32"], atol=0.3)
+    feed = {decoder.context: CONTEXT, decoder.lengths: [5, 5], decoder.seed: 1, decoder.stop: -1}
+    feed |= {decoder.numbers: [1, 2], decoder.end: 20, decoder.slots: 128}
+    sess.run(decoder.start, feed)
+    sess.run(decoder.grow, feed)
+    done, tokens = sess.run(decoder.advance, feed)
+    assert done == 20
+    assert ((tokens >= 0) & (tokens < GROWING.n_vocab)).all()
+
+
+def test_a_successor_takes_over_the_memory(tf, sess):
+    first = sample.Decoder(GROWING, Sampling(20), 2)
+    second = sample.Decoder(GROWING, Sampling(20, top_k=3), 2, successor_of=first)
+    assert second.state is first.state
+
+
 def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
     def tokens():
         with tf.Graph().as_default(), tf.Session() as sess:
