@@ -1,0 +1,39 @@
+"""gpt-2-samples/: its files are what their commands make."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+FOLDER = ROOT / "gpt-2-samples"
+FILES = sorted(set(FOLDER.glob("*.txt")) - {FOLDER / "prompts.txt"})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_files_say_what_they_are(path):
+    what, _, command, *_ = path.read_text(encoding="utf-8").splitlines()
+    assert what.startswith("# Synthetic text: no person wrote it, the model 1M did.")
+    assert command.startswith("# python src/generate_")
+    assert "--seed" in command
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("name", ["unconditional-topk40.txt"])
+def test_the_command_in_a_file_makes_its_beginning_again(name):
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    command = (
+        text.splitlines()[2].removeprefix("# python ").replace("--nsamples 20", "--nsamples 1")
+    )
+    done = subprocess.run(
+        [sys.executable, *command.split(), "--device", "cpu"],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    # Another processor may round a sum otherwise, and tip a choice sooner or later.
+    beginning = "\n".join(done.stdout.splitlines()[:6])
+    assert len(beginning) > 120
+    assert beginning in text
