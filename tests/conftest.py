@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,9 @@ from settings import HParams
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"  # reference numbers of the original; a fresh clone has none
+
+# A shell starts its background jobs deaf to Ctrl-C, and their children are so, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def shared(name: str) -> Path:
