@@ -2,23 +2,22 @@
 
     python3 benchmarks/decode.py --peer_python OTHER_ENVIRONMENT/bin/python
 
-All have the same random weights of the 117M shape, made at the first run in --folder (1.6 GB). Each
-engine is a process that lives as long as the benchmark. They take turns at each case; those whose
-turn it is not wait for a line on stdin, and the processor time that they take meanwhile is shown.
-A ratio is the median of the ratios of single rounds: on a busy machine nothing else says much.
-Before anything is timed, the greedy samples of the engines are held against each other.
+All have the same random weights of the 117M shape, made at the first run in --folder (1.5 GB). Each
+engine is a process that lives as long as the benchmark; ours samples as the scripts do. They take
+turns at each case, and those that wait are watched: `waiting` is what they use of a core. A ratio
+is the median of the ratios of single rounds: on a busy machine nothing else says much. Before
+anything is timed, the greedy samples of the engines are held against each other.
 
 A case is BATCHxTOKENS, after a prompt of one token, with top_k 40; or prefillN, the first token
-after a prompt of N. `largest` is the batch that fills 8 GB with weights and caches. Ours compiles
-in its first run of a case, which has a column of its own.
-
-Memory and processor time are read from Linux's /proc.
+after a prompt of N, in tokens of the prompt. The batch `largest` fills 8 GB with weights and
+caches, by what the scripts reckon. `first run` is ours: it loads the weights when the batch is
+another than before, and compiles. `of bus` is the share of a plain read's bandwidth that it would
+take us to read the weights once for each token. Needs Linux, for /proc.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import platform
@@ -29,7 +28,9 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from peer import hugging_face_model
@@ -37,7 +38,10 @@ from peer import hugging_face_model
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "src"))  # at the end, as `train` there is another than here
 
-CASES = "1x127,1x255,1x1023,8x255,32x127,32x255,32x1023,largestx255,prefill512"
+from settings import HParams  # noqa: E402
+
+CASES = "1x127,1x255,1x1023,prefill512,8x255,32x127,32x255,32x1023,largestx255"
+TOP_K = 40
 LARGEST = 8e9  # bytes
 THREADS = os.cpu_count()
 CHECKED_PROMPTS, CHECKED_CONTEXT, CHECKED_TOKENS = 8, 16, 32
@@ -45,64 +49,67 @@ PAUSE = 0.5  # seconds; for 0.2 after its work, OpenMP keeps its threads spinnin
 
 
 class Ours:
-    """sample_sequence of src/sample.py. Makes the weights where they are missing."""
+    """The Sampler of the scripts. Makes the weights where they are missing."""
 
     def __init__(self, folder, hparams):
         from command_line import import_tensorflow
 
-        self.tf = import_tensorflow()
+        tf = import_tensorflow()
         self.imported = time.time()
         import checkpoint
-        from device import choose_device
-        from settings import HParams
 
-        self.name = f"TensorFlow {self.tf.__version__}"
-        self.hparams = HParams(**hparams)
-        config, _ = choose_device("cpu", self.tf)
-        config.intra_op_parallelism_threads = THREADS
+        # Token ids come and go, so no vocabulary is needed.
+        checkpoint.load_encoder = lambda *_: SimpleNamespace(encoder={"<|endoftext|>": -1})
+        self.name = f"TensorFlow {tf.__version__}"
+        self.folder, self.sampler, self.made_for = folder, None, None
         if not (folder / "weights.npz").exists():
-            self._make_weights(folder)
-        self.session = self.tf.Session(config=config)
-        self._samples(1, 1, greedy=False)
-        weights = checkpoint.find_weights(folder, checkpoint.load_hparams(folder))
-        checkpoint.restore(self.session, weights)
-
-    def _make_weights(self, folder):
-        """Random variables, as a released checkpoint and for the peers."""
-        import model
-
-        with self.tf.Graph().as_default(), self.tf.Session() as session:
-            model.model(self.hparams, self.tf.zeros([1, 1], self.tf.int32))
-            values, rng = {}, np.random.default_rng(0)
-            for variable in self.tf.global_variables():
-                name = variable.op.name
-                value = rng.normal(scale=0.02, size=variable.shape).astype(np.float32)
-                if name == "model/ln_f/g":
-                    value *= 50  # of both signs: else a token makes itself the likeliest
-                elif name.endswith("/g"):
-                    value += 1
-                variable.load(value, session)
-                values[name] = value
-            self.tf.train.Saver().save(session, str(folder / "model.ckpt"))
-        shape = json.dumps(dataclasses.asdict(self.hparams))
-        (folder / "hparams.json").write_text(shape, encoding="utf-8")
-        np.savez(folder / "part.npz", **values)
-        (folder / "part.npz").rename(folder / "weights.npz")
-
-    @functools.cache  # noqa: B019  one object a process
-    def _samples(self, batch, tokens, greedy):
-        import sample
-
-        context = self.tf.placeholder(self.tf.int32, [batch, None])
-        draw = {"temperature": 0} if greedy else {"top_k": 40}
-        return context, sample.sample_sequence(
-            hparams=self.hparams, length=tokens, context=context, **draw
-        )
+            make_weights(folder, hparams, tf)
 
     def run(self, prompts, tokens, greedy):
         """The token ids that continue each of `prompts`, which are of one length."""
-        context, samples = self._samples(len(prompts), tokens, greedy)
-        return self.session.run(samples, {context: prompts})[:, len(prompts[0]) :].tolist()
+        if self.made_for != (len(prompts), greedy):
+            self.sampler = None  # frees its memory
+            self.sampler = self._sampler(len(prompts), tokens, greedy)
+            self.made_for = len(prompts), greedy
+        self.sampler.change(length=tokens)
+        pieces = self.sampler.pieces(prompts, range(1, len(prompts) + 1))
+        return [[*chain(*parts)] for parts in zip(*pieces, strict=True)]
+
+    def _sampler(self, batch_size, tokens, greedy):
+        from sampler import Sampler
+
+        return Sampler(
+            model_name=self.folder.name,
+            models_dir=str(self.folder.parent),
+            seed=0,
+            batch_size=batch_size,
+            length=tokens,
+            temperature=0 if greedy else 1,
+            top_k=TOP_K,
+            top_p=1,
+            device="cpu",
+        )
+
+
+def make_weights(folder, hparams, tf):
+    """Write random variables, as a released checkpoint and as the peers read them."""
+    import model
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        model.model(hparams, tf.zeros([1, 1], tf.int32))
+        values, rng = {}, np.random.default_rng(0)
+        for variable in tf.global_variables():
+            name = variable.op.name
+            # Embeddings that are large, and a last gain of both signs: so greedy samples vary.
+            scale = {"model/wte": 0.2, "model/wpe": 0.2, "model/ln_f/g": 1}.get(name, 0.02)
+            mean = 1 if name.endswith("/g") and scale < 1 else 0
+            values[name] = rng.normal(mean, scale, variable.shape).astype(np.float32)
+            variable.load(values[name], session)
+        tf.train.Saver().save(session, str(folder / "model.ckpt"))
+    shape = json.dumps(dataclasses.asdict(hparams))
+    (folder / "hparams.json").write_text(shape, encoding="utf-8")
+    np.savez(folder / "part.npz", **values)
+    (folder / "part.npz").rename(folder / "weights.npz")  # now all is there
 
 
 class Transformers:
@@ -118,7 +125,7 @@ class Transformers:
 
     def run(self, prompts, tokens, greedy):
         ids = self.torch.tensor(prompts)
-        draw = {"do_sample": False} if greedy else {"do_sample": True, "top_k": 40}
+        draw = {"do_sample": False} if greedy else {"do_sample": True, "top_k": TOP_K}
         with self.torch.inference_mode():
             rows = self.model.generate(
                 ids,
@@ -150,12 +157,14 @@ class CTranslate2:
 
     @staticmethod
     def _convert(folder, hparams, temporary):
+        import transformers
         from ctranslate2.converters import TransformersConverter
 
+        transformers.utils.logging.disable_progress_bar()
         peer_model(folder, hparams).save_pretrained(temporary)
-        end = str(hparams["n_vocab"] - 1)
+        end = str(hparams.n_vocab - 1)
         special = dict.fromkeys(["unk_token", "bos_token", "eos_token"], end)
-        vocabulary = {str(i): i for i in range(hparams["n_vocab"])}
+        vocabulary = {str(i): i for i in range(hparams.n_vocab)}
         for name, content in {
             "vocab.json": vocabulary,
             "tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer", **special},
@@ -169,7 +178,7 @@ class CTranslate2:
             [[str(token) for token in prompt] for prompt in prompts],
             max_length=tokens,
             min_length=tokens,
-            sampling_topk=1 if greedy else 40,
+            sampling_topk=1 if greedy else TOP_K,
             include_prompt_in_result=False,
         )
         return [result.sequences_ids[0] for result in results]
@@ -180,7 +189,7 @@ ENGINES = {"ours": Ours, "transformers": Transformers, "ctranslate2": CTranslate
 
 def peer_model(folder, hparams):
     names = {"n_vocab": "vocab_size", "n_ctx": "n_positions"}
-    shape = {names.get(name, name): value for name, value in hparams.items()}
+    shape = {names.get(name, name): value for name, value in vars(hparams).items()}
     return hugging_face_model(folder / "weights.npz", **shape)
 
 
@@ -213,7 +222,7 @@ class Worker:
                     __file__,
                     f"--serve={engine}",
                     f"--folder={flags.folder}",
-                    f"--hparams={json.dumps(flags.hparams)}",
+                    f"--hparams={json.dumps(vars(flags.hparams))}",
                 ],
                 env={**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"},
                 stdin=subprocess.PIPE,
@@ -297,96 +306,61 @@ def check_equal(workers, n_vocab):
             sys.exit("the engines differ: nothing is timed")
 
 
-class Bandwidth:
-    """What all cores together read of memory."""
-
-    def __init__(self):
-        self.parts = np.array_split(np.ones(1 << 28, np.float32), THREADS)
-
-    def measure(self):
-        """Bytes per second, the best of five reads of 1 GiB."""
-        seconds = []
-        with ThreadPoolExecutor(THREADS) as pool:
-            for _ in range(5):
-                began = time.perf_counter()
-                list(pool.map(np.sum, self.parts))
-                seconds.append(time.perf_counter() - began)
-        return sum(part.nbytes for part in self.parts) / min(seconds)
+def bandwidth(parts):
+    """What all cores together read of memory, in bytes per second; the best of five reads."""
+    seconds = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in range(5):
+            began = time.perf_counter()
+            list(pool.map(np.sum, parts))
+            seconds.append(time.perf_counter() - began)
+    return sum(part.nbytes for part in parts) / min(seconds)
 
 
-@dataclasses.dataclass
-class Idleness:
-    """Processor time that engines take while another one is timed."""
-
-    idle: dict = dataclasses.field(default_factory=dict)  # seconds, by engine
-    watched: float = 0  # seconds
-
-    @contextlib.contextmanager
-    def watch(self, workers):
-        began, before = time.perf_counter(), [w.processor_seconds() for w in workers]
-        yield
-        self.watched += time.perf_counter() - began
-        for worker, seconds in zip(workers, before, strict=True):
-            used = worker.processor_seconds() - seconds
-            self.idle[worker.engine] = self.idle.get(worker.engine, 0) + used
-
-    def report(self):
-        shares = ", ".join(f"{name} {s / self.watched:.1%}" for name, s in self.idle.items())
-        return f"of a core, used while others are timed: {shares}"
-
-
-def time_case(case, workers, flags, idleness):
-    """Seconds of our first run, and by engine the tokens per second of each round."""
-    texts = prompts(case.batch, case.context, flags.hparams["n_vocab"])
+def time_case(case, workers, flags):
+    """Seconds of our first run; tokens per second of each round, by engine; and what waiting
+    engines used of a core."""
+    texts = prompts(case.batch, case.context, flags.hparams.n_vocab)
     first, _ = workers[0].run(texts, case.tokens)
     for worker in workers[1:]:
         worker.run(texts, min(case.tokens, CHECKED_TOKENS))
     speeds = {worker.engine: [] for worker in workers}
+    used = watched = 0
     for _ in range(flags.rounds):
         for worker in workers:
             time.sleep(PAUSE)
-            with idleness.watch([other for other in workers if other is not worker]):
-                seconds, _ = worker.run(texts, case.tokens)
+            others = [other for other in workers if other is not worker]
+            used -= sum(other.processor_seconds() for other in others)
+            seconds, _ = worker.run(texts, case.tokens)
+            used += sum(other.processor_seconds() for other in others)
+            watched += seconds
             speeds[worker.engine].append(case.worth() / seconds)
-    return first, speeds
-
-
-def row(label, first, speeds):
-    """A line of the table: medians of the rounds."""
-    ours, *peers = speeds.values()
-    ratios = [statistics.median(a / b for a, b in zip(ours, peer, strict=True)) for peer in peers]
-    medians = "".join(f"{statistics.median(values):14.1f}" for values in speeds.values())
-    return f"{label:<11}{medians}{''.join(f'{ratio:18.2f}' for ratio in ratios)}{first:13.1f}"
+    return first, speeds, used / watched
 
 
 def print_table(workers, flags):
-    """Time all cases; then how near those of batch 1 come to what memory can deliver."""
+    """Time all cases, a line for each."""
     names = [worker.engine for worker in workers]
-    heads = "".join(f"{name:>14}" for name in names)
-    ratios = "".join(f"{'ours/' + name:>18}" for name in names[1:])
-    print(f"\n{'tokens/s':<11}{heads}{ratios}{'first run, s':>13}")
-    idleness, bandwidth, shares = Idleness(), Bandwidth(), []
+    heads = [f"{name:>14}" for name in names] + [f"{'ours/' + name:>19}" for name in names[1:]]
+    print(f"\n{'tokens/s':<11}{''.join(heads)}{'first run, s':>14}{'of bus':>8}{'waiting':>9}")
+    parts, reads = np.array_split(np.ones(1 << 28, np.float32), THREADS), []
     for case in flags.cases:
-        reads = [bandwidth.measure()]
-        first, speeds = time_case(case, workers, flags, idleness)
-        print(row(case.label, first, speeds), flush=True)
-        reads.append(bandwidth.measure())
-        if case.batch == 1 and case.tokens > 1:
-            read = statistics.mean(reads)
-            weights = 4 * flags.hparams_object.n_params()
-            parts = ", ".join(
-                f"{name} {statistics.median(values) * weights / read:.0%}"
-                for name, values in speeds.items()
-            )
-            shares.append(
-                f"{case.label}: {read / 1e9:.1f} GB/s by a plain read; weights read: {parts}"
-            )
-    print("", *shares, idleness.report(), sep="\n")
+        reads.append(bandwidth(parts))
+        first, speeds, waiting = time_case(case, workers, flags)
+        medians = {name: statistics.median(values) for name, values in speeds.items()}
+        cells = [f"{median:14.1f}" for median in medians.values()]
+        for name in names[1:]:
+            pairs = zip(speeds["ours"], speeds[name], strict=True)
+            cells.append(f"{statistics.median(a / b for a, b in pairs):19.2f}")
+        share = medians["ours"] * 4 * flags.hparams.n_params() / reads[-1]
+        bus = f"{share:.0%}" if case.batch == 1 and case.tokens > 1 else ""
+        print(f"{case.label:<11}{''.join(cells)}{first:14.1f}{bus:>8}{waiting:9.1%}", flush=True)
+    print(f"\nplain read of 1 GiB: {statistics.median(reads) / 1e9:.1f} GB/s")
 
 
 def print_start(flags):
     """A fresh process of ours: to its first token, and its peak memory."""
-    n_vocab, n_ctx = flags.hparams["n_vocab"], flags.hparams["n_ctx"]
+    n_vocab, n_ctx = flags.hparams.n_vocab, flags.hparams.n_ctx
     context, tokens = min(512, n_ctx), n_ctx - 1
     with contextlib.ExitStack() as stack:
         worker = Worker("ours", flags, stack)
@@ -409,9 +383,11 @@ def processor():
     return platform.machine()
 
 
-def main():
-    from settings import HParams
+def shape(text):
+    return HParams(**json.loads(text))
 
+
+def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -419,21 +395,18 @@ def main():
     parser.add_argument("--folder", type=Path, default=ROOT / "models" / "benchmark")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", default=CASES)
-    parser.add_argument("--hparams", type=json.loads, default={}, help=argparse.SUPPRESS)
+    parser.add_argument("--hparams", type=shape, default=HParams(), help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     flags = parser.parse_args()
-    hparams = HParams(**flags.hparams)
-    flags.hparams = dataclasses.asdict(hparams)
     if flags.serve:
         return serve(flags)
 
-    flags.hparams_object = hparams
-    flags.cases = [Case.parse(label, hparams) for label in flags.cases.split(",")]
+    flags.cases = [Case.parse(label, flags.hparams) for label in flags.cases.split(",")]
     flags.folder.mkdir(parents=True, exist_ok=True)
     held = flags.folder / "hparams.json"
-    if held.exists() and json.loads(held.read_text(encoding="utf-8")) != flags.hparams:
+    if held.exists() and shape(held.read_text(encoding="utf-8")) != flags.hparams:
         parser.error(f"{flags.folder} is of another shape; choose another --folder")
-    print(f"{processor()}, {THREADS} cores, {hparams.n_params() / 1e6:.0f}M parameters")
+    print(f"{processor()}, {THREADS} cores, {flags.hparams.n_params() / 1e6:.1f}M parameters")
     with contextlib.ExitStack() as stack:
         workers = []
         for engine in ENGINES:
@@ -443,7 +416,7 @@ def main():
             else:
                 print(f"{engine}: {worker.hello['name']}")
                 workers.append(worker)
-        check_equal(workers, flags.hparams["n_vocab"])
+        check_equal(workers, flags.hparams.n_vocab)
         print_table(workers, flags)
     print_start(flags)
 
