@@ -4,9 +4,12 @@
 
 All have the same random weights of the 117M shape, made at the first run in --folder (1.5 GB). Each
 engine is a process that lives as long as the benchmark; ours samples as the scripts do. They take
-turns at each case, and those that wait are watched: `waiting` is what they use of a core. A ratio
-is the median of the ratios of single rounds: on a busy machine nothing else says much. Before
-anything is timed, the greedy samples of the engines are held against each other.
+turns at each case, and a ratio is the median of the ratios of single rounds. Before anything is
+timed, the greedy samples of the engines are held against each other.
+
+The machine must have nothing else to do: PyTorch's threads spin while they wait for each other, so
+that a little of another load makes it ten times as slow. `elsewhere` is how many cores were busy
+with anything but the engine whose turn it was, the engines that wait included.
 
 A case is BATCHxTOKENS, after a prompt of one token, with top_k 40; or prefillN, the first token
 after a prompt of N, in tokens of the prompt. The batch `largest` fills 8 GB with weights and
@@ -249,7 +252,8 @@ class Worker:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
 
-    def processor_seconds(self):
+    def busy_seconds(self):
+        """Processor time that it has taken."""
         stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
         user, system = stat.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
@@ -306,6 +310,13 @@ def check_equal(workers, n_vocab):
             sys.exit("the engines differ: nothing is timed")
 
 
+def busy_seconds():
+    """Processor time that all processes have taken, and that the host gave to other machines."""
+    stat = Path("/proc/stat").read_text(encoding="utf-8")
+    user, nice, system, _, _, irq, softirq, steal = map(int, stat.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def bandwidth(parts):
     """What all cores together read of memory, in bytes per second; the best of five reads."""
     seconds = []
@@ -318,35 +329,34 @@ def bandwidth(parts):
 
 
 def time_case(case, workers, flags):
-    """Seconds of our first run; tokens per second of each round, by engine; and what waiting
-    engines used of a core."""
+    """Seconds of our first run; tokens per second of each round, by engine; and how many cores
+    were busy elsewhere."""
     texts = prompts(case.batch, case.context, flags.hparams.n_vocab)
     first, _ = workers[0].run(texts, case.tokens)
     for worker in workers[1:]:
         worker.run(texts, min(case.tokens, CHECKED_TOKENS))
     speeds = {worker.engine: [] for worker in workers}
-    used = watched = 0
+    busy = watched = 0
     for _ in range(flags.rounds):
         for worker in workers:
             time.sleep(PAUSE)
-            others = [other for other in workers if other is not worker]
-            used -= sum(other.processor_seconds() for other in others)
+            busy -= busy_seconds() - worker.busy_seconds()
             seconds, _ = worker.run(texts, case.tokens)
-            used += sum(other.processor_seconds() for other in others)
+            busy += busy_seconds() - worker.busy_seconds()
             watched += seconds
             speeds[worker.engine].append(case.worth() / seconds)
-    return first, speeds, used / watched
+    return first, speeds, busy / watched
 
 
 def print_table(workers, flags):
     """Time all cases, a line for each."""
     names = [worker.engine for worker in workers]
     heads = [f"{name:>14}" for name in names] + [f"{'ours/' + name:>19}" for name in names[1:]]
-    print(f"\n{'tokens/s':<11}{''.join(heads)}{'first run, s':>14}{'of bus':>8}{'waiting':>9}")
+    print(f"\n{'tokens/s':<11}{''.join(heads)}{'first run, s':>14}{'of bus':>8}{'elsewhere':>11}")
     parts, reads = np.array_split(np.ones(1 << 28, np.float32), THREADS), []
     for case in flags.cases:
         reads.append(bandwidth(parts))
-        first, speeds, waiting = time_case(case, workers, flags)
+        first, speeds, elsewhere = time_case(case, workers, flags)
         medians = {name: statistics.median(values) for name, values in speeds.items()}
         cells = [f"{median:14.1f}" for median in medians.values()]
         for name in names[1:]:
@@ -354,7 +364,7 @@ def print_table(workers, flags):
             cells.append(f"{statistics.median(a / b for a, b in pairs):19.2f}")
         share = medians["ours"] * 4 * flags.hparams.n_params() / reads[-1]
         bus = f"{share:.0%}" if case.batch == 1 and case.tokens > 1 else ""
-        print(f"{case.label:<11}{''.join(cells)}{first:14.1f}{bus:>8}{waiting:9.1%}", flush=True)
+        print(f"{case.label:<11}{''.join(cells)}{first:14.1f}{bus:>8}{elsewhere:11.2f}", flush=True)
     print(f"\nplain read of 1 GiB: {statistics.median(reads) / 1e9:.1f} GB/s")
 
 
