@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from peer import hugging_face_model
 
 GOAL = 1.0  # of the peer's speed
 RATE, CLIP_NORM, BETAS = 1e-4, 1.0, (0.9, 0.95)
@@ -68,20 +69,9 @@ def peer_update(flags, weights_file):
 
     if flags.threads:
         torch.set_num_threads(flags.threads)
-    config = transformers.GPT2Config(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, use_cache=False)
-    model = transformers.GPT2LMHeadModel(config)
-    with np.load(weights_file) as weights:
-        state = {}
-        for name, value in weights.items():
-            *scopes, last = name.removeprefix("model/").split("/")
-            if scopes and scopes[0] != "ln_f":
-                scopes[0] = f"h.{scopes[0][1:]}"
-            last = {"w": "weight", "g": "weight", "b": "bias"}.get(last, f"{last}.weight")
-            value = value[0] if value.ndim == 3 else value
-            state[".".join(["transformer", *scopes, last])] = torch.from_numpy(value)
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert missing == ["lm_head.weight"], missing  # it is wte
-    assert not unexpected, unexpected
+    model = hugging_face_model(
+        weights_file, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, use_cache=False
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, betas=BETAS, fused=True)
 
     def update(ids):
