@@ -287,7 +287,7 @@ def largest_batch(tokens, hparams):
     from sampler import sample_bytes, slots_for
 
     return int(
-        (LARGEST - 4 * hparams.n_params()) / sample_bytes(hparams, slots_for(tokens, hparams))
+        (LARGEST - 4 * hparams.n_params()) / sample_bytes(hparams, slots_for(tokens, hparams, 8))
     )
 
 

@@ -38,9 +38,7 @@ def shape_list(x):
 
 def softmax(x, axis=-1):
     """Probabilities along `axis` from unnormalised log-probabilities; shape and dtype of `x`."""
-    x = x - tf.reduce_max(x, axis=axis, keepdims=True)
-    ex = tf.exp(x)
-    return ex / tf.reduce_sum(ex, axis=axis, keepdims=True)
+    return tf.nn.softmax(x, axis=axis)
 
 
 def gelu(x):

@@ -353,7 +353,7 @@ def sample_sequence(
                 hparams, sampling, weights, state, lengths, n_context, uniform, output, length
             )
 
-        rooms = tf.constant(hparams.rooms())
+        rooms = tf.constant(hparams.rooms(context.shape[0]))
 
         def advance(state, output):
             slots = tf.reduce_min(tf.boolean_mask(rooms, rooms >= n_context + state.done))

@@ -2,8 +2,9 @@
 
 The random numbers of a sample do not depend on the batch that it is made in. Its logits can, in the
 last digit, as the sums in matrix products are taken in another order for another batch size; where
-two tokens are nearly level, that tips the choice. benchmarks/batch_agreement.py measures how often:
-@MEASURED@.
+two tokens are nearly level, that tips the choice. benchmarks/batch_agreement.py measures how often: with
+the model 1M on a CPU, at 7 or 32 samples side by side against one, for about 60 of a million
+tokens, so in 1.5 % of samples of 256 tokens.
 """
 
 import contextlib
@@ -167,7 +168,7 @@ class Sampler:
         done = slots = 0
         while done < self.sampling.length and not all(over):
             if done and slots < n_context + done:
-                slots = slots_for(n_context + done, self.hparams)
+                slots = slots_for(n_context + done, self.hparams, self.batch_size)
                 self._run(decoder.grow, {decoder.slots: slots})
             step = {**feed, decoder.end: min(done + PIECE, self.sampling.length)}
             made, tokens = self._run(decoder.advance if done else decoder.start, step)
@@ -190,7 +191,7 @@ class Sampler:
 
     def _check_memory(self) -> None:
         """Raise UserError if the samples cannot fit in memory: Linux would kill the process."""
-        slots = slots_for(self.sampling.length, self.hparams)
+        slots = slots_for(self.sampling.length, self.hparams, self.batch_size)
         needed = 4 * self.hparams.n_params() + self.batch_size * sample_bytes(self.hparams, slots)
         if needed > memory_bytes():
             raise self._out_of_memory()
@@ -202,9 +203,9 @@ class Sampler:
         )
 
 
-def slots_for(needed: int, hparams: HParams) -> int:
+def slots_for(needed: int, hparams: HParams, batch_size: int) -> int:
     """Room for `needed` positions, at most n_ctx."""
-    return min(room for room in hparams.rooms() if room >= needed)
+    return min(room for room in hparams.rooms(batch_size) if room >= needed)
 
 
 def default_batch_size(hparams: HParams) -> int:

@@ -19,9 +19,11 @@ CONTEXT = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
 
 
 def test_rooms_are_few_and_end_at_n_ctx():
-    assert HParams(n_ctx=1024).rooms() == [128, 256, 576, 1024]
-    assert HParams(n_ctx=128).rooms() == [128]
-    assert HParams(n_ctx=24).rooms() == [24]
+    assert HParams(n_ctx=1024).rooms(8) == [128, 256, 576, 1024]
+    assert HParams(n_ctx=1024).rooms(None) == [128, 256, 576, 1024]
+    assert HParams(n_ctx=1024).rooms(1) == [256, 1024]
+    assert HParams(n_ctx=128).rooms(8) == [128]
+    assert HParams(n_ctx=24).rooms(1) == [24]
 
 
 def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch):
@@ -55,7 +57,7 @@ def decode(tf, sess):
         decoder.stop: -1,
     }
 
-    def run(piece, rooms=(128, 256, 300), stop=-1):
+    def run(piece, rooms=(100, 200, 300), stop=-1):
         feed[decoder.stop] = stop
         done, tokens = sess.run(decoder.start, feed)
         pieces, rooms, slots = [tokens[:, :1]], list(rooms), 0
