@@ -2,9 +2,9 @@
 
 The random numbers of a sample do not depend on the batch that it is made in. Its logits can, in the
 last digit, as the sums in matrix products are taken in another order for another batch size; where
-two tokens are nearly level, that tips the choice. benchmarks/batch_agreement.py measures how often: with
-the model 1M on a CPU, at 7 or 32 samples side by side against one, for about 60 of a million
-tokens, so in 1.5 % of samples of 256 tokens.
+two tokens are nearly level, that tips the choice. benchmarks/batch_agreement.py measures how often:
+on a CPU, 7 or 32 samples side by side, not one, tip about 60 of a million tokens of the model 1M,
+which is 1.5 % of samples of 256 tokens.
 """
 
 import contextlib
