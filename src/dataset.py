@@ -3,10 +3,7 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +11,7 @@ from tqdm import tqdm
 import checkpoint
 from corpus import fingerprint, read_text, safe_pieces
 from encoder import END_OF_TEXT, Encoder
+from files import replacing
 from settings import HParams, UserError
 
 
@@ -83,7 +81,7 @@ def encode_files(files: list[Path], encoder: Encoder) -> np.ndarray:
 
 def write_tokens(path: Path, tokens: np.ndarray, model_folder: Path) -> None:
     """Write an .npz that says which vocabulary its ids are of."""
-    with replacing(path) as file:
+    with replacing(path, f".{os.getpid()}.new") as file:  # workers may write it side by side
         np.savez(file, tokens=tokens, vocabulary=np.array(_vocabulary(model_folder)))
 
 
@@ -141,23 +139,6 @@ def neighbouring_windows(tokens: np.ndarray, window: int, most: int) -> np.ndarr
     n = max(len(tokens) - 1, 0) // window
     starts = window * np.linspace(0, n, min(n, most), endpoint=False).astype(int)[:, None]
     return tokens[starts + np.arange(window + 1)].astype(np.int32)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that becomes `path` once it is whole; on an error nothing is left of it.
-
-    Raises: OSError, with the name of the file, if it cannot be written.
-    """
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        with new.open("wb") as file:
-            yield file
-        new.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _vocabulary(model_folder: Path) -> str:

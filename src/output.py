@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
+from files import replacing
 from settings import UserError
 
 
@@ -140,12 +141,10 @@ class Output:
 
     def _record(self) -> None:
         record = {"samples": self.done, "bytes": self.size, "settings": self.recorded}
-        new = self.record_path.with_name(self.record_path.name + ".new")
-        with new.open("w", encoding="utf-8") as file:
-            json.dump(record, file)
+        with replacing(self.record_path) as file:
+            file.write(json.dumps(record).encode())
             file.flush()
             os.fsync(file.fileno())
-        new.replace(self.record_path)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus import Counts, safe_pieces
+from files import replacing
 from scoring import Scorer, Scores, sliding_windows
 from settings import UserError, require
 
@@ -91,9 +92,8 @@ class SavedState:
         """Remember a value that JSON can hold."""
         self.content["done"][key] = value
         if self.path:
-            new = self.path.with_name(f"{self.path.name}.new")
-            new.write_text(json.dumps(self.content), encoding="utf-8")
-            new.replace(self.path)
+            with replacing(self.path) as file:
+                file.write(json.dumps(self.content).encode())
 
 
 def check_window(window: int | None, stride: int | None, n_ctx: int) -> tuple[int, int]:

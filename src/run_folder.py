@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 import checkpoint
-from dataset import replacing
+from files import replacing
 from settings import UserError
 
 MODEL_FILES = ["hparams.json", "encoder.json", "vocab.bpe"]
