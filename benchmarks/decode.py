@@ -284,11 +284,9 @@ class Case:
 
 def largest_batch(tokens, hparams):
     """How many samples fit in 8 GB beside the weights, by what the sampling scripts reckon."""
-    from sampler import sample_bytes, slots_for
+    from sampler import sample_bytes
 
-    return int(
-        (LARGEST - 4 * hparams.n_params()) / sample_bytes(hparams, slots_for(tokens, hparams, 8))
-    )
+    return int((LARGEST - 4 * hparams.n_params()) / sample_bytes(hparams, tokens))
 
 
 def prompts(n, length, n_vocab):

@@ -20,12 +20,6 @@ import tensorflow.compat.v1 as tf
 
 from settings import HParams, default_hparams
 
-try:
-    # Private, and a tenth faster than what is public.
-    from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
-except ImportError:
-    dynamic_update_slice = None
-
 __all__ = ["HParams", "default_hparams", "model", "past_shape"]
 
 
@@ -76,7 +70,7 @@ def merge_states(x):
     return tf.reshape(x, [*start, n * m])
 
 
-def conv1d(x, scope, nf, *, w_init_stdev=0.02):
+def conv1d(x, scope, nf, *, w_init_stdev=0.02, activation=None):
     """The same linear map at each position.
 
     Args:
@@ -84,6 +78,7 @@ def conv1d(x, scope, nf, *, w_init_stdev=0.02):
       scope: variable scope; it holds `w` [1, nx, nf] and `b` [nf].
       nf: features out.
       w_init_stdev: standard deviation of the initial weights.
+      activation: None, or a function that is applied to the result.
     Returns: float [batch, sequence, nf]
     """
     with tf.variable_scope(scope):
@@ -92,12 +87,25 @@ def conv1d(x, scope, nf, *, w_init_stdev=0.02):
             "w", [1, nx, nf], initializer=tf.random_normal_initializer(stddev=w_init_stdev)
         )
         b = tf.get_variable("b", [nf], initializer=tf.constant_initializer(0))
-        y = tf.matmul(tf.reshape(x, [-1, nx]), tf.reshape(w, [nx, nf]))
-        if x.shape[-2] == 1:
-            # Changes nothing, but without it XLA joins the product and the bias of a decode step
-            # into a loop on one core.
-            y = tf.maximum(y, y.dtype.min)
-        return tf.reshape(y + b, [*start, nf])
+        y = product(tf.reshape(x, [-1, nx]), w)
+        # On a CPU, TensorFlow joins a product, a bias and a GELU that follow each other, and gains.
+        # It would join product and bias alone, and lose: the reshape between them keeps it off.
+        if activation is None:
+            return tf.reshape(y, [*start, nf]) + b
+        return tf.reshape(activation(y + b), [*start, nf])
+
+
+def product(x, w):
+    """float [m, nx] times float [nx, nf] in one piece, or cut into [blocks, nx // blocks, nf].
+
+    Returns: float [m, nf]
+    """
+    if w.shape[0] == 1:
+        w = tf.reshape(w, w.shape[1:])
+    if w.shape.ndims == 2:
+        return tf.matmul(x, w)
+    x = tf.transpose(split_states(x, w.shape[0]), [1, 0, 2])
+    return tf.reduce_sum(tf.matmul(x, w), axis=0)
 
 
 def attention_mask(nd, ns, *, dtype):
@@ -111,16 +119,18 @@ def attention_mask(nd, ns, *, dtype):
 
 
 class Cache(NamedTuple):
-    """Keys and values of a layer in a fixed number of slots, and the slot that comes next.
+    """Keys and values of a layer, as the decode loop keeps them in place of a growing `past`.
 
-    In place of a growing `past`, so that a step of the decode loop moves no memory: it writes one
-    slot and reads the others where they are.
+    Attributes:
+      k, v: float [batch * n_head, slots, head_dim]; in this very shape XLA writes them in place.
+      write: makes the next k or v of the last and of float [batch * n_head, sequence, head_dim].
+      bias: float, added to [batch * n_head, sequence, slots]: -1e10 hides a slot, 0 does not.
     """
 
-    k: Any  # float [batch * n_head, slots, head_dim]; in this very shape XLA writes it in place
-    v: Any  # likewise
-    slot: Any  # int32 [], where the next position's keys and values go
-    bias: Any  # float [batch * n_head, 1, slots]: 0 for slots in use, -1e10 for the others
+    k: Any
+    v: Any
+    write: Any
+    bias: Any
 
 
 def attn(x, scope, n_state, *, past, hparams):
@@ -130,7 +140,7 @@ def attn(x, scope, n_state, *, past, hparams):
       x: float [batch, sequence, n_embd]
       n_state: width of queries, keys and values; n_head divides it.
       past: None; or the keys and values of earlier positions, float
-        [batch, 2, n_head, past, head_dim]; or a Cache, with a sequence of 1.
+        [batch, 2, n_head, past, head_dim]; or a Cache.
     Returns: float [batch, sequence, n_state]; and the keys and values of `x`, float
       [batch, 2, n_head, sequence, head_dim], or the Cache with them.
     """
@@ -143,55 +153,43 @@ def attn(x, scope, n_state, *, past, hparams):
     def merge_heads(x):  # [batch, n_head, sequence, head_dim] -> [batch, sequence, n_state]
         return merge_states(tf.transpose(x, [0, 2, 1, 3]))
 
-    def mask_attn_weights(w):  # [batch, n_head, sequence, past + sequence], as is the result
-        _, _, nd, ns = shape_list(w)
-        b = attention_mask(nd, ns, dtype=w.dtype)
-        # Faithful: 1e10, not infinity.
-        return w * b - tf.cast(1e10, w.dtype) * (1 - b)
+    def multihead_attn(q, k, v, bias):
+        q *= tf.rsqrt(tf.cast(v.shape[-1], q.dtype))
+        return tf.matmul(softmax(tf.matmul(q, k, transpose_b=True) + bias), v)
 
-    def multihead_attn(q, k, v, mask):
-        w = tf.matmul(q, k, transpose_b=True) * tf.rsqrt(tf.cast(v.shape[-1], q.dtype))
-        return tf.matmul(softmax(mask(w)), v)
-
-    def cached_attn(c):  # [batch, 1, 3 * n_state] -> [batch, 1, n_state]
-        batch, _, _ = shape_list(x)
-        head_dim = n_state // hparams.n_head
-        q, k, v = (
-            tf.reshape(t, [batch * hparams.n_head, 1, head_dim]) for t in tf.split(c, 3, axis=2)
-        )
-        k, v = (write_slot(old, new, past.slot) for old, new in [(past.k, k), (past.v, v)])
-        a = multihead_attn(q, k, v, lambda w: w + past.bias)
-        return tf.reshape(a, [batch, 1, n_state]), past._replace(k=k, v=v)
+    def cached_attn(q, k, v):
+        batch, n_head, sequence, head_dim = shape = shape_list(q)
+        q, k, v = (tf.reshape(t, [batch * n_head, sequence, head_dim]) for t in (q, k, v))
+        cache = past._replace(k=past.write(past.k, k), v=past.write(past.v, v))
+        return tf.reshape(multihead_attn(q, cache.k, cache.v, past.bias), shape), cache
 
     with tf.variable_scope(scope):
         c = conv1d(x, "c_attn", n_state * 3)
+        q, k, v = map(split_heads, tf.split(c, 3, axis=2))
         if isinstance(past, Cache):
-            a, present = cached_attn(c)
+            a, present = cached_attn(q, k, v)
         else:
-            q, k, v = map(split_heads, tf.split(c, 3, axis=2))
             present = tf.stack([k, v], axis=1)
             if past is not None:
                 past_k, past_v = tf.unstack(past, axis=1)
                 k = tf.concat([past_k, k], axis=-2)
                 v = tf.concat([past_v, v], axis=-2)
-            a = merge_heads(multihead_attn(q, k, v, mask_attn_weights))
-        return conv1d(a, "c_proj", n_state), present
+            nd, ns = shape_list(q)[-2], shape_list(k)[-2]
+            a = multihead_attn(q, k, v, causal_bias(nd, ns, dtype=q.dtype))
+        return conv1d(merge_heads(a), "c_proj", n_state), present
 
 
-def write_slot(x, value, slot):
-    """`x` [n, slots, ...] with `value` [n, 1, ...] in `slot` (int32 []); in place when compiled."""
-    if dynamic_update_slice is not None:
-        return dynamic_update_slice(x, value, [0, slot, 0][: x.shape.ndims])
-    n = tf.shape(x)[0]
-    return tf.tensor_scatter_nd_update(
-        x, tf.stack([tf.range(n), tf.fill([n], slot)], 1), value[:, 0]
-    )
+def causal_bias(nd, ns, *, dtype):
+    """What attention adds to hide later positions, as in attention_mask: dtype [nd, ns]."""
+    # Faithful: 1e10, not infinity.
+    hidden = tf.cast(-1e10, dtype)
+    return tf.where_v2(attention_mask(nd, ns, dtype=tf.bool), tf.zeros_like(hidden), hidden)
 
 
 def mlp(x, scope, n_state, *, hparams):
     """Two linear maps with a GELU between: [batch, sequence, n_embd] -> n_state -> n_embd."""
     with tf.variable_scope(scope):
-        h = gelu(conv1d(x, "c_fc", n_state))
+        h = conv1d(x, "c_fc", n_state, activation=gelu)
         return conv1d(h, "c_proj", x.shape[-1])
 
 
@@ -241,6 +239,8 @@ def transformer(hparams, X, positions, pasts, block=block):
         initializer=tf.random_normal_initializer(stddev=0.01),
     )
     wte = token_embedding(hparams)
+    # As tensors: a variable that was gathered from is copied whenever it is read.
+    wte, wpe = tf.convert_to_tensor(wte), tf.convert_to_tensor(wpe)
     h = tf.gather(wte, X) + tf.gather(wpe, positions)
     presents = []
     for layer, past in enumerate(pasts):

@@ -4,12 +4,19 @@ Sources: top-k, "Hierarchical Neural Story Generation" (arXiv:1805.04833); top-p
 Case of Neural Text Degeneration" (arXiv:1904.09751).
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 import model
 from settings import Sampling, UserError
+
+try:
+    # Private, and a tenth faster than what is public.
+    from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
+except ImportError:
+    dynamic_update_slice = None
 
 GROUP = 32  # tokens of which `top_k_logits` looks at the largest first
 BLOCK = 256  # tokens whose probabilities are summed before `draw` looks at each
@@ -112,21 +119,18 @@ def prefill(hparams, context, lengths, *, dtype=tf.float32):
     weights = {}
 
     def read(getter, name, *args, **kwargs):
-        weights[name] = tf.cast(getter(name, *args, **kwargs), dtype)
+        weights[name] = tf.cast(tf.convert_to_tensor(getter(name, *args, **kwargs)), dtype)
         return weights[name]
 
+    n_context = tf.shape(context)[1]
+    bias = model.causal_bias(n_context, n_context, dtype=dtype)
+    empty = model.Cache(None, None, lambda _, new: new, bias)
     with tf.variable_scope("model", reuse=tf.AUTO_REUSE, custom_getter=read):
-        h, presents = model.transformer(
-            hparams, context, model.positions_for(context, 0), [None] * hparams.n_layer
+        h, caches = model.transformer(
+            hparams, context, model.positions_for(context, 0), [empty] * hparams.n_layer
         )
         logits = model.predict(hparams, tf.gather(h, lengths - 1, batch_dims=1))
-
-    def as_cache(x):  # float [batch, n_head, context, head_dim]
-        batch, n_head, n_context, head_dim = model.shape_list(x)
-        return tf.reshape(x, [batch * n_head, n_context, head_dim])
-
-    caches = [tuple(map(as_cache, tf.unstack(present, axis=1))) for present in presents]
-    return logits, caches, weights
+    return logits, [(cache.k, cache.v) for cache in caches], weights
 
 
 class State(NamedTuple):
@@ -148,6 +152,60 @@ def begin(hparams, sampling, context, lengths, uniform, stop=-1, dtype=tf.float3
     return State(tf.constant(1), token, tf.equal(token, stop), caches), weights
 
 
+def is_compiled(batch_size):
+    """Whether XLA is to compile the loop for so many samples; None is any number.
+
+    On a CPU that is the faster way for a few. The caches of many XLA reads on one core, where the
+    operations of TensorFlow itself use all.
+    """
+    return batch_size is None or batch_size < 16 or bool(tf.config.list_physical_devices("GPU"))
+
+
+def rooms(hparams, batch_size):
+    """How many slots the caches of a loop may have: a list of a few sizes, n_ctx the last.
+
+    All of a cache is read for each token, in use or not; so it starts small and grows with its
+    text. Where the loop is compiled, it is for each size anew: these are fewer, and fewest for a
+    sample or two, where the weights are most of what is read.
+    """
+    if not is_compiled(batch_size):
+        sizes = range(64, hparams.n_ctx, 64)
+    elif batch_size in (1, 2):
+        sizes = [256]
+    else:
+        # 576, not 512: XLA reads a head's keys on one core up to 512 positions, on all above.
+        sizes = [128, 256, 576]
+    return [size for size in sizes if size < hparams.n_ctx] + [hparams.n_ctx]
+
+
+def in_blocks(w, n):
+    """[1, nx, nf] -> [n, nx // n, nf] if n divides nx and is not 1, else [nx, nf].
+
+    That is what model.product takes. To reshape in the loop would keep XLA from sharing the product
+    among the cores.
+    """
+    if w.shape.ndims < 3:
+        return w
+    _, nx, nf = w.shape
+    return tf.reshape(w, [n, nx // n, nf] if n > 1 and nx % n == 0 else [nx, nf])
+
+
+def write_slot(x, value, slot, compiled):
+    """`x` [n, slots, size] with `value` [n, 1, size] in `slot` (int32 []), written in place.
+
+    Args:
+      compiled: as is_compiled says. If not, `x` itself changes, and must not be a constant.
+    """
+    n, slots, size = model.shape_list(x)
+    if not compiled:
+        rows, i = tf.reshape(x, [n * slots, size]), tf.range(n) * slots + slot
+        return tf.reshape(tf.raw_ops.InplaceUpdate(x=rows, i=i, v=value[:, 0]), [n, slots, size])
+    if dynamic_update_slice is not None:
+        return dynamic_update_slice(x, value, [0, slot, 0])
+    i = tf.stack([tf.range(n), tf.fill([n], slot)], axis=1)
+    return tf.tensor_scatter_nd_update(x, i, value[:, 0])
+
+
 def with_room(caches, slots):
     """The same keys and values, in at least `slots` slots (int32 [])."""
 
@@ -160,8 +218,9 @@ def with_room(caches, slots):
 def decode_loop(
     hparams, sampling, weights, state, lengths, n_context, uniform, output, end, stop=-1
 ):
-    """Sample one token after the other, to the end or until the caches are full; for code that is
-    compiled as a whole.
+    """Sample one token after the other, to the end or until the caches are full.
+
+    To be called in a tf.function; compiled, if the batch is one for which is_compiled says so.
 
     Args:
       weights: as prefill returns them.
@@ -175,8 +234,9 @@ def decode_loop(
     """
     slots = tf.shape(state.caches[0][0])[1]
     end = tf.minimum(end, slots - n_context + 1)  # the last token needs no slot
-    # In the shape of the product: to reshape in the loop keeps XLA from sharing it among the cores.
-    weights = {name: tf.reshape(w, w.shape[-2:]) for name, w in weights.items()}
+    batch = lengths.shape[0]
+    blocks = 8 if batch == 1 else 1  # for one row, XLA multiplies blocks of a matrix faster
+    weights = {name: in_blocks(w, blocks) for name, w in weights.items()}
 
     def read(getter, name, *args, **kwargs):
         return weights[name]
@@ -187,13 +247,15 @@ def decode_loop(
         in_use = (slot < lengths[:, None]) | ((slot >= n_context) & (slot <= now))
         bias = tf.cast(tf.where_v2(in_use, 0.0, -1e10), state.caches[0][0].dtype)
         bias = tf.repeat(bias[:, None], hparams.n_head, axis=0)
-        pasts = [model.Cache(k, v, now, bias) for k, v in state.caches]
+        write = functools.partial(write_slot, slot=now, compiled=is_compiled(batch))
+        pasts = [model.Cache(k, v, write, bias) for k, v in state.caches]
         positions = lengths[:, None] + state.done - 1
         with tf.variable_scope("model", reuse=True, custom_getter=read):
             h, presents = model.transformer(hparams, state.token[:, None], positions, pasts)
             logits = model.predict(hparams, h[:, 0])
         token = draw(logits, tf.gather(uniform, state.done, axis=1), sampling)
-        output = model.write_slot(output, token[:, None], state.done)
+        place = tf.range(tf.shape(output)[1])
+        output = tf.where_v2(tf.equal(place, state.done), token[:, None], output)
         ended = state.ended | tf.equal(token, stop)
         return State(state.done + 1, token, ended, [(x.k, x.v) for x in presents]), output
 
@@ -229,6 +291,8 @@ class Decoder:
       batch_size: samples side by side.
       dtype: to compute in.
       successor_of: None, or a Decoder of as many samples, whose memory this one takes over.
+    Attributes:
+      rooms: sizes that the caches may have, as the function of this name gives them.
     Attributes, for Session.run:
       state: State, of variables.
       context: placeholder int32 [batch, context]; rows end in padding where they are shorter.
@@ -245,6 +309,7 @@ class Decoder:
     """
 
     def __init__(self, hparams, sampling, batch_size, dtype=tf.float32, successor_of=None):
+        self.rooms = rooms(hparams, batch_size)
         self.context = tf.placeholder(tf.int32, [batch_size, None])
         self.lengths = tf.placeholder(tf.int32, [batch_size])
         self.seed = tf.placeholder(tf.int64, [])
@@ -269,8 +334,8 @@ class Decoder:
         with tf.control_dependencies(_assign_all(kept.caches, with_room(caches, self.slots))):
             self.grow = tf.no_op()
 
-        @tf.function(jit_compile=True, autograph=False)
-        def compiled(lengths, n_context, uniform, end, stop):
+        @tf.function(jit_compile=is_compiled(batch_size), autograph=False)
+        def go_on(lengths, n_context, uniform, end, stop):
             state = tf.nest.map_structure(tf.identity, kept)
             output = tf.zeros(uniform.shape, tf.int32)
             state, output = decode_loop(
@@ -279,7 +344,7 @@ class Decoder:
             _assign_all(kept, state)
             return state.done, output
 
-        self.advance = compiled(self.lengths, n_context, uniform, self.end, self.stop)
+        self.advance = go_on(self.lengths, n_context, uniform, self.end, self.stop)
 
 
 def _unset_variable(like):
@@ -347,18 +412,18 @@ def sample_sequence(
         state, weights = begin(hparams, sampling, context, lengths, uniform)
         output = tf.concat([state.token[:, None], tf.zeros([batch, length - 1], tf.int32)], axis=1)
 
-        @tf.function(jit_compile=True, autograph=False)
-        def compiled(state, lengths, n_context, uniform, output):
+        @tf.function(jit_compile=is_compiled(context.shape[0]), autograph=False)
+        def go_on(state, lengths, n_context, uniform, output):
             return decode_loop(
                 hparams, sampling, weights, state, lengths, n_context, uniform, output, length
             )
 
-        rooms = tf.constant(hparams.rooms(context.shape[0]))
+        sizes = tf.constant(rooms(hparams, context.shape[0]))
 
         def advance(state, output):
-            slots = tf.reduce_min(tf.boolean_mask(rooms, rooms >= n_context + state.done))
+            slots = tf.reduce_min(tf.boolean_mask(sizes, sizes >= n_context + state.done))
             state = state._replace(caches=with_room(state.caches, slots))
-            return compiled(state, lengths, n_context, uniform, output)
+            return go_on(state, lengths, n_context, uniform, output)
 
         def any_size(x):
             return tf.TensorShape(

@@ -168,7 +168,7 @@ class Sampler:
         done = slots = 0
         while done < self.sampling.length and not all(over):
             if done and slots < n_context + done:
-                slots = slots_for(n_context + done, self.hparams, self.batch_size)
+                slots = min(room for room in decoder.rooms if room >= n_context + done)
                 self._run(decoder.grow, {decoder.slots: slots})
             step = {**feed, decoder.end: min(done + PIECE, self.sampling.length)}
             made, tokens = self._run(decoder.advance if done else decoder.start, step)
@@ -191,8 +191,8 @@ class Sampler:
 
     def _check_memory(self) -> None:
         """Raise UserError if the samples cannot fit in memory: Linux would kill the process."""
-        slots = slots_for(self.sampling.length, self.hparams, self.batch_size)
-        needed = 4 * self.hparams.n_params() + self.batch_size * sample_bytes(self.hparams, slots)
+        sample = sample_bytes(self.hparams, self.sampling.length)
+        needed = 4 * self.hparams.n_params() + self.batch_size * sample
         if needed > memory_bytes():
             raise self._out_of_memory()
 
@@ -201,11 +201,6 @@ class Sampler:
             f"out of memory with {self.batch_size} samples side by side; try a smaller "
             "--batch_size, or a shorter --length"
         )
-
-
-def slots_for(needed: int, hparams: HParams, batch_size: int) -> int:
-    """Room for `needed` positions, at most n_ctx."""
-    return min(room for room in hparams.rooms(batch_size) if room >= needed)
 
 
 def default_batch_size(hparams: HParams) -> int:

@@ -48,17 +48,6 @@ class HParams:
         embeddings = (self.n_vocab + self.n_ctx) * self.n_embd
         return embeddings + self.n_layer * block + 2 * self.n_embd
 
-    def rooms(self, batch_size: int | None) -> list[int]:
-        """How many positions the caches of a decode loop may hold: a few sizes, n_ctx the last.
-
-        The loop is compiled for each that it meets, and reads all of a cache at each token, in use
-        or not; so a cache starts small and grows with its text. For a sample or two, the weights
-        are most of what is read, and compiling costs more. None is a batch of any size.
-        """
-        # 576, not 512: XLA reads a head's keys on one core up to 512 positions, on all above.
-        rooms = [256] if batch_size in (1, 2) else [128, 256, 576]
-        return [room for room in rooms if room < self.n_ctx] + [self.n_ctx]
-
 
 KEYS = [field.name for field in dataclasses.fields(HParams)]
 

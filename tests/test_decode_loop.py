@@ -18,20 +18,43 @@ GROWING = HParams(n_vocab=17, n_ctx=300, n_embd=12, n_head=3, n_layer=2)
 CONTEXT = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
 
 
+@pytest.fixture(params=["XLA", "TensorFlow"])
+def engine(request, monkeypatch):
+    """What runs the loop; that depends on the batch size, as a rule."""
+    monkeypatch.setattr(sample, "is_compiled", lambda batch_size: request.param == "XLA")
+
+
+def test_many_samples_are_not_compiled_for_a_cpu(tf, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    assert [sample.is_compiled(n) for n in (None, 1, 15, 16)] == [True, True, True, False]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
+    assert sample.is_compiled(16)
+
+
 def test_rooms_are_few_and_end_at_n_ctx():
-    assert HParams(n_ctx=1024).rooms(8) == [128, 256, 576, 1024]
-    assert HParams(n_ctx=1024).rooms(None) == [128, 256, 576, 1024]
-    assert HParams(n_ctx=1024).rooms(1) == [256, 1024]
-    assert HParams(n_ctx=128).rooms(8) == [128]
-    assert HParams(n_ctx=24).rooms(1) == [24]
+    assert sample.rooms(HParams(n_ctx=1024), 8) == [128, 256, 576, 1024]
+    assert sample.rooms(HParams(n_ctx=1024), None) == [128, 256, 576, 1024]
+    assert sample.rooms(HParams(n_ctx=1024), 1) == [256, 1024]
+    assert sample.rooms(HParams(n_ctx=128), 8) == [128]
+    assert sample.rooms(HParams(n_ctx=24), 1) == [24]
 
 
-def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch):
-    # The bits of the largest logit stand for a token. XLA reads them as the last token where they
-    # are too large, and as token 0 where they are negative.
+def test_rooms_are_many_where_nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr(sample, "is_compiled", lambda batch_size: False)
+    assert sample.rooms(HParams(n_ctx=200), 16) == [64, 128, 192, 200]
+
+
+def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch, engine):
+    # The bits of the largest logit stand for a token: for the last one where the logit is positive,
+    # for token 0 where it is negative.
     def draw(logits, uniform, sampling):
         return tf.bitcast(tf.reduce_max(logits, axis=1), tf.int32)
 
+    def transformer(hparams, X, *args):
+        return plain(hparams, tf.clip_by_value(X, 0, hparams.n_vocab - 1), *args)
+
+    plain = model.transformer
+    monkeypatch.setattr(model, "transformer", transformer)
     monkeypatch.setattr(sample, "draw", draw)
     weights = numpy_gpt2.random_weights(GROWING, seed=11)
     output = sample.sample_sequence(hparams=GROWING, length=296, context=tf.constant(CONTEXT))
@@ -45,7 +68,7 @@ def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch):
 
 
 @pytest.fixture
-def decode(tf, sess):
+def decode(tf, sess, engine):
     """A function that samples 290 tokens in pieces of some size."""
     decoder = sample.Decoder(GROWING, Sampling(290, top_k=5), 2)
     numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(GROWING, seed=12))
@@ -95,7 +118,7 @@ def test_the_loop_ends_when_each_sample_drew_the_stop_token(decode):
     assert decode(290, stop=stop).shape == (2, max(ends) + 1)
 
 
-def test_bfloat16_follows_float32_to_its_precision(tf, sess):
+def test_bfloat16_follows_float32_to_its_precision(tf, sess, engine):
     weights = numpy_gpt2.random_weights(GROWING, seed=14)
     lengths = tf.constant([5, 5])
     made = {}
@@ -132,9 +155,9 @@ def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
             numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(GROWING, seed=13))
             return sess.run(output)
 
-    assert model.dynamic_update_slice is not None
+    assert sample.dynamic_update_slice is not None
     expected = tokens()
-    monkeypatch.setattr(model, "dynamic_update_slice", None)
+    monkeypatch.setattr(sample, "dynamic_update_slice", None)
     np.testing.assert_array_equal(tokens(), expected)
 
 
@@ -167,7 +190,7 @@ with tf.Session() as sess:
 def test_compiled_loop_copies_no_cache_and_asks_nothing_of_the_host(tmp_path):
     flags = {"PYTHONPATH": str(ROOT / "src"), "XLA_FLAGS": f"--xla_dump_to={tmp_path}"}
     subprocess.run([sys.executable, "-c", LOOP], env=os.environ | flags, check=True, timeout=100)
-    (dump,) = tmp_path.glob("*compiled*after_optimizations.txt")
+    (dump,) = tmp_path.glob("*go_on*after_optimizations.txt")
     hlo = dump.read_text(encoding="utf-8")
     body = re.search(r" while\(.*body=%([\w.\-]+)", hlo)[1]
     text = re.search(rf"^%{re.escape(body)} .*?^}}", hlo, re.DOTALL | re.MULTILINE)[0]
