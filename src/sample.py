@@ -330,9 +330,11 @@ class Decoder:
         with tf.control_dependencies(_assign_all(kept, first)):
             self.start = tf.identity(first.done), first.token[:, None]
 
-        caches = tf.nest.map_structure(tf.identity, kept.caches)
-        with tf.control_dependencies(_assign_all(kept.caches, with_room(caches, self.slots))):
-            self.grow = tf.no_op()
+        self.grow = tf.no_op()
+        for cache in tf.nest.flatten(kept.caches):
+            with tf.control_dependencies([self.grow]):  # one by one, so that all never exist twice
+                larger = with_room(tf.identity(cache), self.slots)
+                self.grow = cache.assign(larger, read_value=False)
 
         @tf.function(jit_compile=is_compiled(batch_size), autograph=False)
         def go_on(lengths, n_context, uniform, end, stop):

@@ -3,8 +3,8 @@
 The random numbers of a sample do not depend on the batch that it is made in. Its logits can, in the
 last digit, as the sums in matrix products are taken in another order for another batch size; where
 two tokens are nearly level, that tips the choice. benchmarks/batch_agreement.py measures how often:
-on a CPU, 7 or 32 samples side by side, not one, tip about 60 of a million tokens of the model 1M,
-which is 1.5 % of samples of 256 tokens.
+on a CPU, 7 or 32 samples side by side, not one, tip 60 to 70 of a million tokens of the model 1M,
+which is in 1.6 to 1.8 % of samples of 256 tokens.
 """
 
 import contextlib
