@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
-import model_files  # noqa: E402
-from model_files import CHUNK, FILES, MODELS, FileHash, Known, problem_on_disk, progress  # noqa: E402
+from gpt2.download import release  # noqa: E402
+from gpt2.download.release import CHUNK, FILES, MODELS, FileHash, Known, problem_on_disk, progress  # noqa: E402
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 RETRIES = 5  # in a row that bring less than a chunk each
@@ -90,7 +90,7 @@ class Part:
     def problem(self, known: Known) -> str:
         """What is wrong with what came, or ""."""
         known = dataclasses.replace(known, size=known.size or self.said["size"])
-        found, md5 = model_files.problem(self.path, known, self.hash), self.said["md5"]
+        found, md5 = release.problem(self.path, known, self.hash), self.said["md5"]
         if not found and md5:
             came = base64.b64encode(FileHash(self.path, "md5").catch_up()).decode()
             found = "" if came == md5 else f"has MD5 {came} instead of the server's {md5}"
@@ -102,7 +102,7 @@ class Part:
         self.path.replace(self.final)
         self.note.unlink()
         sums.seek(0)
-        came = model_files.read_sums(sums) | came
+        came = release.read_sums(sums) | came
         sums.truncate(0)
         sums.writelines(f"{sha256}  {name}\n" for name, sha256 in came.items())
         sums.flush()
@@ -156,7 +156,7 @@ def receive(url: str, response: requests.Response, part: Part, known: Known, bar
     chunk = response.raw.read1(CHUNK)  # unlike read, loses nothing when the connection drops
     if response.status_code == 200:
         what = "" if said["size"] is None else known.refuses(said["size"])
-        if model_files.WEB_PAGE.match(chunk):
+        if release.WEB_PAGE.match(chunk):
             what = "is a web page"
         if what:
             advice = "look at it in a browser, or try another --base_url"
@@ -247,7 +247,7 @@ def download(urls: list[str], path: Path, sums: IO[str], options: argparse.Names
 
     Raises: DownloadError, or OSError if it cannot be saved; `path` is then as it was.
     """
-    part, known = Part(path), model_files.published(path.parent.name, path.name)
+    part, known = Part(path), release.published(path.parent.name, path.name)
     for last in (False, True):
         url = fetch_from_any(urls, part, known, options)
         if not (found := part.problem(known)):
@@ -281,7 +281,7 @@ def try_lock(file: IO[str]) -> bool:
 def only_run(folder: Path) -> Iterator[IO[str]]:
     """The file SUMS of a folder, opened once no other run is writing there."""
     folder.mkdir(parents=True, exist_ok=True)
-    with model_files.open_sums(folder, "a+") as file:
+    with release.open_sums(folder, "a+") as file:
         if not try_lock(file):
             tell(f"{folder}: waiting for another run that downloads there")
             while not try_lock(file):
@@ -312,8 +312,7 @@ def download_model(model: str, options: argparse.Namespace) -> None:
         with only_run(folder) as sums:
             for name in lacking:
                 urls = [
-                    f"{options.base_url}/{remote}/{name}"
-                    for remote in model_files.remote_names(model)
+                    f"{options.base_url}/{remote}/{name}" for remote in release.remote_names(model)
                 ]
                 url = urls[0]
                 if problem_on_disk(folder, name):  # the run that we waited for did not mend it
@@ -328,7 +327,7 @@ def show_list(models: list[str], models_dir: Path) -> None:
     """Print the models, what their download takes, and what is here of each."""
     print(f"{'model':<10} {'download':>17}  in {models_dir}")
     for model in models:
-        known = [model_files.published(model, name) for name in FILES]
+        known = [release.published(model, name) for name in FILES]
         size = tqdm.format_sizeof(sum(file.size or file.least for file in known), "B")
         size = size if all(file.size for file in known) else f"at least {size}"
         problems = {name: problem_on_disk(models_dir / model, name) for name in FILES}
@@ -396,7 +395,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options.models_dir = Path(os.path.expandvars(options.models_dir)).expanduser()
     here = models_here(options.models_dir) if options.list or options.verify else []
     for model in options.models:
-        if not model_files.PLAIN_NAME.fullmatch(model):
+        if not release.PLAIN_NAME.fullmatch(model):
             parser.error(f"{model!r} is no plain name of a model; there are {', '.join(MODELS)}")
         if model not in [*MODELS, *here] and not options.base_url:
             parser.error(f"unknown model {model!r}; there are {', '.join(MODELS)}")
@@ -421,7 +420,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             for model in options.models:
                 download_model(model, options)
-    except (DownloadError, model_files.UncheckableError, OSError) as error:
+    except (DownloadError, release.UncheckableError, OSError) as error:
         tell(f"download_model.py: {error}")
         return 1
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from sampler import Sampler
+from gpt2.language_model import Sampler
 
 
 def samples(flags, batch_size):

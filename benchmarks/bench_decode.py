@@ -41,7 +41,7 @@ from peer import hugging_face_model
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "src"))  # at the end, as `train` there is another than here
 
-from settings import HParams  # noqa: E402
+from hparams import HParams  # noqa: E402
 
 CASES = "1x127,1x255,1x1023,prefill512,8x255,32x127,32x255,32x1023,largestx255"
 TOP_K = 40
@@ -55,11 +55,11 @@ class Ours:
     """The Sampler of the scripts. Makes the weights where they are missing."""
 
     def __init__(self, folder, hparams):
-        from command_line import import_tensorflow
+        from gpt2.command_line import import_tensorflow
 
         tf = import_tensorflow()
         self.imported = time.time()
-        import checkpoint
+        from gpt2 import checkpoint
 
         # Token ids come and go, so no vocabulary is needed.
         checkpoint.load_encoder = lambda *_: SimpleNamespace(encoder={"<|endoftext|>": -1})
@@ -79,7 +79,7 @@ class Ours:
         return [[*chain(*parts)] for parts in zip(*pieces, strict=True)]
 
     def _sampler(self, batch_size, tokens, greedy):
-        from sampler import Sampler
+        from gpt2.language_model import Sampler
 
         return Sampler(
             model_name=self.folder.name,
@@ -284,7 +284,7 @@ class Case:
 
 def largest_batch(tokens, hparams):
     """How many samples fit in 8 GB beside the weights, by what the sampling scripts reckon."""
-    from sampler import sample_bytes
+    from gpt2.language_model import sample_bytes
 
     return int((LARGEST - 4 * hparams.n_params()) / sample_bytes(hparams, tokens))
 

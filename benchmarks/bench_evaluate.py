@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-import scoring
-from command_line import import_tensorflow
-from settings import HParams
+from gpt2.command_line import import_tensorflow
+from gpt2.evaluation import scorer
+from hparams import HParams
 
 GOAL = 0.6  # of the speed of the bare pass
 
@@ -44,7 +44,7 @@ def main():
 
     tf = import_tensorflow()
     hparams = HParams()
-    graph = scoring.build(hparams)
+    graph = scorer.build(hparams)
     bare = graph["logits"].op  # computed, and not copied out
     rng = np.random.default_rng(0)
     with tf.Session() as session:

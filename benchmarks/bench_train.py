@@ -42,15 +42,15 @@ def timed(update, ids):
 def own_update(flags, weights_file):
     """Build the graph of src/training.py and write its weights; gives what makes an update."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-    from cluster import Cluster
-    from command_line import import_tensorflow
-    from settings import HParams
+    from gpt2.command_line import import_tensorflow
+    from gpt2.training.workers import Cluster
+    from hparams import HParams
 
     tf = import_tensorflow()
-    import training
+    from gpt2.training import train_graph
 
     tf.set_random_seed(0)
-    graph = training.build(HParams(), clip_norm=CLIP_NORM, cluster=Cluster())
+    graph = train_graph.build(HParams(), clip_norm=CLIP_NORM, cluster=Cluster())
     threads = flags.threads
     config = tf.ConfigProto(
         intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads

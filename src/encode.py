@@ -4,10 +4,10 @@
 import sys
 from pathlib import Path
 
-import checkpoint
-from command_line import choose_model, run
-from dataset import encode_files, find_files, write_tokens
-from settings import UserError
+from gpt2 import checkpoint
+from gpt2.command_line import choose_model, run
+from gpt2.training.dataset import encode_files, find_files, write_tokens
+from hparams import UserError
 
 
 def encode(

@@ -30,7 +30,7 @@ import numpy as np
 import regex
 
 from fast_bpe import IrregularVocabulary, PieceTable
-from settings import UserError
+from hparams import UserError
 
 # Faithful: contractions are split off in lower case only ("don't", but not "DON'T").
 PATTERN = regex.compile(

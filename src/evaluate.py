@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-import checkpoint
-from command_line import choose_model, run
-from corpus import Counts, fingerprint, read_text, safe_pieces
-from perplexity import SavedState, Totals, check_window, encode, measure
-from published import FILES, SIZES, find_file, published
-from score_formats import FORMATS, Row, show, written
-from scoring import Scorer, sliding_windows
-from settings import UserError
-from tasks import TASKS, measure_task
+from gpt2 import checkpoint
+from gpt2.command_line import choose_model, run
+from gpt2.evaluation.paper_results import FILES, SIZES, find_file, published
+from gpt2.evaluation.perplexity import SavedState, Totals, check_window, encode, measure
+from gpt2.evaluation.score_report import FORMATS, Row, show, written
+from gpt2.evaluation.scorer import Scorer, sliding_windows
+from gpt2.evaluation.tasks import TASKS, measure_task
+from gpt2.text_stream import Counts, fingerprint, read_text, safe_pieces
+from hparams import UserError
 
 
 def score(

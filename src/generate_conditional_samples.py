@@ -3,10 +3,10 @@
 
 import json
 
-from command_line import read_text, run
-from dump import dump
-from sampler import Sampler
-from settings import UserError, require
+from gpt2.command_line import read_text, run
+from gpt2.language_model import Sampler
+from gpt2.sampling.dump import dump
+from hparams import UserError, require
 
 
 def continue_model(

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Make samples that start from nothing."""
 
-from command_line import run
-from dump import dump
-from sampler import Sampler
+from gpt2.command_line import run
+from gpt2.language_model import Sampler
+from gpt2.sampling.dump import dump
 
 
 def sample_model(

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from command_line import read_text, run
-from output import banner
-from sampler import Sampler
-from settings import UserError, require
+from gpt2.command_line import read_text, run
+from gpt2.language_model import Sampler
+from gpt2.sampling.sample_file import banner
+from hparams import UserError, require
 
 GREETING = '''\
 Type the beginning of a text. """ on a line of its own begins and ends a text of several lines.

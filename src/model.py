@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from settings import HParams, default_hparams
+from hparams import HParams, default_hparams
 
 __all__ = ["HParams", "default_hparams", "model", "past_shape"]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow.compat.v1 as tf
 
 import model
-from settings import Sampling, UserError
+from hparams import Sampling, UserError
 
 try:
     # Private, and a tenth faster than what is public.

@@ -5,12 +5,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import checkpoint
-from cluster import Cluster
-from command_line import import_tensorflow, run
-from dataset import load_tokens, split
-from device import check_device, choose_device
-from settings import HParams, UserError, require
+from gpt2 import checkpoint
+from gpt2.command_line import import_tensorflow, run
+from gpt2.tensorflow_session import check_device, choose_device
+from gpt2.training.dataset import load_tokens, split
+from gpt2.training.workers import Cluster
+from hparams import HParams, UserError, require
 
 
 def train(
@@ -92,7 +92,7 @@ def train(
     texts = split(tokens, held_out, window)
 
     tf = import_tensorflow()
-    from training_run import Run
+    from gpt2.training.trainer import Run
 
     config, processor = choose_device(device, tf)
     if mixed_precision and not processor.startswith("GPU"):

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy_gpt2
 import pytest
 
-from command_line import import_tensorflow
-from settings import HParams
+import numpy_gpt2
+from gpt2.command_line import import_tensorflow
+from hparams import HParams
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"  # reference numbers of the original; a fresh clone has none

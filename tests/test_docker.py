@@ -46,7 +46,7 @@ def test_only_what_runs_is_sent_to_the_build(tmp_path):
 def test_what_an_image_is_built_from_is_sent(name):
     copied = [arguments.split()[0] for word, arguments in instructions(name) if word == "COPY"]
     assert copied[0] == "requirements.txt"
-    sources = {f"src/{path.name}" for path in (ROOT / "src").glob("*.py")}
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.py")}
     assert {"requirements.txt", GREETING, *sources} < sent(ROOT)
     assert instructions(name)[-1] == ["CMD", f'["cat", "{GREETING}"]']
 

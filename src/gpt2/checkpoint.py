@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from encoder import Encoder, get_encoder
-from settings import KEYS, HParams, UserError
+from hparams import KEYS, HParams, UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def find_model(model_name: str, models_dir: str = "models") -> Path:

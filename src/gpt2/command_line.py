@@ -16,8 +16,8 @@ from typing import Any
 
 import fire
 
-import checkpoint
-from settings import UserError
+from gpt2 import checkpoint
+from hparams import UserError
 
 RELEASED = "117M"  # the model that scripts use unless told otherwise
 EMBEDDED = "1M"  # the one that comes with the repository

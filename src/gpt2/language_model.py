@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import checkpoint
-from command_line import choose_model, import_tensorflow
-from device import check_device, choose_device
 from encoder import END_OF_TEXT
-from settings import HParams, Sampling, UserError, require
+from gpt2 import checkpoint
+from gpt2.command_line import choose_model, import_tensorflow
+from gpt2.tensorflow_session import check_device, choose_device
+from hparams import HParams, Sampling, UserError, require
 
 MAX_BATCH = 32  # more side by side gain little
 DTYPES = "float32", "tf32", "bfloat16"

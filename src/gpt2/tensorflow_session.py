@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from settings import require
+from hparams import require
 
 
 def check_device(device: str) -> None:

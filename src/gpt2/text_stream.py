@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from settings import UserError
+from hparams import UserError
 
 CHUNK = 1 << 16  # bytes
 # The encoder never puts a character that is no space and a space or line end after it into one

@@ -6,13 +6,13 @@ import subprocess
 import sys
 
 import numpy as np
-import numpy_gpt2
 import pytest
 from conftest import ROOT
 
 import model
+import numpy_gpt2
 import sample
-from settings import HParams, Sampling
+from hparams import HParams, Sampling
 
 GROWING = HParams(n_vocab=17, n_ctx=300, n_embd=12, n_head=3, n_layer=2)
 CONTEXT = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
@@ -172,10 +172,10 @@ def test_a_context_too_long_for_n_ctx_is_told(tf, sess):
 
 
 LOOP = """
-from command_line import import_tensorflow
+from gpt2.command_line import import_tensorflow
 tf = import_tensorflow()
 import sample
-from settings import HParams
+from hparams import HParams
 hparams = HParams(n_vocab=40, n_ctx=64, n_embd=32, n_head=2, n_layer=3)
 output = sample.sample_sequence(
     hparams=hparams, length=60, start_token=1, batch_size=5, top_k=7, top_p=0.9)

@@ -20,7 +20,7 @@ import encoder as encoder_module
 import fast_bpe
 from encoder import Encoder, bytes_to_unicode, get_encoder, get_pairs, join_pair
 from fast_bpe import IrregularVocabulary, PieceTable
-from settings import UserError
+from hparams import UserError
 
 END = "<|endoftext|>"
 SAMPLE = (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from settings import HParams, Sampling, UserError
+from hparams import HParams, Sampling, UserError
 
 
 def test_override_from_dict_sets_fields_and_returns_self():

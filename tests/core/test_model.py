@@ -4,13 +4,13 @@ import json
 import math
 
 import numpy as np
-import numpy_gpt2
 import pytest
 from conftest import shared
 
-import checkpoint
 import model
-from settings import HParams
+import numpy_gpt2
+from gpt2 import checkpoint
+from hparams import HParams
 
 # Tiny sizes, no two alike, so that axes which are swapped do not pass unseen.
 ODD = HParams(n_vocab=13, n_ctx=11, n_embd=15, n_head=3, n_layer=2)

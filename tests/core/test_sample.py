@@ -1,14 +1,14 @@
 """The sampling loop: the original's greedy tokens, and frequencies as they should be."""
 
 import numpy as np
-import numpy_gpt2
 import pytest
 import scipy.stats
 from conftest import shared
 
-import checkpoint
+import numpy_gpt2
 import sample
-from settings import HParams, UserError
+from gpt2 import checkpoint
+from hparams import HParams, UserError
 
 TINY = HParams(n_vocab=13, n_ctx=24, n_embd=15, n_head=3, n_layer=2)
 

@@ -3,13 +3,13 @@
 import shutil
 from pathlib import Path
 
-import numpy_gpt2
 import pytest
 from conftest import ROOT
 
-import checkpoint
 import model
-from settings import HParams, UserError
+import numpy_gpt2
+from gpt2 import checkpoint
+from hparams import HParams, UserError
 
 HPARAMS = HParams(n_vocab=13, n_ctx=11, n_embd=15, n_head=3, n_layer=2)
 JSON = '{"n_vocab": 13, "n_ctx": 11, "n_embd": 15, "n_head": 3, "n_layer": 2}'

@@ -10,8 +10,8 @@ from conftest import ROOT
 
 SCRIPT = """
 import sys
-from command_line import run
-from settings import UserError
+from gpt2.command_line import run
+from hparams import UserError
 
 def main(length: int | None = None, temperature: float = 1, name: str = "x", loud: bool = False):
     '''Say something.
@@ -92,7 +92,7 @@ def test_help_shows_every_flag_with_its_description(call, arguments):
 
 
 COMMANDS = """
-from command_line import run
+from gpt2.command_line import run
 
 def show(file: str, n: int, /, scale: float = 1):
     '''Show a file.

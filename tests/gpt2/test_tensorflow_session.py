@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from device import choose_device
-from settings import UserError
+from gpt2.tensorflow_session import choose_device
+from hparams import UserError
 
 
 @pytest.fixture

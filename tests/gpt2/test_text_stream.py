@@ -9,9 +9,9 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus import Counts, lines, read_text, safe_pieces
 from encoder import PATTERN, get_encoder
-from settings import UserError
+from gpt2.text_stream import Counts, lines, read_text, safe_pieces
+from hparams import UserError
 
 ENCODER = get_encoder("1M", str(ROOT / "models"))
 # Letters, digits, marks, and every kind of space that the encoder or Python knows.

@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT
 
 import evaluate
-import published
-from settings import UserError
+from gpt2.evaluation import paper_results
+from hparams import UserError
 
 EVALUATE = ROOT / "src" / "evaluate.py"
 DATA = ROOT / "tests" / "data"
@@ -83,7 +83,7 @@ def test_mistakes_are_one_line_before_tensorflow_is_imported(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").touch()
-    monkeypatch.setattr("scoring.import_tensorflow", too_early)
+    monkeypatch.setattr("gpt2.evaluation.scorer.import_tensorflow", too_early)
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
     commands = ("score", "perplexity", "task", "paper")
     with pytest.raises(SystemExit) as caught:
@@ -151,8 +151,8 @@ def test_every_published_number_is_measured_under_its_name():
         "bits per character": ("text8", 0.98),
     }
     for metric, (task, value) in measured.items():
-        assert published.published("1558M", task, metric) == value
-    assert published.published("117M", "ptb", "perplexity per word") == 65.85
-    assert published.published("1M", "ptb", "perplexity per word") is None
-    assert published.published("117M", "ptb", "lines that re-tokenizing") is None
-    assert list(published.PUBLISHED) == list(published.FILES) == evaluate.TASKS
+        assert paper_results.published("1558M", task, metric) == value
+    assert paper_results.published("117M", "ptb", "perplexity per word") == 65.85
+    assert paper_results.published("1M", "ptb", "perplexity per word") is None
+    assert paper_results.published("117M", "ptb", "lines that re-tokenizing") is None
+    assert list(paper_results.PUBLISHED) == list(paper_results.FILES) == evaluate.TASKS

@@ -166,7 +166,7 @@ def test_a_mistake_is_one_line_without_a_model_name_too():
 
 
 def test_a_script_written_for_the_original_runs_unchanged():
-    script = ROOT / "tests" / "original_user.py"
+    script = ROOT / "tests" / "helpers" / "original_user.py"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = call(script, ROOT / "models", "1M", env=environment)
     assert done.returncode == 0, done.stderr

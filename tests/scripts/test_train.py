@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import checkpoint
 import train
-from settings import UserError
+from gpt2 import checkpoint
+from hparams import UserError
 
 STEPS = 60
 FLAGS = {
@@ -41,7 +41,7 @@ import os, signal, sys
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 from tensorflow.python.checkpoint import checkpoint_management
 import train
-from training_run import Run
+from gpt2.training.trainer import Run
 moment = sys.argv.pop(1)
 real_update, real_name = Run._update, checkpoint_management.update_checkpoint_state_internal
 def update(run, tokens, step):
@@ -164,7 +164,7 @@ def test_a_trained_model_samples_and_scores(tf, capsys, tmp_path, undisturbed):
 
 @pytest.mark.end_to_end
 def test_code_written_for_the_original_takes_a_trained_model(undisturbed):
-    script = [sys.executable, str(ROOT / "tests" / "original_user.py")]
+    script = [sys.executable, str(ROOT / "tests" / "helpers" / "original_user.py")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "2"}
     command = [*script, str(undisturbed.parent), undisturbed.name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
@@ -207,7 +207,7 @@ def shown_by_tensorboard(tf, run):
 
 @pytest.mark.end_to_end
 def test_ctrl_c_saves_the_run_after_the_update(tf, folder, undisturbed, monkeypatch):
-    from training_run import Run
+    from gpt2.training.trainer import Run
 
     real = Run._update
 
@@ -310,9 +310,9 @@ def test_a_model_of_another_shape_than_its_weights_is_refused(tf, tiny, tmp_path
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_the_rate_rises_and_then_falls_or_stays(tf, schedule):
     settings = {"learning_rate": 1.0, "warmup_steps": 10, "steps": 100, "schedule": schedule}
-    import training_run
+    from gpt2.training import trainer
 
-    rates = [training_run.rate_at(step, settings) for step in range(101)]
+    rates = [trainer.rate_at(step, settings) for step in range(101)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10] == pytest.approx(1)
     assert rates[100] == pytest.approx(0.1 if schedule == "cosine" else 1)

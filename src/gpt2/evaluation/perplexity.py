@@ -8,10 +8,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from corpus import Counts, safe_pieces
-from files import replacing
-from scoring import Scorer, Scores, sliding_windows
-from settings import UserError, require
+from gpt2.atomic_file import replacing
+from gpt2.evaluation.scorer import Scorer, Scores, sliding_windows
+from gpt2.text_stream import Counts, safe_pieces
+from hparams import UserError, require
 
 
 @dataclasses.dataclass

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-import checkpoint
-from command_line import import_tensorflow
-from device import check_device, choose_device
 from encoder import END_OF_TEXT
-from settings import HParams, require
+from gpt2 import checkpoint
+from gpt2.command_line import import_tensorflow
+from gpt2.tensorflow_session import check_device, choose_device
+from hparams import HParams, require
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus import Counts, lines, read_text, safe_pieces
-from detokenize import BOOK, ONE_BILLION_WORDS, PTB, WIKITEXT, Detokenizer, natural_lambada
-from perplexity import Totals
-from scoring import Scorer, Scores, Window
-from settings import UserError
-from stop_words import STOP_WORDS
+from gpt2.evaluation.detokenizers import (
+    BOOK,
+    ONE_BILLION_WORDS,
+    PTB,
+    WIKITEXT,
+    Detokenizer,
+    natural_lambada,
+)
+from gpt2.evaluation.perplexity import Totals
+from gpt2.evaluation.scorer import Scorer, Scores, Window
+from gpt2.evaluation.stop_words import STOP_WORDS
+from gpt2.text_stream import Counts, lines, read_text, safe_pieces
+from hparams import UserError
 
 OnRead = Callable[[int], object]
 Total = Callable[[Iterable[str]], Totals]

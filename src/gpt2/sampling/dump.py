@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from output import FORMATS, Output, Sample, Terminal, read_record
-from sampler import Sampler
-from settings import UserError, require
+from gpt2.language_model import Sampler
+from gpt2.sampling.sample_file import FORMATS, Output, Sample, Terminal, read_record
+from hparams import UserError, require
 
 
 def dump(

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
-from files import replacing
-from settings import UserError
+from gpt2.atomic_file import replacing
+from hparams import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import checkpoint
-from corpus import fingerprint, read_text, safe_pieces
 from encoder import END_OF_TEXT, Encoder
-from files import replacing
-from settings import HParams, UserError
+from gpt2 import checkpoint
+from gpt2.atomic_file import replacing
+from gpt2.text_stream import fingerprint, read_text, safe_pieces
+from hparams import HParams, UserError
 
 
 def load_tokens(dataset: str, model_folder: Path, hparams: HParams, cache_dir: Path) -> np.ndarray:

@@ -16,9 +16,9 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-import checkpoint
-from files import replacing
-from settings import UserError
+from gpt2 import checkpoint
+from gpt2.atomic_file import replacing
+from hparams import UserError
 
 MODEL_FILES = ["hparams.json", "encoder.json", "vocab.bpe"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import model
-from cluster import Cluster
-from settings import HParams
+from gpt2.training.workers import Cluster
+from hparams import HParams
 
 
 class Graph(NamedTuple):

@@ -15,15 +15,15 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm, trange
 
-import checkpoint
 import sample
-import training
-from cluster import Cluster
-from dataset import neighbouring_windows, random_windows
 from encoder import END_OF_TEXT
-from output import banner
-from run_folder import RunFolder
-from settings import HParams, UserError
+from gpt2 import checkpoint
+from gpt2.sampling.sample_file import banner
+from gpt2.training import train_graph
+from gpt2.training.dataset import neighbouring_windows, random_windows
+from gpt2.training.run_folder import RunFolder
+from gpt2.training.workers import Cluster
+from hparams import HParams, UserError
 
 
 def rate_at(step: int, settings: dict[str, Any]) -> float:
@@ -62,10 +62,10 @@ class Run:
         names = ("optimizer", "clip_norm", "accumulate", "recompute", "mixed_precision")
         flags = {name: settings[name] for name in names}
         with cluster.device():
-            self.graph = training.build(hparams, cluster=cluster, **flags)
+            self.graph = train_graph.build(hparams, cluster=cluster, **flags)
             if cluster.is_chief:
                 self.sample = self._sampler(model_folder)
-                meta = training.model_graph(hparams)
+                meta = train_graph.model_graph(hparams)
                 weights, keep = self.graph.weights, settings["keep"]
                 self.folder = RunFolder(run_folder, model_folder, meta, weights, keep)
             initial = tf.group(tf.global_variables_initializer(), tf.local_variables_initializer())

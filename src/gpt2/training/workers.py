@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any
 
-from settings import UserError
+from hparams import UserError
 
 JOIN_SECONDS = 600  # how long the workers wait for each other at the start
 PULSE_SECONDS = 5  # between two looks at whether all of them live

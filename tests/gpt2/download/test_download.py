@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from misbehaving_server import MisbehavingServer
 
 import download_model
-import model_files
-from model_files import DATA, FILES, INDEX, META, SUMS, Known
+from gpt2.download import release
+from gpt2.download.release import DATA, FILES, INDEX, META, SUMS, Known
 
 # A release of seven small files, under the released names.
 TOY = {
     "checkpoint": b'model_checkpoint_path: "model.ckpt"\n',
     "encoder.json": json.dumps({str(i): i for i in range(2000)}).encode(),
     "hparams.json": b'{"n_vocab": 2000}',
-    INDEX: bytes(range(256)) + model_files.TABLE_END,
+    INDEX: bytes(range(256)) + release.TABLE_END,
     META: b"\n" + bytes(3000),
     "vocab.bpe": "#version: 0.2\nĠ t\n".encode() * 100,
     DATA: bytes(i * i % 251 for i in range(50000)),
@@ -41,7 +41,7 @@ SCRIPT = str(ROOT / "download_model.py")
 def released(monkeypatch):
     """The toy release is what was published as 124M, and nothing is known of others."""
     known = {name: Known(len(b), hashlib.sha256(b).hexdigest()) for name, b in TOY.items()}
-    monkeypatch.setattr(model_files, "RELEASED", {"124M": known})
+    monkeypatch.setattr(release, "RELEASED", {"124M": known})
 
 
 @pytest.fixture
@@ -140,13 +140,13 @@ def test_the_real_table_agrees_with_the_release():
     gpt2 = shared("gpt2")
     for name in sorted(set(FILES) - {DATA}):
         body = (gpt2 / name).read_bytes()
-        known = model_files.published("117M", name)
+        known = release.published("117M", name)
         assert (known.size, known.sha256) == (len(body), hashlib.sha256(body).hexdigest())
-    assert model_files.published("345M", DATA).size == 1419292672
+    assert release.published("345M", DATA).size == 1419292672
     for name in ("encoder.json", "vocab.bpe"):
-        assert model_files.published("1542M", name) == model_files.published("124M", name)
-    assert model_files.published("762M", DATA).refuses(210)
-    assert not model_files.published("762M", DATA).refuses(3096120320 + 5)
+        assert release.published("1542M", name) == release.published("124M", name)
+    assert release.published("762M", DATA).refuses(210)
+    assert not release.published("762M", DATA).refuses(3096120320 + 5)
 
 
 # Interruptions
@@ -258,7 +258,7 @@ def test_part_of_an_older_file_is_not_continued(
     server, tmp_path, header, knows_if_range, monkeypatch
 ):
     """The versions tell, for no hash of this file is known."""
-    monkeypatch.setattr(model_files, "tensor_problem", lambda data: "")
+    monkeypatch.setattr(release, "tensor_problem", lambda data: "")
     server.knows_if_range = knows_if_range
     server.headers = lambda body: {header: f'"{hash(body)}"'}
     server.files |= {f"/lab/{name}": body for name, body in TOY.items()}
@@ -469,7 +469,7 @@ def test_whole_files_are_not_fetched_again(server, tmp_path, capsys):
 @pytest.mark.parametrize("model", ["124M", "lab"])
 def test_corrupt_file_is_fetched_anew(server, tmp_path, model, damage, monkeypatch):
     """By the published hash, or by the one that was written down when the file came."""
-    monkeypatch.setattr(model_files, "tensor_problem", lambda data: "")
+    monkeypatch.setattr(release, "tensor_problem", lambda data: "")
     server.files |= {f"/lab/{name}": body for name, body in TOY.items()}
     assert run(server, tmp_path, model) == 0
     path = tmp_path / model / "vocab.bpe"
@@ -533,7 +533,7 @@ def test_list_tells_sizes_and_what_is_here(server, tmp_path, capsys):
     assert size in lines["117M"] and lines["117M"].endswith("whole")
     assert "1 of 7 files whole" in lines["124M"]
     assert lines["345M"].endswith("not here")
-    assert list(lines)[1:] == list(model_files.MODELS)
+    assert list(lines)[1:] == list(release.MODELS)
 
 
 # What users see
@@ -672,7 +672,7 @@ def test_tensors_are_checked_by_the_checksums_of_the_index(tmp_path, capsys, che
 
 def test_data_without_its_index_is_not_called_whole(tmp_path):
     (tmp_path / DATA).write_bytes(b"data")
-    assert model_files.problem_on_disk(tmp_path, DATA) == f"cannot be checked without {INDEX}"
+    assert release.problem_on_disk(tmp_path, DATA) == f"cannot be checked without {INDEX}"
 
 
 def test_data_that_cannot_be_checked_here_stays(tmp_path, capsys, checkpoint, monkeypatch):

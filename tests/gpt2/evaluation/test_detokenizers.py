@@ -5,7 +5,7 @@ from conftest import shared
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detokenize import BOOK, ONE_BILLION_WORDS, PTB, WIKITEXT, natural_lambada
+from gpt2.evaluation.detokenizers import BOOK, ONE_BILLION_WORDS, PTB, WIKITEXT, natural_lambada
 
 ALL = {"wikitext": WIKITEXT, "ptb": PTB, "book": BOOK, "1bw": ONE_BILLION_WORDS}
 # What each format is made of, beside plain words.

@@ -1,14 +1,14 @@
 """Long texts: the sums equal a computation token by token, and a run can be taken up again."""
 
 import numpy as np
-import numpy_gpt2
 import pytest
-from test_scoring import log_probabilities
+from test_scorer import log_probabilities
 
-from corpus import Counts
-from perplexity import SavedState, Totals, check_window, measure
-from scoring import Scorer
-from settings import UserError
+import numpy_gpt2
+from gpt2.evaluation.perplexity import SavedState, Totals, check_window, measure
+from gpt2.evaluation.scorer import Scorer
+from gpt2.text_stream import Counts
+from hparams import UserError
 
 TEXT = "Now is the winter of our discontent\nMade glorious summer by this sun of York;\n" * 2
 

@@ -4,7 +4,7 @@ import html.parser
 import json
 import re
 
-from score_formats import BANDS, Row, jsonl, page, table
+from gpt2.evaluation.score_report import BANDS, Row, jsonl, page, table
 
 ROWS = [
     Row(5, "<b>", -0.5, 10, 1.25),

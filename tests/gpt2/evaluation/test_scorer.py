@@ -1,14 +1,14 @@
 """Scores of tokens against NumPy, whatever the batch; windows that leave nothing out."""
 
 import numpy as np
-import numpy_gpt2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import scoring
-from scoring import Scorer, Window, sliding_windows
-from settings import UserError
+import numpy_gpt2
+from gpt2.evaluation import scorer
+from gpt2.evaluation.scorer import Scorer, Window, sliding_windows
+from hparams import UserError
 
 RNG = np.random.default_rng(0)
 
@@ -19,7 +19,7 @@ def log_probabilities(logits):
 
 
 def expected_scores(tiny, window, kept=None):
-    """As scoring.Scores, by NumPy."""
+    """As scorer.Scores, by NumPy."""
     n = window.n_scored
     logits = numpy_gpt2.logits(tiny.hparams, tiny.weights, np.array(window.ids[:-1]))[-n:]
     targets = np.array(window.ids[-n:])
@@ -65,7 +65,7 @@ def test_scores_do_not_depend_on_the_batch(tiny, windows):
 
 
 def test_logits_stay_in_the_graph(tf, sess, tiny):
-    graph = scoring.build(tiny.hparams)
+    graph = scorer.build(tiny.hparams)
     sess.run(tf.global_variables_initializer())
     ids = RNG.integers(0, 1280, [2, 8])
     fetches = [graph["scores"], graph["kept_scores"]]
@@ -77,7 +77,7 @@ def test_logits_stay_in_the_graph(tf, sess, tiny):
 def test_statistics_of_a_flat_and_of_a_certain_prediction(tf, sess):
     logits = np.zeros([2, 5], np.float32)
     logits[1, 3] = 200
-    output = sess.run(scoring.statistics(tf.constant(logits), tf.constant([2, 0])))
+    output = sess.run(scorer.statistics(tf.constant(logits), tf.constant([2, 0])))
     np.testing.assert_allclose(output["logprob"], [-np.log(5), -200], rtol=1e-6)
     np.testing.assert_allclose(output["entropy"], [np.log(5), 0], atol=1e-6)
     np.testing.assert_array_equal(output["rank"], [1, 2])

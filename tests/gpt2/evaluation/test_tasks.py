@@ -7,16 +7,16 @@ are NumPy's.
 from types import SimpleNamespace
 
 import numpy as np
-import numpy_gpt2
 import pytest
 from conftest import ROOT
-from test_scoring import log_probabilities
+from test_scorer import log_probabilities
 
-import tasks
-from perplexity import SavedState, measure
-from scoring import Scorer, Scores
-from settings import UserError
-from stop_words import STOP_WORDS
+import numpy_gpt2
+from gpt2.evaluation import tasks
+from gpt2.evaluation.perplexity import SavedState, measure
+from gpt2.evaluation.scorer import Scorer, Scores
+from gpt2.evaluation.stop_words import STOP_WORDS
+from hparams import UserError
 
 DATA = ROOT / "tests" / "data"
 

@@ -11,7 +11,7 @@ import time
 import pexpect
 import pytest
 from conftest import ROOT
-from test_scripts import CONDITIONAL, UNCONDITIONAL, assert_refused, banners, call
+from test_sampling_scripts import CONDITIONAL, UNCONDITIONAL, assert_refused, banners, call
 
 pytestmark = pytest.mark.end_to_end
 FLAGS = ["--model_name", "1M", "--device", "cpu", "--seed", 9, "--length", 24, "--top_k", 50]

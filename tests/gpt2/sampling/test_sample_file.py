@@ -11,8 +11,8 @@ import time
 import pytest
 from conftest import ROOT
 
-from output import FORMATS, Output, Sample, read_record
-from settings import UserError
+from gpt2.sampling.sample_file import FORMATS, Output, Sample, read_record
+from hparams import UserError
 
 SETTINGS = {"model": "tiny", "seed": 3}
 LAYOUT = {"shard": "1/1"}
@@ -124,8 +124,8 @@ def test_a_full_disk_leaves_whole_samples_and_can_be_gone_on_with(tmp_path):
     path = tmp_path / "out"
     script = f"""
         import resource, signal, sys
-        sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
-        from test_output import *
+        sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests" / "gpt2" / "sampling")!r}]
+        from test_sample_file import *
         from pathlib import Path
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -148,8 +148,8 @@ def test_a_full_disk_leaves_whole_samples_and_can_be_gone_on_with(tmp_path):
 
 WRITER = f"""
 import sys
-sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
-from test_output import *
+sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests" / "gpt2" / "sampling")!r}]
+from test_sample_file import *
 from pathlib import Path
 output = Output(Path(sys.argv[1]), FORMATS["text"], SETTINGS, LAYOUT)
 print("begun", flush=True)

@@ -9,10 +9,10 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-import checkpoint
-import dataset
 from encoder import get_encoder
-from settings import HParams, UserError
+from gpt2 import checkpoint
+from gpt2.training import dataset
+from hparams import HParams, UserError
 
 MODEL = ROOT / "models" / "1M"
 HPARAMS = checkpoint.load_hparams(MODEL)

@@ -3,22 +3,22 @@
 import json
 
 import numpy as np
-import numpy_gpt2
 import pytest
 
 import model
-from cluster import Cluster
-from settings import HParams, UserError
+import numpy_gpt2
+from gpt2.training.workers import Cluster
+from hparams import HParams, UserError
 
 ODD = HParams(n_vocab=13, n_ctx=11, n_embd=15, n_head=3, n_layer=2)
 IDS = np.random.default_rng(0).integers(0, 13, [4, 8])
 
 
 @pytest.fixture(scope="module")
-def training(tf):
-    import training
+def train_graph(tf):
+    from gpt2.training import train_graph
 
-    return training
+    return train_graph
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +35,20 @@ def numpy_loss(weights, ids):
     return np.mean(losses)
 
 
-def gradients_of(tf, sess, training, weights, recompute=False):
+def gradients_of(tf, sess, train_graph, weights, recompute=False):
     """Loss and gradients by the name of the variable."""
     ids = tf.constant(IDS)
-    loss = training.mean_loss(ODD, ids, recompute)
+    loss = train_graph.mean_loss(ODD, ids, recompute)
     variables = tf.trainable_variables()
-    gradients = training.gradients(tf.train.GradientDescentOptimizer(1), loss, variables)
+    gradients = train_graph.gradients(tf.train.GradientDescentOptimizer(1), loss, variables)
     sess.run(tf.global_variables_initializer())
     numpy_gpt2.assign(tf, sess, weights)
     values = sess.run([loss, *gradients])
     return values[0], {v.op.name: g for v, g in zip(variables, values[1:], strict=True)}
 
 
-def test_gradients_equal_finite_differences(tf, sess, training, weights):
-    loss, gradients = gradients_of(tf, sess, training, weights)
+def test_gradients_equal_finite_differences(tf, sess, train_graph, weights):
+    loss, gradients = gradients_of(tf, sess, train_graph, weights)
     assert loss == pytest.approx(numpy_loss(weights, IDS), rel=1e-5)
     assert gradients.keys() == weights.keys()
     rng = np.random.default_rng(1)
@@ -62,11 +62,11 @@ def test_gradients_equal_finite_differences(tf, sess, training, weights):
         assert (gradient * direction).sum() == pytest.approx(slope, rel=1e-3, abs=1e-4), name
 
 
-def test_recomputation_changes_no_gradient(tf, training, weights):
+def test_recomputation_changes_no_gradient(tf, train_graph, weights):
     found = []
     for recompute in (False, True):
         with tf.Graph().as_default(), tf.Session() as sess:
-            found.append(gradients_of(tf, sess, training, weights, recompute))
+            found.append(gradients_of(tf, sess, train_graph, weights, recompute))
             names = [op.name for op in sess.graph.get_operations()]
             # The activation of the first layer is computed again, or not.
             assert sum(name.endswith("Tanh") for name in names) == 2 * (1 + recompute)
@@ -76,10 +76,10 @@ def test_recomputation_changes_no_gradient(tf, training, weights):
         np.testing.assert_allclose(gradients[name], gradient, atol=1e-6, err_msg=name)
 
 
-def first_moments(tf, training, weights, parts, **flags):
+def first_moments(tf, train_graph, weights, parts, **flags):
     """The loss of an update, and Adam's first moments after it: a tenth of the gradients."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        graph = training.build(ODD, accumulate=parts, clip_norm=1e9, cluster=Cluster(), **flags)
+        graph = train_graph.build(ODD, accumulate=parts, clip_norm=1e9, cluster=Cluster(), **flags)
         sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for variable in graph.weights:
             variable.load(weights[variable.op.name], sess)
@@ -93,25 +93,27 @@ def first_moments(tf, training, weights, parts, **flags):
 
 
 @pytest.fixture(scope="module")
-def whole_batch(tf, training, weights):
-    return first_moments(tf, training, weights, 1)
+def whole_batch(tf, train_graph, weights):
+    return first_moments(tf, train_graph, weights, 1)
 
 
-def test_accumulated_gradients_equal_those_of_the_whole_batch(tf, training, weights, whole_batch):
+def test_accumulated_gradients_equal_those_of_the_whole_batch(
+    tf, train_graph, weights, whole_batch
+):
     loss, moments = whole_batch
     assert any(name.endswith("wte/Adam") for name in moments)
-    part_loss, part_moments = first_moments(tf, training, weights, 4)
+    part_loss, part_moments = first_moments(tf, train_graph, weights, 4)
     assert part_loss == pytest.approx(loss, rel=1e-6)
     for name, moment in moments.items():
         np.testing.assert_allclose(part_moments[name], moment, atol=1e-6, err_msg=name)
 
 
-def test_long_gradients_are_shortened(tf, training, weights, whole_batch):
+def test_long_gradients_are_shortened(tf, train_graph, weights, whole_batch):
     _, moments = whole_batch
     gradients = [m / 0.19 for name, m in moments.items() if name.endswith("Adam")]
     norm = np.sqrt(sum((g**2).sum() for g in gradients))
     with tf.Graph().as_default(), tf.Session() as sess:
-        graph = training.build(ODD, clip_norm=float(norm) / 4, cluster=Cluster())
+        graph = train_graph.build(ODD, clip_norm=float(norm) / 4, cluster=Cluster())
         sess.run(tf.global_variables_initializer())
         for variable in graph.weights:
             variable.load(weights[variable.op.name], sess)
@@ -130,11 +132,11 @@ def test_long_gradients_are_shortened(tf, training, weights, whole_batch):
         ({"optimizer": "adafactor", "mixed_precision": True}, 0.1),
     ],
 )
-def test_four_windows_are_learnt_by_heart(tf, training, flags, rate):
+def test_four_windows_are_learnt_by_heart(tf, train_graph, flags, rate):
     try:
         with tf.Graph().as_default():
             tf.set_random_seed(0)
-            graph = training.build(ODD, cluster=Cluster(), **flags)
+            graph = train_graph.build(ODD, cluster=Cluster(), **flags)
             with tf.Session() as sess:
                 sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
                 assert sess.run(graph.loss, {graph.ids: IDS}) > 2
@@ -149,18 +151,18 @@ def test_four_windows_are_learnt_by_heart(tf, training, flags, rate):
         tf.mixed_precision.disable_mixed_precision_graph_rewrite()
 
 
-def test_an_untrained_model_of_the_117m_shape_guesses(tf, sess, training):
+def test_an_untrained_model_of_the_117m_shape_guesses(tf, sess, train_graph):
     hparams = HParams()
     ids = np.random.default_rng(0).integers(0, hparams.n_vocab, [8, 65])
     tf.set_random_seed(0)
-    loss = training.mean_loss(hparams, tf.constant(ids))
+    loss = train_graph.mean_loss(hparams, tf.constant(ids))
     sess.run(tf.global_variables_initializer())
     assert sess.run(loss) == pytest.approx(np.log(hparams.n_vocab), rel=0.02)
 
 
-def test_the_meta_graph_holds_the_model_and_nothing_else(tf, training):
+def test_the_meta_graph_holds_the_model_and_nothing_else(tf, train_graph):
     with tf.Graph().as_default():
-        meta = tf.MetaGraphDef.FromString(training.model_graph(ODD))
+        meta = tf.MetaGraphDef.FromString(train_graph.model_graph(ODD))
         tf.train.import_meta_graph(meta)
         found = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     with tf.Graph().as_default():
