@@ -5,13 +5,22 @@ the seconds that importing TensorFlow takes.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend. Scripts print it in one line and exit with status 2."""
+    """An error that the user can fix. Scripts print it in one line and exit with this status."""
+
+    exit_status = 2
+
+
+class DamagedModelError(UserError):
+    """The weights compute something that is not a number."""
+
+    exit_status = 1
 
 
 @dataclasses.dataclass
@@ -42,6 +51,34 @@ class HParams:
         self.__dict__.update(dataclasses.asdict(new))
         return self
 
+    def values(self) -> dict[str, int]:
+        """All fields by name."""
+        return dataclasses.asdict(self)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The field of this name, or `default` if there is none."""
+        return self.values().get(key, default)
+
+    def __contains__(self, key: str) -> bool:
+        return key in KEYS
+
+    def set_hparam(self, name: str, value: int) -> None:
+        """Set one field, as override_from_dict does."""
+        self.override_from_dict({name: value})
+
+    def to_json(self, **options: Any) -> str:
+        """The fields as a JSON object; `options` are those of json.dumps."""
+        return json.dumps(self.values(), **options)
+
+    def parse(self, values: str) -> "HParams":
+        """Set fields from text such as "n_ctx=64,n_layer=2", and return self. Raises: UserError."""
+        pairs = [part.partition("=") for part in values.split(",") if part.strip()]
+        try:
+            fields = {name.strip(): int(value) for name, _, value in pairs}
+        except ValueError:
+            raise UserError(f"expected name=integer,..., got {values!r}") from None
+        return self.override_from_dict(fields)
+
     def n_params(self) -> int:
         """How many numbers the model's variables hold together."""
         block = 12 * self.n_embd**2 + 13 * self.n_embd  # four matrices, their biases, two norms
@@ -59,21 +96,26 @@ def default_hparams() -> HParams:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn."""
+    """How tokens are sampled. In a graph, fields may be scalar tensors."""
 
-    length: int  # tokens in a sample
-    temperature: float = 1  # divides the logits; 0 takes the most likely token
-    top_k: int = 0  # draw among the k most likely tokens; 0 is all
-    top_p: float = 1  # draw among the most likely tokens that together reach this probability
+    length: Any  # tokens in a sample
+    temperature: Any = 1  # divides the logits; 0 takes the most likely token
+    top_k: Any = 0  # sample among the k most likely tokens; 0 means all
+    top_p: Any = 1  # sample among the most likely tokens that together reach this probability
+
+    def limits(self, hparams: HParams) -> Iterator[tuple[str, Any, Any, str]]:
+        """For each field: its name, its value, whether it is in range, and the range in words."""
+        n_ctx, n_vocab = hparams.n_ctx, hparams.n_vocab
+        length, temperature, top_k, top_p = self.length, self.temperature, self.top_k, self.top_p
+        yield "length", length, (length >= 0) & (length <= n_ctx), f"from 0 to n_ctx = {n_ctx}"
+        yield "temperature", temperature, (temperature >= 0) & (temperature < inf), "0 or above"
+        yield "top_k", top_k, (top_k >= 0) & (top_k <= n_vocab), f"from 0 to n_vocab = {n_vocab}"
+        yield "top_p", top_p, (top_p >= 0) & (top_p <= 1), "from 0 to 1"
 
     def check(self, hparams: HParams) -> None:
-        """Raise UserError, naming what is legal and the value, if a setting is out of range."""
-        n_ctx, n_vocab = hparams.n_ctx, hparams.n_vocab
-        # A context has a token at least, and the last token drawn is never fed back.
-        require("length", self.length, 1 <= self.length <= n_ctx, f"from 1 to n_ctx = {n_ctx}")
-        require("temperature", self.temperature, 0 <= self.temperature < inf, "0 or above")
-        require("top_k", self.top_k, 0 <= self.top_k <= n_vocab, f"from 0 to n_vocab = {n_vocab}")
-        require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
+        """Raise UserError, naming the value and the valid range, if a field is out of range."""
+        for name, value, holds, legal in self.limits(hparams):
+            require(name, value, holds, legal)
 
     def check_context(self, n_context: int, hparams: HParams) -> None:
         """Raise UserError unless a context of so many tokens leaves room for a sample."""

@@ -13,8 +13,6 @@ The variable scopes below are the names in the released checkpoints, and thus fi
 `model/wte`, `model/h0/attn/c_attn/w`, ... Each convolution of width 1 is a matrix product.
 """
 
-from typing import Any, NamedTuple
-
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -118,31 +116,46 @@ def attention_mask(nd, ns, *, dtype):
     return tf.cast(i >= j - ns + nd, dtype)
 
 
-class Cache(NamedTuple):
-    """Keys and values of a layer, as the decode loop keeps them in place of a growing `past`.
+def attention(q, k, v, bias):
+    """Scaled dot-product attention: softmax(q kᵀ / sqrt(head_dim) + bias) v.
 
-    Attributes:
-      k, v: float [batch * n_head, slots, head_dim]; in this very shape XLA writes them in place.
-      write: makes the next k or v of the last and of float [batch * n_head, sequence, head_dim].
-      bias: float, added to [batch * n_head, sequence, slots]: -1e10 hides a slot, 0 does not.
+    Args:
+      q: float [..., queries, head_dim]; k, v: float [..., keys, head_dim]
+      bias: float, added to the scores [..., queries, keys]; -1e10 masks a key.
+    Returns: float [..., queries, head_dim]
     """
-
-    k: Any
-    v: Any
-    write: Any
-    bias: Any
+    q *= tf.rsqrt(tf.cast(v.shape.as_list()[-1], q.dtype))
+    return tf.matmul(softmax(tf.matmul(q, k, transpose_b=True) + bias), v)
 
 
-def attn(x, scope, n_state, *, past, hparams):
+def causal_attention(q, k, v, past):
+    """Attention of each position to itself and to all earlier ones, as in the paper.
+
+    Args:
+      q, k, v: float [batch, n_head, sequence, head_dim]
+      past: None, or keys and values of earlier positions, float
+        [batch, 2, n_head, past, head_dim].
+    Returns: float [batch, n_head, sequence, head_dim]; and the keys and values of these positions,
+      float [batch, 2, n_head, sequence, head_dim].
+    """
+    present = tf.stack([k, v], axis=1)
+    if past is not None:
+        past_k, past_v = tf.unstack(past, axis=1)
+        k = tf.concat([past_k, k], axis=-2)
+        v = tf.concat([past_v, v], axis=-2)
+    nd, ns = shape_list(q)[-2], shape_list(k)[-2]
+    return attention(q, k, v, causal_bias(nd, ns, dtype=q.dtype)), present
+
+
+def attn(x, scope, n_state, *, past, hparams, attend=causal_attention):
     """Masked multi-head self-attention.
 
     Args:
       x: float [batch, sequence, n_embd]
       n_state: width of queries, keys and values; n_head divides it.
-      past: None; or the keys and values of earlier positions, float
-        [batch, 2, n_head, past, head_dim]; or a Cache.
-    Returns: float [batch, sequence, n_state]; and the keys and values of `x`, float
-      [batch, 2, n_head, sequence, head_dim], or the Cache with them.
+      past: what `attend` takes as `past`.
+      attend: computes attention from q, k, v and `past`; causal_attention defines it.
+    Returns: float [batch, sequence, n_state]; and what `attend` returned beside the result.
     """
     if x.shape.ndims != 3:
         raise ValueError(f"x must be [batch, sequence, n_embd], got shape {x.shape}")
@@ -153,29 +166,10 @@ def attn(x, scope, n_state, *, past, hparams):
     def merge_heads(x):  # [batch, n_head, sequence, head_dim] -> [batch, sequence, n_state]
         return merge_states(tf.transpose(x, [0, 2, 1, 3]))
 
-    def multihead_attn(q, k, v, bias):
-        q *= tf.rsqrt(tf.cast(v.shape[-1], q.dtype))
-        return tf.matmul(softmax(tf.matmul(q, k, transpose_b=True) + bias), v)
-
-    def cached_attn(q, k, v):
-        batch, n_head, sequence, head_dim = shape = shape_list(q)
-        q, k, v = (tf.reshape(t, [batch * n_head, sequence, head_dim]) for t in (q, k, v))
-        cache = past._replace(k=past.write(past.k, k), v=past.write(past.v, v))
-        return tf.reshape(multihead_attn(q, cache.k, cache.v, past.bias), shape), cache
-
     with tf.variable_scope(scope):
         c = conv1d(x, "c_attn", n_state * 3)
         q, k, v = map(split_heads, tf.split(c, 3, axis=2))
-        if isinstance(past, Cache):
-            a, present = cached_attn(q, k, v)
-        else:
-            present = tf.stack([k, v], axis=1)
-            if past is not None:
-                past_k, past_v = tf.unstack(past, axis=1)
-                k = tf.concat([past_k, k], axis=-2)
-                v = tf.concat([past_v, v], axis=-2)
-            nd, ns = shape_list(q)[-2], shape_list(k)[-2]
-            a = multihead_attn(q, k, v, causal_bias(nd, ns, dtype=q.dtype))
+        a, present = attend(q, k, v, past)
         return conv1d(merge_heads(a), "c_proj", n_state), present
 
 
@@ -193,14 +187,14 @@ def mlp(x, scope, n_state, *, hparams):
         return conv1d(h, "c_proj", x.shape[-1])
 
 
-def block(x, scope, *, past, hparams):
+def block(x, scope, *, past, hparams, attend=causal_attention):
     """One layer: attention, then the MLP, each normalised before and added to what came in.
 
     Args and returns: as `attn`, with the result as wide as `x`.
     """
     with tf.variable_scope(scope):
         nx = x.shape[-1]
-        a, present = attn(norm(x, "ln_1"), "attn", nx, past=past, hparams=hparams)
+        a, present = attn(norm(x, "ln_1"), "attn", nx, past=past, hparams=hparams, attend=attend)
         x = x + a
         m = mlp(norm(x, "ln_2"), "mlp", nx * 4, hparams=hparams)
         return x + m, present

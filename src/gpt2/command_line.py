@@ -70,7 +70,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         sys.stdout.flush()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_status)
     except BrokenPipeError:
         # Python flushes stdout once more at exit; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -192,7 +192,8 @@ def read_text(path: str) -> str:
 def import_tensorflow() -> Any:
     """Import TensorFlow as a TF1-style graph library, without its start-up messages.
 
-    Returns: the module tensorflow.compat.v1, with eager execution off. Errors that TensorFlow
+    Returns: the module tensorflow.compat.v1. Eager execution is left as it is, for the sake of
+    notebooks, so graphs are built under `graph.as_default()`. Errors that TensorFlow
     logs on the way still reach stderr.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
@@ -203,7 +204,6 @@ def import_tensorflow() -> Any:
 
         tf.config.list_physical_devices()  # the search for a GPU logs too
     tf.get_logger().setLevel("ERROR")
-    tf.disable_eager_execution()
     # Differs from TensorFlow's own default: float32 is float32, on every GPU.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf

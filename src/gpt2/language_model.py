@@ -8,6 +8,7 @@ which is in 1.6 to 1.8 % of samples of 256 tokens.
 """
 
 import contextlib
+import functools
 import os
 import random
 import sys
@@ -20,7 +21,7 @@ from encoder import END_OF_TEXT
 from gpt2 import checkpoint
 from gpt2.command_line import choose_model, import_tensorflow
 from gpt2.tensorflow_session import check_device, choose_device
-from hparams import HParams, Sampling, UserError, require
+from hparams import DamagedModelError, HParams, Sampling, UserError, require
 
 MAX_BATCH = 32  # more side by side gain little
 DTYPES = "float32", "tf32", "bfloat16"
@@ -70,7 +71,7 @@ class Sampler:
         if length is None:
             length = self.hparams.n_ctx // (2 if prompted else 1)
         self.sampling = Sampling(length, temperature, top_k, top_p)
-        self.sampling.check(self.hparams)
+        _check(self.sampling, self.hparams)
         require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
         self.batch_size = batch_size or default_batch_size(self.hparams)
         self.seed = seed
@@ -120,26 +121,30 @@ class Sampler:
             checkpoint.restore(self._session, self._weights)
 
     def change(self, **settings: Any) -> None:
-        """Change the seed, or how tokens are drawn. Raises: UserError, and changes nothing."""
+        """Change the seed, or how tokens are sampled. Raises: UserError, and changes nothing."""
         seed = settings.pop("seed", self.seed)
         sampling = replace(self.sampling, **settings)
-        sampling.check(self.hparams)
-        compiled_for = replace(sampling, length=self.sampling.length)
-        self.seed, self.sampling, before = seed, sampling, self.sampling
-        if self._session and compiled_for != before:
-            self._build()
+        _check(sampling, self.hparams)
+        self.seed, self.sampling = seed, sampling
 
     def _build(self) -> None:
-        """Put the operations that draw into the graph; the model's variables are there once."""
+        """Build the graph. The settings of sampling are placeholders, so one graph serves all."""
+        import tensorflow.compat.v1 as tf
+
+        import decoder
         import sample
 
         with self._session.graph.as_default():
-            self._decoder = sample.Decoder(
+            self._options = {
+                "temperature": tf.placeholder(tf.float32, []),
+                "top_k": tf.placeholder(tf.int32, []),
+                "top_p": tf.placeholder(tf.float32, []),
+            }
+            self._decoder = decoder.Decoder(
                 self.hparams,
-                self.sampling,
+                functools.partial(sample.sample_token, **self._options),
                 self.batch_size,
                 dtype="bfloat16" if self.dtype == "bfloat16" else "float32",
-                successor_of=self._decoder,
             )
 
     def pieces(
@@ -163,15 +168,21 @@ class Sampler:
             decoder.seed: self.seed,
             decoder.numbers: [*numbers, *[numbers[0]] * (self.batch_size - len(numbers))],
             decoder.stop: self.end if stop_at_end else -1,
+            **{x: getattr(self.sampling, name) for name, x in self._options.items()},
         }
         over = [False] * len(contexts)
-        done = slots = 0
+        done = cache_length = 0
         while done < self.sampling.length and not all(over):
-            if done and slots < n_context + done:
-                slots = min(room for room in decoder.rooms if room >= n_context + done)
-                self._run(decoder.grow, {decoder.slots: slots})
+            if done and cache_length < n_context + done:
+                cache_length = min(n for n in decoder.cache_lengths if n >= n_context + done)
+                self._run(decoder.grow, {decoder.cache_length: cache_length})
             step = {**feed, decoder.end: min(done + PIECE, self.sampling.length)}
-            made, tokens = self._run(decoder.advance if done else decoder.start, step)
+            made, tokens = self._run(decoder.decode if done else decoder.prefill, step)
+            if (tokens[:, done:made] < 0).any():
+                raise DamagedModelError(
+                    f"{self._weights}: the weights are damaged: they give logits that are not "
+                    "numbers; download or train the model again"
+                )
             piece = []
             for i, new in enumerate(tokens[: len(contexts), done:made].tolist()):
                 ids = [] if over[i] else new
@@ -201,6 +212,12 @@ class Sampler:
             f"out of memory with {self.batch_size} samples side by side; try a smaller "
             "--batch_size, or a shorter --length"
         )
+
+
+def _check(sampling: Sampling, hparams: HParams) -> None:
+    sampling.check(hparams)
+    n_ctx = hparams.n_ctx
+    require("length", sampling.length, sampling.length >= 1, f"from 1 to n_ctx = {n_ctx}")
 
 
 def default_batch_size(hparams: HParams) -> int:

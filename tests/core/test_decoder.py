@@ -1,5 +1,6 @@
-"""The decode loop: its logits, its pieces, its growing caches, and what XLA makes of it."""
+"""The decode loop: its logits, interruptions, growing caches, and the code that XLA generates."""
 
+import functools
 import os
 import re
 import subprocess
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import decoder
+import kv_cache
 import model
 import numpy_gpt2
 import sample
-from hparams import HParams, Sampling
+from hparams import HParams
 
 GROWING = HParams(n_vocab=17, n_ctx=300, n_embd=12, n_head=3, n_layer=2)
 CONTEXT = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
@@ -20,34 +23,33 @@ CONTEXT = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
 
 @pytest.fixture(params=["XLA", "TensorFlow"])
 def engine(request, monkeypatch):
-    """What runs the loop; that depends on the batch size, as a rule."""
-    monkeypatch.setattr(sample, "is_compiled", lambda batch_size: request.param == "XLA")
+    """What runs the loop; normally that depends on the batch size."""
+    monkeypatch.setattr(decoder, "is_compiled", lambda batch_size: request.param == "XLA")
 
 
-def test_many_samples_are_not_compiled_for_a_cpu(tf, monkeypatch):
+def test_large_batches_are_not_compiled_for_a_cpu(tf, monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    assert [sample.is_compiled(n) for n in (None, 1, 15, 16)] == [True, True, True, False]
+    assert [decoder.is_compiled(n) for n in (None, 1, 15, 16)] == [True, True, True, False]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
-    assert sample.is_compiled(16)
+    assert decoder.is_compiled(16)
 
 
-def test_rooms_are_few_and_end_at_n_ctx():
-    assert sample.rooms(HParams(n_ctx=1024), 8) == [128, 256, 576, 1024]
-    assert sample.rooms(HParams(n_ctx=1024), None) == [128, 256, 576, 1024]
-    assert sample.rooms(HParams(n_ctx=1024), 1) == [256, 1024]
-    assert sample.rooms(HParams(n_ctx=128), 8) == [128]
-    assert sample.rooms(HParams(n_ctx=24), 1) == [24]
+def test_compiled_loops_have_few_cache_lengths_and_end_at_n_ctx():
+    assert kv_cache.cache_lengths(HParams(n_ctx=1024), 8, True) == [128, 256, 576, 1024]
+    assert kv_cache.cache_lengths(HParams(n_ctx=1024), None, True) == [128, 256, 576, 1024]
+    assert kv_cache.cache_lengths(HParams(n_ctx=1024), 1, True) == [256, 1024]
+    assert kv_cache.cache_lengths(HParams(n_ctx=128), 8, True) == [128]
+    assert kv_cache.cache_lengths(HParams(n_ctx=24), 1, True) == [24]
 
 
-def test_rooms_are_many_where_nothing_is_compiled(monkeypatch):
-    monkeypatch.setattr(sample, "is_compiled", lambda batch_size: False)
-    assert sample.rooms(HParams(n_ctx=200), 16) == [64, 128, 192, 200]
+def test_uncompiled_loops_have_many_cache_lengths():
+    assert kv_cache.cache_lengths(HParams(n_ctx=200), 16, False) == [64, 128, 192, 200]
 
 
 def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch, engine):
-    # The bits of the largest logit stand for a token: for the last one where the logit is positive,
-    # for token 0 where it is negative.
-    def draw(logits, uniform, sampling):
+    # What is chosen are the bits of the largest logit. As token ids they are out of range: they
+    # stand for the last token where the logit is positive, for token 0 where it is negative.
+    def choose(logits, uniform):
         return tf.bitcast(tf.reduce_max(logits, axis=1), tf.int32)
 
     def transformer(hparams, X, *args):
@@ -55,41 +57,72 @@ def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch, engine)
 
     plain = model.transformer
     monkeypatch.setattr(model, "transformer", transformer)
-    monkeypatch.setattr(sample, "draw", draw)
     weights = numpy_gpt2.random_weights(GROWING, seed=11)
-    output = sample.sample_sequence(hparams=GROWING, length=296, context=tf.constant(CONTEXT))
+    uniform = tf.zeros([2, GROWING.n_ctx])
+    tokens = decoder.generate(GROWING, choose, tf.constant(CONTEXT), uniform, 296)
     numpy_gpt2.assign(tf, sess, weights)
-    bits = sess.run(output)[:, 5:]
-    for context, row in zip(CONTEXT, bits, strict=True):
+    for context, row in zip(CONTEXT, sess.run(tokens), strict=True):
         found = row.view(np.float32)
-        tokens = [*context, *np.where(found > 0, GROWING.n_vocab - 1, 0)]
-        expected = numpy_gpt2.logits(GROWING, weights, np.array(tokens[:-1]))[4:].max(axis=1)
+        ids = [*context, *np.where(found > 0, GROWING.n_vocab - 1, 0)]
+        expected = numpy_gpt2.logits(GROWING, weights, np.array(ids[:-1]))[4:].max(axis=1)
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_engine_equals_the_loop_by_definition(tf, sess, engine, batch_size):
+    hparams = HParams(n_vocab=17, n_ctx=40, n_embd=12, n_head=3, n_layer=2)
+    choose = functools.partial(sample.sample_token, temperature=0.8, top_k=9, top_p=0.95)
+    context = tf.constant(np.arange(4 * batch_size).reshape(batch_size, 4), tf.int32)
+    uniform = tf.constant(np.random.default_rng(2).random([batch_size, 40]), tf.float32)
+    expected = sample.sample_by_definition(hparams, context, uniform, 9, choose)
+    tokens = decoder.generate(hparams, choose, context, uniform, 9)
+    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(hparams, seed=4))
+    expected, tokens = sess.run([expected[:, 4:], tokens])
+    assert len(np.unique(tokens)) > 5
+    np.testing.assert_array_equal(tokens, expected)
+
+
+def test_another_strategy_is_an_argument(tf, sess, engine):
+    """Here: tokens below 9 are forbidden, and of the others the most likely is taken."""
+    forbidden = tf.range(GROWING.n_vocab) < 9
+
+    def choose(logits, uniform):
+        allowed = tf.where_v2(forbidden, float("-inf"), logits)
+        return sample.sample_token(allowed, uniform, temperature=0)
+
+    context, uniform = tf.constant(CONTEXT), tf.zeros([2, GROWING.n_ctx])
+    expected = sample.sample_by_definition(GROWING, context, uniform, 6, choose)
+    tokens = decoder.generate(GROWING, choose, context, uniform, 6)
+    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(GROWING, seed=15))
+    expected, tokens = sess.run([expected[:, 5:], tokens])
+    assert (tokens >= 9).all()
+    np.testing.assert_array_equal(tokens, expected)
 
 
 @pytest.fixture
 def decode(tf, sess, engine):
     """A function that samples 290 tokens in pieces of some size."""
-    decoder = sample.Decoder(GROWING, Sampling(290, top_k=5), 2)
+    choose = functools.partial(sample.sample_token, top_k=5)
+    loop = decoder.Decoder(GROWING, choose, 2)
     numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(GROWING, seed=12))
     feed = {
-        decoder.context: [CONTEXT[0], [7, 8, 0, 0, 0]],
-        decoder.lengths: [5, 2],
-        decoder.seed: 1,
-        decoder.numbers: [1, 2],
-        decoder.stop: -1,
+        loop.context: [CONTEXT[0], [7, 8, 0, 0, 0]],
+        loop.lengths: [5, 2],
+        loop.seed: 1,
+        loop.numbers: [1, 2],
+        loop.stop: -1,
     }
 
-    def run(piece, rooms=(100, 200, 300), stop=-1):
-        feed[decoder.stop] = stop
-        done, tokens = sess.run(decoder.start, feed)
-        pieces, rooms, slots = [tokens[:, :1]], list(rooms), 0
+    def run(piece, cache_lengths=(100, 200, 300), stop=-1):
+        feed[loop.stop] = stop
+        done, tokens = sess.run(loop.prefill, feed)
+        pieces, cache_lengths, cache_length = [tokens[:, :1]], list(cache_lengths), 0
         while done < 290:
-            if slots < 5 + done:
-                slots = rooms.pop(0)
-                sess.run(decoder.grow, {decoder.slots: slots})
+            if cache_length < 5 + done:
+                cache_length = cache_lengths.pop(0)
+                sess.run(loop.grow, {loop.cache_length: cache_length})
             before = done
-            done, tokens = sess.run(decoder.advance, feed | {decoder.end: min(done + piece, 290)})
+            done, tokens = sess.run(loop.decode, feed | {loop.end: min(done + piece, 290)})
             if done == before:
                 break
             pieces.append(tokens[:, before:done])
@@ -106,8 +139,8 @@ def test_tokens_do_not_depend_on_how_the_loop_was_cut(decode):
         np.testing.assert_array_equal(decode(piece), whole)
 
 
-def test_tokens_do_not_depend_on_the_room_in_the_caches(decode):
-    np.testing.assert_array_equal(decode(290, rooms=[300]), decode(290))
+def test_tokens_do_not_depend_on_the_cache_lengths(decode):
+    np.testing.assert_array_equal(decode(290, cache_lengths=[300]), decode(290))
 
 
 def test_the_loop_ends_when_each_sample_drew_the_stop_token(decode):
@@ -123,28 +156,22 @@ def test_bfloat16_follows_float32_to_its_precision(tf, sess, engine):
     lengths = tf.constant([5, 5])
     made = {}
     for dtype in ("float32", "bfloat16"):
-        logits, caches, _ = sample.prefill(GROWING, tf.constant(CONTEXT), lengths, dtype=dtype)
-        decoder = sample.Decoder(GROWING, Sampling(20), 2, dtype=dtype)
-        for x in (logits, caches[0][0], decoder.state.caches[0][0]):
+        logits, caches, _ = decoder.prefill(GROWING, tf.constant(CONTEXT), lengths, dtype=dtype)
+        loop = decoder.Decoder(GROWING, sample.sample_token, 2, dtype=dtype)
+        for x in (logits, caches[0][0], loop.state.caches[0][0]):
             assert x.dtype == dtype
         made[dtype] = tf.cast(logits, tf.float32)
     numpy_gpt2.assign(tf, sess, weights)
     made = sess.run(made)
     assert not np.array_equal(made["bfloat16"], made["float32"])
     np.testing.assert_allclose(made["bfloat16"], made["float32"], atol=0.3)
-    feed = {decoder.context: CONTEXT, decoder.lengths: [5, 5], decoder.seed: 1, decoder.stop: -1}
-    feed |= {decoder.numbers: [1, 2], decoder.end: 20, decoder.slots: 128}
-    sess.run(decoder.start, feed)
-    sess.run(decoder.grow, feed)
-    done, tokens = sess.run(decoder.advance, feed)
+    feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.seed: 1, loop.stop: -1}
+    feed |= {loop.numbers: [1, 2], loop.end: 20, loop.cache_length: 128}
+    sess.run(loop.prefill, feed)
+    sess.run(loop.grow, feed)
+    done, tokens = sess.run(loop.decode, feed)
     assert done == 20
     assert ((tokens >= 0) & (tokens < GROWING.n_vocab)).all()
-
-
-def test_a_successor_takes_over_the_memory(tf, sess):
-    first = sample.Decoder(GROWING, Sampling(20), 2)
-    second = sample.Decoder(GROWING, Sampling(20, top_k=3), 2, successor_of=first)
-    assert second.state is first.state
 
 
 def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
@@ -155,9 +182,9 @@ def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
             numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(GROWING, seed=13))
             return sess.run(output)
 
-    assert sample.dynamic_update_slice is not None
+    assert kv_cache.dynamic_update_slice is not None
     expected = tokens()
-    monkeypatch.setattr(sample, "dynamic_update_slice", None)
+    monkeypatch.setattr(kv_cache, "dynamic_update_slice", None)
     np.testing.assert_array_equal(tokens(), expected)
 
 
@@ -165,7 +192,7 @@ def test_a_context_too_long_for_n_ctx_is_told(tf, sess):
     X = tf.placeholder(tf.int32, [1, None])
     output = sample.sample_sequence(hparams=GROWING, length=100, context=X)
     sess.run(tf.global_variables_initializer())
-    message = "context and length 100 together exceed n_ctx = 300"
+    message = "context and length together exceed n_ctx = 300:. .202. .100."
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         sess.run(output, {X: [[1] * 202]})
     assert sess.run(output, {X: [[1] * 201]}).shape == (1, 301)
@@ -174,6 +201,7 @@ def test_a_context_too_long_for_n_ctx_is_told(tf, sess):
 LOOP = """
 from gpt2.command_line import import_tensorflow
 tf = import_tensorflow()
+tf.disable_eager_execution()
 import sample
 from hparams import HParams
 hparams = HParams(n_vocab=40, n_ctx=64, n_embd=32, n_head=2, n_layer=3)
@@ -190,7 +218,7 @@ with tf.Session() as sess:
 def test_compiled_loop_copies_no_cache_and_asks_nothing_of_the_host(tmp_path):
     flags = {"PYTHONPATH": str(ROOT / "src"), "XLA_FLAGS": f"--xla_dump_to={tmp_path}"}
     subprocess.run([sys.executable, "-c", LOOP], env=os.environ | flags, check=True, timeout=100)
-    (dump,) = tmp_path.glob("*go_on*after_optimizations.txt")
+    (dump,) = tmp_path.glob("*fill_caches*after_optimizations.txt")
     hlo = dump.read_text(encoding="utf-8")
     body = re.search(r" while\(.*body=%([\w.\-]+)", hlo)[1]
     text = re.search(rf"^%{re.escape(body)} .*?^}}", hlo, re.DOTALL | re.MULTILINE)[0]

@@ -1,5 +1,7 @@
 """Hyperparameters: only what is the shape of a model passes."""
 
+import json
+
 import pytest
 
 from hparams import HParams, Sampling, UserError
@@ -38,3 +40,18 @@ def test_context_and_sample_share_n_ctx():
         Sampling(length=5).check_context(70, hparams)
     with pytest.raises(UserError, match="the prompt is empty"):
         Sampling(length=5).check_context(0, hparams)
+
+
+def test_hparams_answer_as_those_of_the_original_did():
+    hparams = HParams()
+    assert "n_ctx" in hparams
+    assert "n_context" not in hparams
+    assert hparams.get("n_head") == hparams.values()["n_head"] == 12
+    assert hparams.get("n_context", 5) == 5
+    assert hparams.parse("n_ctx=64, n_layer=2") is hparams
+    hparams.set_hparam("n_head", 6)
+    assert HParams(**json.loads(hparams.to_json(indent=2))) == hparams
+    assert (hparams.n_ctx, hparams.n_layer, hparams.n_head) == (64, 2, 6)
+    for text in ("n_ctx=a", "n_ctx", "n_contexts=3", "n_head=7"):
+        with pytest.raises(UserError):
+            hparams.parse(text)

@@ -183,6 +183,23 @@ def test_top_p_treats_each_row_by_itself(tf, sess):
     assert found == [[T, F, F, F], [F, F, T, T]]
 
 
+def test_top_p_of_zero_keeps_the_most_likely_token(tf, sess):
+    found = kept(tf, sess, sample.top_p_logits(tf.constant(LOGITS[:1]), 0))
+    assert found == [[False, True, False, False]]
+
+
+@pytest.mark.parametrize("n_vocab", [5, 1280, 50257])
+def test_top_k_of_a_tensor_equals_top_k_of_a_number(tf, sess, n_vocab):
+    logits = np.random.default_rng(n_vocab).normal(size=[3, n_vocab]).astype(np.float32)
+    k = tf.placeholder(tf.int32, [])
+    masked = sample.top_k_logits(tf.constant(logits), k)
+    for value in {0, 1, 2, 5, 64, 65, 512, 513, n_vocab} & set(range(n_vocab + 1)):
+        keep = value or n_vocab
+        smallest = np.sort(logits)[:, n_vocab - keep, None]
+        expected = np.where(logits < smallest, np.float32(-1e10), logits)
+        np.testing.assert_array_equal(sess.run(masked, {k: value}), expected)
+
+
 def test_top_p_of_one_changes_nothing(tf, sess):
     logits = tf.constant(LOGITS)
     assert sample.top_p_logits(logits, 1) is logits
@@ -191,14 +208,15 @@ def test_top_p_of_one_changes_nothing(tf, sess):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"length": 0}, "length must be from 1 to n_ctx = 24, got 0"),
-        ({"length": 25}, "length must be from 1 to n_ctx = 24, got 25"),
+        ({"length": -1}, "length must be from 0 to n_ctx = 24, got -1"),
+        ({"length": 25}, "length must be from 0 to n_ctx = 24, got 25"),
         ({"temperature": -0.1}, "temperature must be 0 or above, got -0.1"),
         ({"temperature": float("nan")}, "temperature must be 0 or above, got nan"),
         ({"top_k": -1}, "top_k must be from 0 to n_vocab = 13, got -1"),
         ({"top_k": 14}, "top_k must be from 0 to n_vocab = 13, got 14"),
-        ({"top_p": 0}, "top_p must be above 0 and at most 1, got 0"),
-        ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
+        ({"top_p": -0.5}, "top_p must be from 0 to 1, got -0.5"),
+        ({"top_p": 1.5}, "top_p must be from 0 to 1, got 1.5"),
+        ({"top_p": np.float32(1.5)}, "top_p must be from 0 to 1, got 1.5"),
         ({"batch_size": None}, "start_token needs batch_size"),
         ({"start_token": None}, "give either start_token or context"),
     ],
@@ -210,3 +228,99 @@ def test_sample_sequence_refuses_what_is_out_of_range(tf, sess, settings, messag
     assert str(caught.value) == message
     assert isinstance(caught.value, UserError)
     assert not sess.graph.get_operations()
+
+
+def settings_placeholders(tf):
+    return {
+        "length": tf.placeholder(tf.int32, []),
+        "temperature": tf.placeholder(tf.float32, []),
+        "top_k": tf.placeholder(tf.int32, []),
+        "top_p": tf.placeholder(tf.float32, []),
+    }
+
+
+COMBINATIONS = [
+    {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    for temperature in (0, 0.7, 1, 1.5, 30)
+    for top_k, top_p in ((0, 1), (4, 1), (0, 0.8), (6, 0.9))
+]
+
+
+def test_one_graph_of_placeholders_equals_twenty_graphs_of_numbers(tf, sess):
+    random = np.random.default_rng(1)
+    logits = tf.constant(random.normal(0, 2, [50, 2200]), tf.float32)
+    uniform = tf.constant(random.random(50), tf.float32)
+    settings = settings_placeholders(tf)
+    del settings["length"]
+    tokens = sample.sample_token(logits, uniform, **settings)
+    for numbers in COMBINATIONS:
+        expected = sess.run(sample.sample_token(logits, uniform, **numbers))
+        found = sess.run(tokens, {settings[name]: value for name, value in numbers.items()})
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_one_graph_of_placeholders_gives_sequences_of_any_length(tf, sess):
+    weights = numpy_gpt2.random_weights(TINY, seed=9)
+    settings = settings_placeholders(tf)
+    X = tf.placeholder(tf.int32, [2, None])
+    tokens = sample.sample_sequence(hparams=TINY, context=X, **settings)
+    numpy_gpt2.assign(tf, sess, weights)
+    context = [[3, 1, 4], [1, 5, 9]]
+    for length, chosen in ((0, {}), (1, {"top_k": 1}), (22, {"temperature": 0}), (9, {"top_p": 0})):
+        values = {"length": length, "temperature": 1, "top_k": 0, "top_p": 1} | chosen
+        found = sess.run(tokens, {X: context} | {settings[n]: v for n, v in values.items()})
+        expected = [greedy(TINY, weights, row, length) for row in context]
+        assert found.tolist() == expected
+
+
+def test_tensors_out_of_range_end_in_the_message_of_numbers(tf, sess):
+    settings = settings_placeholders(tf)
+    tokens = sample.sample_sequence(hparams=TINY, start_token=0, batch_size=1, **settings)
+    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(TINY))
+    legal = {"length": 3, "temperature": 1, "top_k": 0, "top_p": 1}
+    for name, value, message in [
+        ("length", 25, "length must be from 0 to n_ctx = 24, got"),
+        ("temperature", -1, "temperature must be 0 or above, got"),
+        ("temperature", float("nan"), "temperature must be 0 or above, got"),
+        ("top_k", 14, "top_k must be from 0 to n_vocab = 13, got"),
+        ("top_p", 1.5, "top_p must be from 0 to 1, got"),
+    ]:
+        feed = {settings[n]: v for n, v in (legal | {name: value}).items()}
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            sess.run(tokens, feed)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_any_temperature_gives_the_right_distribution(tf, sess, batch_size):
+    logits = np.array([2.0, 1.0, 1.999, -3.0, 0.5], np.float32)
+    temperature = tf.placeholder(tf.float32, [])
+    n = 2000
+    uniform = tf.constant((np.arange(n) + 0.5) / n, tf.float32)
+    rows = tf.tile(tf.constant(logits)[None], [n, 1])
+
+    def choose(top_k):
+        return sample.sample_token(rows, uniform, temperature, top_k, 0.999999)
+
+    compiled = tf.function(choose, jit_compile=batch_size == 1, autograph=False)
+    tokens = compiled(tf.constant(4))
+    for value in (0, 1e-45, 1e-38, 1e-9, 1e-4, 1e-3, 0.5, 1, 20, 1e10, 1e30):
+        counts = np.bincount(sess.run(tokens, {temperature: value}), minlength=5)
+        kept = np.delete(np.arange(5), 3)
+        expected = np.zeros(5)
+        scaled = (logits[kept].astype(float) - 2) / max(value, 1e-300)
+        expected[kept] = np.exp(np.maximum(scaled, -800))
+        np.testing.assert_allclose(counts / n, expected / expected.sum(), atol=2 / n + 1e-3)
+
+
+def test_logits_that_are_not_numbers_give_no_token(tf, sess):
+    logits = tf.constant([[0.0, 1.0, 2.0], [0.0, float("nan"), 2.0], [float("inf"), 0.0, 0.0]])
+    for settings in ({}, {"temperature": 0}, {"top_k": 2}, {"top_p": 0.5}):
+        tokens = sess.run(sample.sample_token(logits, tf.fill([3], 0.5), **settings))
+        assert tokens[0] in (0, 1, 2)
+        assert tokens[1:].tolist() == [-1, -1]
+
+
+def test_a_length_of_zero_gives_the_context_back(tf, sess):
+    tokens = sample.sample_sequence(hparams=TINY, length=0, start_token=7, batch_size=2)
+    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(TINY))
+    assert sess.run(tokens).tolist() == [[7], [7]]

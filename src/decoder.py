@@ -1,0 +1,275 @@
+"""Autoregressive decoding with a KV cache: prefill, then one token at a time.
+
+How a token is chosen is up to the caller: `choose(logits [batch, n_vocab], uniform [batch])` gives
+int32 [batch]; sample.sample_token is the one that the scripts use.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+import kv_cache
+import model
+
+
+class State(NamedTuple):
+    """What the loop carries from one token to the next."""
+
+    n_done: Any  # int32 [], tokens generated so far
+    token: Any  # int32 [batch], the last of them
+    finished: Any  # bool [batch], whether the stop token was generated
+    caches: Any  # a KVCache for each layer
+
+
+def is_compiled(batch_size):
+    """Whether XLA compiles the loop for this batch size; None is any size.
+
+    On a CPU, compiling is faster for small batches. For large ones XLA reads the caches on one
+    core, where TensorFlow's own operations use all cores.
+    """
+    return batch_size is None or batch_size < 16 or bool(tf.config.list_physical_devices("GPU"))
+
+
+def prefill(hparams, context, lengths, *, dtype=tf.float32):
+    """Evaluate contexts in one pass.
+
+    Args:
+      context: int32 [batch, context]; shorter rows are padded at the end.
+      lengths: int32 [batch], without the padding.
+      dtype: to compute in.
+    Returns:
+      dtype [batch, n_vocab], logits of each row's next token.
+      A KVCache for each layer, `context` positions long.
+      The model's weights as tensors of dtype, by variable name.
+    """
+    weights = {}
+
+    def read(getter, name, *args, **kwargs):
+        weights[name] = tf.cast(tf.convert_to_tensor(getter(name, *args, **kwargs)), dtype)
+        return weights[name]
+
+    n_context = tf.shape(context)[1]
+    bias = model.causal_bias(n_context, n_context, dtype=dtype)
+    block = functools.partial(model.block, attend=kv_cache.cached_attention(bias))
+    with tf.variable_scope("model", reuse=tf.AUTO_REUSE, custom_getter=read):
+        positions = model.positions_for(context, 0)
+        h, caches = model.transformer(hparams, context, positions, [None] * hparams.n_layer, block)
+        logits = model.predict(hparams, tf.gather(h, lengths - 1, batch_dims=1))
+    return logits, caches, weights
+
+
+def first_token(hparams, choose, context, lengths, uniform, stop=-1, dtype=tf.float32):
+    """Prefill, and choose the first token. Returns: State, and the weights as in `prefill`."""
+    logits, caches, weights = prefill(hparams, context, lengths, dtype=dtype)
+    token = choose(logits, uniform[:, 0])
+    return State(tf.constant(1), token, tf.equal(token, stop), caches), weights
+
+
+def split_rows(w, n):
+    """[1, nx, nf] -> [n, nx // n, nf] if n divides nx and is not 1, else [nx, nf].
+
+    This is what model.product takes. A reshape inside the loop would keep XLA from sharing the
+    product among the cores.
+    """
+    if w.shape.ndims < 3:
+        return w
+    _, nx, nf = w.shape.as_list()
+    return tf.reshape(w, [n, nx // n, nf] if n > 1 and nx % n == 0 else [nx, nf])
+
+
+def decode_loop(hparams, choose, weights, state, lengths, n_context, uniform, output, end, stop=-1):
+    """Generate one token after the other, until `end` or until the caches are full.
+
+    To be called in a tf.function, compiled where is_compiled says so.
+
+    Args:
+      weights: as returned by `prefill`.
+      lengths: int32 [batch], of the contexts; n_context: int32 [], the longest of them.
+      uniform: float32 [batch, at least end], a random number for each token.
+      output: int32 [batch, at least end], in which each token is written at its index.
+      end: int32 [], number of tokens to reach.
+      stop: int32 [], token that finishes its sample; the loop ends when all are finished.
+    Returns: the new State and output.
+    """
+    cache_length = tf.shape(state.caches[0].k)[1]
+    end = tf.minimum(end, cache_length - n_context + 1)  # the last token is never fed back
+    batch = lengths.shape.as_list()[0]
+    compiled = is_compiled(batch)
+    # For one row, XLA multiplies blocks of a matrix faster.
+    weights = {name: split_rows(w, 8 if batch == 1 else 1) for name, w in weights.items()}
+
+    def read(getter, name, *args, **kwargs):
+        return weights[name]
+
+    def body(state, output):
+        position = n_context + state.n_done - 1  # in the caches, of the token that is evaluated
+        slots = tf.range(cache_length)
+        in_use = (slots < lengths[:, None]) | ((slots >= n_context) & (slots <= position))
+        bias = tf.cast(tf.where_v2(in_use, 0.0, -1e10), state.caches[0].k.dtype)
+        bias = tf.repeat(bias[:, None], hparams.n_head, axis=0)
+        attend = kv_cache.cached_attention(bias, position, in_place=not compiled)
+        block = functools.partial(model.block, attend=attend)
+        with tf.variable_scope("model", reuse=True, custom_getter=read):
+            positions = lengths[:, None] + state.n_done - 1
+            tokens = tf.maximum(state.token, 0)[:, None]  # -1 where there was none to choose
+            h, caches = model.transformer(hparams, tokens, positions, state.caches, block)
+            logits = model.predict(hparams, h[:, 0])
+        token = choose(logits, tf.gather(uniform, state.n_done, axis=1))
+        index = tf.range(tf.shape(output)[1])
+        output = tf.where_v2(tf.equal(index, state.n_done), token[:, None], output)
+        finished = state.finished | tf.equal(token, stop)
+        return State(state.n_done + 1, token, finished, caches), output
+
+    return tf.while_loop(
+        lambda state, _: (state.n_done < end) & ~tf.reduce_all(state.finished),
+        body,
+        [state, output],
+    )
+
+
+def generate(hparams, choose, context, uniform, length):
+    """Continue contexts of one length, all in the graph: int32 [batch, length].
+
+    Args:
+      choose: see the top of this file.
+      context: int32 [batch, context]
+      uniform: float32 [batch, n_ctx]
+      length: int or int32 [], at most n_ctx - context + 1.
+    """
+    batch_size = context.shape.as_list()[0]
+    compiled = is_compiled(batch_size)
+    cache_lengths = kv_cache.cache_lengths(hparams, batch_size, compiled)
+    batch, n_context = model.shape_list(context)
+    lengths = tf.fill([batch], n_context)
+    state, weights = first_token(hparams, choose, context, lengths, uniform)
+    output = tf.pad(state.token[:, None], [[0, 0], [0, hparams.n_ctx - 1]])
+
+    @tf.function(jit_compile=compiled, autograph=False)
+    def fill_caches(state, lengths, n_context, uniform, output, length):
+        return decode_loop(
+            hparams, choose, weights, state, lengths, n_context, uniform, output, length
+        )
+
+    def any_length(x):
+        shape = x.shape.as_list()
+        return tf.TensorShape([shape[0], None, *shape[2:]] if len(shape) == 3 else shape)
+
+    @tf.function(autograph=False)  # here a loop is one operation, whatever the outer graph uses
+    def grow_and_fill(state, lengths, n_context, uniform, output, length):
+        def body(state, output):
+            needed = n_context + state.n_done
+            fitting = tf.boolean_mask(cache_lengths, tf.constant(cache_lengths) >= needed)
+            state = state._replace(caches=kv_cache.grow(state.caches, tf.reduce_min(fitting)))
+            return fill_caches(state, lengths, n_context, uniform, output, length)
+
+        return tf.while_loop(
+            lambda state, _: state.n_done < length,
+            body,
+            [state, output],
+            shape_invariants=tf.nest.map_structure(any_length, [state, output]),
+        )
+
+    length = tf.cast(length, tf.int32)
+    _, output = grow_and_fill(state, lengths, n_context, uniform, output, length)
+    return output[:, :length]
+
+
+def uniform_for(seed, numbers, length):
+    """Uniform random numbers for samples, each a function of the seed and the sample's number.
+
+    Args:
+      seed: int64 []
+      numbers: int64 [batch]
+    Returns: float32 [batch, length], in [0, 1). Source: Philox, doi:10.1145/2063384.2063405.
+    """
+
+    def row(number):
+        return tf.random.stateless_uniform([length], tf.stack([seed, number]), alg="philox")
+
+    return tf.map_fn(row, numbers, fn_output_signature=tf.float32)
+
+
+class Decoder:
+    """Incremental decoding: the state of the loop stays in variables between two Session.run calls.
+
+    So text can be streamed, or interrupted. The loop is compiled once for each cache length.
+
+    Args:
+      hparams: HParams
+      choose: function that picks the next token; see the top of this file.
+      batch_size: number of samples generated together.
+      dtype: to compute in.
+    Attributes:
+      cache_lengths: as returned by kv_cache.cache_lengths.
+    Placeholders:
+      context: int32 [batch, context]; shorter rows are padded at the end.
+      lengths: int32 [batch], without the padding.
+      seed, numbers: int64 [] and [batch], as in `uniform_for`.
+      cache_length: int32 [], the length to grow the caches to.
+      end, stop: int32 [], as in `decode_loop`.
+    Fetches:
+      prefill: evaluates the contexts and generates the first token.
+      grow: grows the caches to `cache_length`. Needs no other placeholder.
+      decode: generates tokens until `end`, or until the caches are full.
+      `prefill` and `decode` need all placeholders but `cache_length`. Both return the number of
+      tokens generated so far, int32 [], and the tokens of this run at their indices, int32
+      [batch, n_ctx] ([batch, 1] for `prefill`).
+    """
+
+    def __init__(self, hparams, choose, batch_size, dtype=tf.float32):
+        compiled = is_compiled(batch_size)
+        self.cache_lengths = kv_cache.cache_lengths(hparams, batch_size, compiled)
+        self.context = tf.placeholder(tf.int32, [batch_size, None])
+        self.lengths = tf.placeholder(tf.int32, [batch_size])
+        self.seed = tf.placeholder(tf.int64, [])
+        self.numbers = tf.placeholder(tf.int64, [batch_size])
+        self.cache_length = tf.placeholder(tf.int32, [])
+        self.end = tf.placeholder(tf.int32, [])
+        self.stop = tf.placeholder(tf.int32, [])
+        n_context = tf.reduce_max(self.lengths)
+        uniform = uniform_for(self.seed, self.numbers, hparams.n_ctx)
+
+        first, weights = first_token(
+            hparams, choose, self.context, self.lengths, uniform, self.stop, dtype
+        )
+        # Assigned before they are read, so they need no initializer; and in no collection, so that
+        # a Saver finds only the model's variables.
+        self.state = tf.nest.map_structure(_uninitialized_variable, first)
+        with tf.control_dependencies(_assign_all(self.state, first)):
+            self.prefill = tf.identity(first.n_done), first.token[:, None]
+
+        self.grow = tf.no_op()
+        for cache in tf.nest.flatten(self.state.caches):
+            with tf.control_dependencies([self.grow]):  # one by one, so that all never exist twice
+                larger = kv_cache.grow(tf.identity(cache), self.cache_length)
+                self.grow = cache.assign(larger, read_value=False)
+
+        @tf.function(jit_compile=compiled, autograph=False)
+        def decode(lengths, n_context, uniform, end, stop):
+            state = tf.nest.map_structure(tf.identity, self.state)
+            output = tf.zeros(uniform.shape, tf.int32)
+            state, output = decode_loop(
+                hparams, choose, weights, state, lengths, n_context, uniform, output, end, stop
+            )
+            _assign_all(self.state, state)
+            return state.n_done, output
+
+        self.decode = decode(self.lengths, n_context, uniform, self.end, self.stop)
+
+
+def _uninitialized_variable(like):
+    return tf.Variable(
+        initial_value=lambda: tf.zeros([size or 0 for size in like.shape.as_list()], like.dtype),
+        dtype=like.dtype,
+        shape=like.shape,
+        trainable=False,
+        collections=[],
+        use_resource=True,
+        validate_shape=False,
+    )
+
+
+def _assign_all(variables, values):
+    pairs = zip(tf.nest.flatten(variables), tf.nest.flatten(values), strict=True)
+    return [variable.assign(value, read_value=False) for variable, value in pairs]

@@ -1,0 +1,87 @@
+"""The slow steps of sample.py in a form that is fast on every engine.
+
+Each docstring gives the one-line TensorFlow equivalent.
+"""
+
+import functools
+
+import tensorflow.compat.v1 as tf
+
+GROUP_SIZE = 32  # logits of which `largest` takes the maximum first
+TOP_K_BOUNDS = (64, 512)  # sizes of partial sorts; any k up to a bound is read from its sort
+CDF_BLOCK_SIZE = 256  # probabilities that `inverse_cdf` sums before it looks at each
+
+
+def kth_largest(logits, k):
+    """The k-th largest logit of each row: `tf.sort(logits, direction="DESCENDING")[:, k - 1]`.
+
+    XLA needs to know how much to sort when it compiles, but not which entry is read. So one
+    compiled program serves every k.
+
+    Args:
+      logits: float [batch, n_vocab]
+      k: int or int32 [], from 0 to n_vocab; 0 gives -inf.
+    Returns: float [batch, 1]
+    """
+    n_vocab = logits.shape.as_list()[-1]
+    bounds = [bound for bound in TOP_K_BOUNDS if 2 * bound * GROUP_SIZE < n_vocab] + [n_vocab]
+
+    def everything():
+        return tf.fill([tf.shape(logits)[0], 1], tf.constant(float("-inf"), logits.dtype))
+
+    def within(bound):
+        return tf.gather(largest(logits, bound), [tf.maximum(k, 1) - 1], axis=1)
+
+    k = tf.cast(k, tf.int32)
+    branches = [everything, *(functools.partial(within, bound) for bound in bounds)]
+    index = sum(tf.cast(k > bound, tf.int32) for bound in [0, *bounds[:-1]])
+    return tf.ensure_shape(tf.switch_case(index, branches), [logits.shape[0], 1])
+
+
+def largest(logits, k):
+    """The k largest logits of each row, in order: `tf.nn.top_k(logits, k)[0]`; k is an int.
+
+    XLA sorts everything it is given. The k largest values are in the k groups with the largest
+    maxima, so only those groups are sorted.
+    """
+    if 2 * k * GROUP_SIZE < logits.shape.as_list()[-1]:
+        groups = _reshape_padded(logits, GROUP_SIZE, pad_with=logits.dtype.min)
+        _, best = tf.nn.top_k(tf.reduce_max(groups, axis=2), k=k)
+        logits = tf.reshape(tf.gather(groups, best, batch_dims=1), [-1, k * GROUP_SIZE])
+    return tf.nn.top_k(logits, k=k)[0]
+
+
+def inverse_cdf(p, uniform):
+    """The token at which the cumulative probability of each row exceeds a uniform number:
+    `tf.reduce_sum(tf.cast(tf.cumsum(p, axis=1) <= uniform[:, None], tf.int32), axis=1)`.
+
+    Two short cumulative sums, over blocks and then within a block, replace one over n_vocab.
+
+    Args:
+      p: float32 [batch, n_vocab], probabilities.
+      uniform: float32 [batch], in [0, 1).
+    Returns: int32 [batch]
+    """
+    blocks = _reshape_padded(p, CDF_BLOCK_SIZE, pad_with=0)
+    block, rest = _search_cumulative(tf.reduce_sum(blocks, axis=2), uniform)
+    token, _ = _search_cumulative(tf.gather(blocks, block, batch_dims=1), rest)
+    return block * CDF_BLOCK_SIZE + token
+
+
+def _reshape_padded(x, size, *, pad_with):
+    """[batch, n] -> [batch, ceil(n / size), size]"""
+    n = x.shape.as_list()[-1]
+    n_groups = -(-n // size)
+    x = tf.pad(x, [[0, 0], [0, n_groups * size - n]], constant_values=pad_with)
+    return tf.reshape(x, [-1, n_groups, size])
+
+
+def _search_cumulative(p, fraction):
+    """The first index where the cumulative sum of `p` [batch, n] exceeds `fraction` [batch] of the
+    total; and which fraction of that entry lies below the threshold."""
+    sums = tf.cumsum(p, axis=1)
+    threshold = fraction * sums[:, -1]
+    i = tf.reduce_sum(tf.cast(sums <= threshold[:, None], tf.int32), axis=1)
+    i = tf.minimum(i, tf.shape(p)[1] - 1)  # sums that are NaN exceed nothing
+    size, upto = tf.gather(p, i, batch_dims=1), tf.gather(sums, i, batch_dims=1)
+    return i, tf.clip_by_value((threshold - (upto - size)) / size, 0, 1 - 2**-23)
