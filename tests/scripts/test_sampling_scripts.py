@@ -120,8 +120,8 @@ def broken(tmp_path, name, content):
         (["--temperature", -1], "temperature must be 0 or above, got -1.0"),
         (["--top_k", -1], "top_k must be from 0 to n_vocab = 1280, got -1"),
         (["--top_k", 1281], "top_k must be from 0 to n_vocab = 1280, got 1281"),
-        (["--top_p", 0], "top_p must be above 0 and at most 1, got 0.0"),
-        (["--top_p", 1.1], "top_p must be above 0 and at most 1, got 1.1"),
+        (["--top_p", 0], "top_p must be from 0 to 1, got 0.0"),
+        (["--top_p", 1.1], "top_p must be from 0 to 1, got 1.1"),
         (["--batch_size", 0], "batch_size must be at least 1, got 0"),
         (["--nsamples", -1], "nsamples must be "),
         (["--topk", 40], "unknown flag --topk; did you mean --top_k?"),
@@ -301,7 +301,7 @@ def test_terminal_shows_and_changes_settings_without_loading_again(terminal):
     assert len(say("ROMEO:")) < len(first)
     say("nsamples=2")
     assert banners(say("ROMEO:")) == [1, 2]
-    assert "top_p must be above 0 and at most 1, got 7.0" in say("top_p 7")
+    assert "top_p must be from 0 to 1, got 7.0" in say("top_p 7")
     assert "top_k must be a number, got 'x'" in say("top_k x")
 
 
