@@ -103,11 +103,15 @@ class Sampling:
     top_k: Any = 0  # sample among the k most likely tokens; 0 means all
     top_p: Any = 1  # sample among the most likely tokens that together reach this probability
 
-    def limits(self, hparams: HParams) -> Iterator[tuple[str, Any, Any, str]]:
-        """For each field: its name, its value, whether it is in range, and the range in words."""
+    def limits(self, hparams: HParams, least: int = 1) -> Iterator[tuple[str, Any, Any, str]]:
+        """For each field: its name, its value, whether it is in range, and the range in words.
+
+        `least` is the smallest length.
+        """
         n_ctx, n_vocab = hparams.n_ctx, hparams.n_vocab
         length, temperature, top_k, top_p = self.length, self.temperature, self.top_k, self.top_p
-        yield "length", length, (length >= 0) & (length <= n_ctx), f"from 0 to n_ctx = {n_ctx}"
+        fits = (length >= least) & (length <= n_ctx)
+        yield "length", length, fits, f"from {least} to n_ctx = {n_ctx}"
         yield "temperature", temperature, (temperature >= 0) & (temperature < inf), "0 or above"
         yield "top_k", top_k, (top_k >= 0) & (top_k <= n_vocab), f"from 0 to n_vocab = {n_vocab}"
         yield "top_p", top_p, (top_p >= 0) & (top_p <= 1), "from 0 to 1"

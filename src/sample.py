@@ -166,7 +166,7 @@ def sample_sequence(
 def _check(settings, hparams):
     """Check numbers at once; returns the operations that check tensors."""
     operations = []
-    for name, value, holds, legal in settings.limits(hparams):
+    for name, value, holds, legal in settings.limits(hparams, least=0):
         if tf.is_tensor(holds):
             message = f"{name} must be {legal}, got"
             operations.append(tf.debugging.Assert(holds, [message, value]))

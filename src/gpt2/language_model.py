@@ -71,7 +71,7 @@ class Sampler:
         if length is None:
             length = self.hparams.n_ctx // (2 if prompted else 1)
         self.sampling = Sampling(length, temperature, top_k, top_p)
-        _check(self.sampling, self.hparams)
+        self.sampling.check(self.hparams)
         require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
         self.batch_size = batch_size or default_batch_size(self.hparams)
         self.seed = seed
@@ -124,7 +124,7 @@ class Sampler:
         """Change the seed, or how tokens are sampled. Raises: UserError, and changes nothing."""
         seed = settings.pop("seed", self.seed)
         sampling = replace(self.sampling, **settings)
-        _check(sampling, self.hparams)
+        sampling.check(self.hparams)
         self.seed, self.sampling = seed, sampling
 
     def _build(self) -> None:
@@ -212,12 +212,6 @@ class Sampler:
             f"out of memory with {self.batch_size} samples side by side; try a smaller "
             "--batch_size, or a shorter --length"
         )
-
-
-def _check(sampling: Sampling, hparams: HParams) -> None:
-    sampling.check(hparams)
-    n_ctx = hparams.n_ctx
-    require("length", sampling.length, sampling.length >= 1, f"from 1 to n_ctx = {n_ctx}")
 
 
 def default_batch_size(hparams: HParams) -> int:

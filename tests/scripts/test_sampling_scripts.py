@@ -120,7 +120,7 @@ def broken(tmp_path, name, content):
         (["--temperature", -1], "temperature must be 0 or above, got -1.0"),
         (["--top_k", -1], "top_k must be from 0 to n_vocab = 1280, got -1"),
         (["--top_k", 1281], "top_k must be from 0 to n_vocab = 1280, got 1281"),
-        (["--top_p", 0], "top_p must be from 0 to 1, got 0.0"),
+        (["--top_p", -0.1], "top_p must be from 0 to 1, got -0.1"),
         (["--top_p", 1.1], "top_p must be from 0 to 1, got 1.1"),
         (["--batch_size", 0], "batch_size must be at least 1, got 0"),
         (["--nsamples", -1], "nsamples must be "),
@@ -171,6 +171,13 @@ def test_a_script_written_for_the_original_runs_unchanged():
     done = call(script, ROOT / "models", "1M", env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("=" * 40) == 4
+
+
+def test_a_script_with_the_behaviour_of_2_x_turned_off_runs():
+    script = ROOT / "tests" / "helpers" / "migrated_user.py"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = call(script, env=environment)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 @pytest.mark.parametrize(
