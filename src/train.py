@@ -88,6 +88,7 @@ def train(
     run_folder = Path(checkpoint_dir) / run_name
     if run_folder.resolve() == folder.resolve():
         raise UserError(f"--run_name: {run_folder} is the model to start from; choose another name")
+    check_run_folder(run_folder, folder)
     tokens = load_tokens(dataset, folder, hparams, Path(checkpoint_dir) / "cache")
     texts = split(tokens, held_out, window)
 
@@ -109,6 +110,24 @@ def train(
     except tf.errors.OpError:
         cluster.blame()
         raise
+
+
+def check_run_folder(run_folder: Path, model_folder: Path) -> None:
+    """Raise UserError if `run_folder` holds files and no run of ours, which has a folder `state`.
+
+    They may be checkpoints that other code trained: nothing may be written or deleted there.
+    """
+    if not run_folder.exists() or (run_folder / "state").is_dir():
+        return
+    if run_folder.is_dir() and not any(run_folder.iterdir()):
+        return
+    start = f"--models_dir {run_folder.parent} --model_name {run_folder.name}"
+    missing = [name for name in checkpoint.VOCABULARY if not (run_folder / name).is_file()]
+    copy = f", after copying {', '.join(missing)} there from {model_folder}" if missing else ""
+    raise UserError(
+        f"{run_folder} was not made by train.py, so nothing in it is touched; choose another "
+        f"--run_name. To train from its weights, give {start} as well{copy}"
+    )
 
 
 def check_settings(settings: dict[str, Any], hparams: HParams) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from encoder import Encoder, get_encoder
 from hparams import KEYS, HParams, UserError
 
+VOCABULARY = ("hparams.json", "encoder.json", "vocab.bpe")  # what a model has but its weights
 ROOT = Path(__file__).resolve().parents[2]
 
 

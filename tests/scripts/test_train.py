@@ -344,3 +344,37 @@ def test_a_run_does_not_overwrite_the_model_it_starts_from(folder):
     flags = flags_for(folder, "tiny", checkpoint_dir=str(folder / "models"))
     with pytest.raises(UserError, match="is the model to start from"):
         train.train(**flags)
+
+
+FORKS_FILES = ["checkpoint", "counter", "model-3.index", "model-6.data-00000-of-00001", "events.x"]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_folder_that_other_code_made_is_refused_and_left_as_it_is(folder, tmp_path, listed):
+    run = tmp_path / "checkpoint" / "run1"
+    run.mkdir(parents=True)
+    for name in FORKS_FILES[not listed :]:
+        (run / name).write_text(name, encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    flags = flags_for(folder, "run1", checkpoint_dir=str(tmp_path / "checkpoint"))
+    with pytest.raises(UserError) as caught:
+        train.train(**flags)
+    message = str(caught.value)
+    assert f"--models_dir {run.parent} --model_name run1" in message
+    copied = "copying hparams.json, encoder.json, vocab.bpe there from "
+    assert copied + str(folder / "models" / "tiny") in message
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_only_files_of_a_run_are_deleted_in_its_folder(tf, tmp_path, folder):
+    from gpt2.training.run_folder import RunFolder
+
+    foreign = ["model-2019.backup", "model-2019.data.old", "model-7.index.txt", "notes.txt"]
+    torn = ["model-9.index", "model-9.data-00000-of-00001", "model-9.meta.new"]
+    for name in foreign + torn:
+        (tmp_path / name).touch()
+    with tf.Graph().as_default():
+        weights = [tf.get_variable("x", [1])]
+        RunFolder(tmp_path, folder / "models" / "tiny", b"", weights, 2).prepare()
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert left == {*foreign, *checkpoint.VOCABULARY}

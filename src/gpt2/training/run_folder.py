@@ -11,6 +11,7 @@ can be read.
 """
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from gpt2 import checkpoint
 from gpt2.atomic_file import replacing
 from hparams import UserError
 
-MODEL_FILES = ["hparams.json", "encoder.json", "vocab.bpe"]
+# What `save` writes; the endings in the last group are those of unfinished files.
+OWN_FILE = re.compile(
+    r"model-\d+\.(meta|index|data-\d{5}-of-\d{5})(\.new|\.tempstate\d+)?", re.ASCII
+)
 
 
 class RunFolder:
@@ -78,7 +82,7 @@ class RunFolder:
             place.mkdir(parents=True, exist_ok=True)
             self._forget_torn_files(place)
         for place in (self.folder, self.best):
-            for name in MODEL_FILES:
+            for name in checkpoint.VOCABULARY:
                 with replacing(place / name) as file:
                     file.write((self._model_folder / name).read_bytes())
 
@@ -104,8 +108,8 @@ class RunFolder:
         whole = list(found.all_model_checkpoint_paths) if found else []
         self._savers[place].recover_last_checkpoints(whole)
         names = {Path(path).name for path in whole}
-        for path in place.glob("model-[0-9]*.*"):
-            if path.name.partition(".")[0] not in names:
+        for path in place.iterdir():
+            if OWN_FILE.fullmatch(path.name) and path.name.partition(".")[0] not in names:
                 path.unlink()
 
 
