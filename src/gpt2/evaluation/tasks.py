@@ -95,7 +95,7 @@ def _wikitext_mistake(line: str, first: bool) -> str | None:
     if not line.strip():
         return None
     if first and not re.fullmatch(r" = .+ = \n?", line):
-        return "no WikiText: it begins with a title, as in ' = Title = '"
+        return "not a WikiText file: the first line must be a title such as ' = Title = '"
     return None if re.fullmatch(r" .* \n?", line) else "a WikiText line begins and ends in a space"
 
 

@@ -262,7 +262,7 @@ SENTENCES = "".join(f"{i} A word .\n" for i in range(1, 21))
         ("cbt-ne", f"{SENTENCES}21 XXXXX .\ta\ta|b\n", "line 21: should be a sentence with XXXXX"),
         ("cbt-ne", f"{SENTENCES}21 XXXXX .\tc\t\ta|b\n", "line 21: 'c' is no candidate"),
         ("cbt-ne", "\n", "the file has no questions"),
-        ("wikitext-2", "Plain text.\n", "line 1: no WikiText: it begins with a title"),
+        ("wikitext-2", "Plain text.\n", "line 1: not a WikiText file: the first line must"),
         ("wikitext-2", " \n = A = \n\nNo space\n", "line 4: a WikiText line begins and ends in a"),
         ("ptb", " some words \n A Capital \n", "line 2: .* has no capital letter but N"),
         ("ptb", " some words\n", "line 1: .* words with a space around each"),
