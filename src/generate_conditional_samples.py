@@ -66,8 +66,11 @@ def continue_model(
 
 
 def read_prompts(path: str, separator: str) -> list[str]:
-    """The texts of a file; empty ones are left out. Raises: UserError if there is none."""
-    text = read_text(path)
+    """The texts of a file; CRLF is read as a line feed, and empty texts are left out.
+
+    Raises: UserError if there is none.
+    """
+    text = read_text(path).replace("\r\n", "\n")
     if path.endswith(".jsonl"):
         lines = enumerate(text.split("\n"), 1)
         texts = [_text_field(path, number, line) for number, line in lines if line.strip()]

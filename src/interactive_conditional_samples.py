@@ -10,6 +10,7 @@ from typing import Any
 from gpt2.command_line import read_text, run
 from gpt2.language_model import Sampler
 from gpt2.sampling.sample_file import banner
+from gpt2.text_stream import lines
 from hparams import UserError, require
 
 GREETING = '''\
@@ -112,7 +113,7 @@ class Session:
         Raises: UserError at the end if there was such a line.
         """
         wrong = 0
-        for number, line in enumerate(sys.stdin, 1):
+        for number, line in enumerate(lines(sys.stdin), 1):
             try:
                 if text := line.rstrip("\n"):
                     self.respond(text)

@@ -85,11 +85,11 @@ def fingerprint(path: str | Path) -> str:
 
 
 def lines(chunks: Iterable[str]) -> Iterator[str]:
-    """The lines of a text, each with its line end; the last may have none."""
+    """The lines of a text, each ending in a line feed, for CRLF too; the last may have none."""
     rest = ""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split("\n")
-        yield from (f"{line}\n" for line in whole)
+        yield from (line.removesuffix("\r") + "\n" for line in whole)
     if rest:
         yield rest
 

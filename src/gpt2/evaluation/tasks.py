@@ -130,8 +130,11 @@ def read_lambada(path: str, on_read: OnRead) -> Iterator[tuple[str, str]]:
 
     A file that ends in .jsonl holds objects with `text`, the passage as it was printed (the
     paper's "version without preprocessing"); any other holds a tokenised passage in each line.
+    Blank lines are skipped.
     """
     for number, line in enumerate(lines(read_text(path, on_read=on_read)), 1):
+        if not line.strip():
+            continue
         if path.endswith(".jsonl"):
             try:
                 passage = natural_lambada(json.loads(line)["text"])

@@ -1,0 +1,39 @@
+"""How the texts of a prompt file are read, whatever wrote the file."""
+
+import io
+import sys
+
+import pytest
+
+from generate_conditional_samples import read_prompts
+from interactive_conditional_samples import Session
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "separator", "prompts"),
+    [
+        ("a.txt", b"ROMEO:\r\nJULIET:\r\n", "\\n", ["ROMEO:", "JULIET:"]),
+        ("a.txt", b"A\r\nb\r\n\r\nC\r\n", "\\n\\n", ["A\nb", "C"]),
+        ("a.txt", b"A\r\n", "###", ["A"]),
+        ("a.jsonl", b'{"text": "A\\r\\nb"}\r\n\r\n', "\\n", ["A\r\nb"]),
+    ],
+)
+def test_crlf_ends_a_line(tmp_path, name, content, separator, prompts):
+    (tmp_path / name).write_bytes(content)
+    assert read_prompts(str(tmp_path / name), separator) == prompts
+
+
+def test_crlf_ends_a_line_of_standard_input(monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(b"ROMEO:\r\nJULIET:\r\n"), newline="\n")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert read_prompts("-", "\\n") == ["ROMEO:", "JULIET:"]
+
+
+def test_crlf_ends_a_line_of_a_pipe(monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(b"ROMEO:\r\n\r\nJULIET:\r\n"), newline="\n")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    answered = []
+    session = Session(sampler=None, nsamples=1, stop_at_end=True)
+    monkeypatch.setattr(session, "respond", answered.append)
+    session.answer_lines()
+    assert answered == ["ROMEO:", "JULIET:"]
