@@ -38,7 +38,7 @@ def load_hparams(folder: Path) -> HParams:
     """The shape of the model in `folder`. Raises: UserError if hparams.json is not in order."""
     path = folder / "hparams.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(values, dict):
             raise UserError(f"expected an object with {', '.join(KEYS)}")
         missing = [key for key in KEYS if key not in values]

@@ -17,6 +17,7 @@ from typing import Any
 import fire
 
 from gpt2 import checkpoint
+from gpt2.text_stream import BYTE_ORDER_MARK
 from hparams import UserError
 
 RELEASED = "117M"  # the model that scripts use unless told otherwise
@@ -177,12 +178,15 @@ def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:
 
 
 def read_text(path: str) -> str:
-    """All of a UTF-8 text file, or of standard input for "-". Raises: UserError."""
+    """All of a UTF-8 text file, or of standard input for "-", without a byte order mark.
+
+    Raises: UserError.
+    """
     try:
         if path == "-":
-            return sys.stdin.read()
+            return sys.stdin.read().removeprefix(BYTE_ORDER_MARK)
         with Path(path).open(encoding="utf-8", newline="") as file:  # newline: as it stands
-            return file.read()
+            return file.read().removeprefix(BYTE_ORDER_MARK)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

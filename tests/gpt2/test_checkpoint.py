@@ -139,3 +139,10 @@ def test_weights_that_lack_a_layer_are_refused(tf, sess, folder):
     with pytest.raises(UserError, match=r"holds model/h2/ln_1/g not at all; hparams.json"):
         model.model(deeper, tf.placeholder(tf.int32, [None, None]))
         checkpoint.restore(sess, folder / "model.ckpt")
+
+
+def test_a_byte_order_mark_before_hparams_is_dropped(folder):
+    path = folder / "hparams.json"
+    before = checkpoint.load_hparams(folder)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert checkpoint.load_hparams(folder) == before

@@ -79,6 +79,14 @@ def test_characters_that_a_cut_went_through_are_left_out(tmp_path):
     assert "".join(read_text(str(path), cut=True)) == "a中文"
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_byte_order_mark_is_dropped_at_the_beginning_only(tmp_path, cut):
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffa\ufeff".encode())
+    assert "".join(read_text(str(path), cut=cut)) == "a\ufeff"
+    assert "".join(read_text(str(path), start=4, cut=cut)) == "\ufeff"
+
+
 def test_a_dash_is_stdin(monkeypatch):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"from a pipe")))
     assert list(read_text("-")) == ["from a pipe"]

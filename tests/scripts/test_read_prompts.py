@@ -37,3 +37,20 @@ def test_crlf_ends_a_line_of_a_pipe(monkeypatch):
     monkeypatch.setattr(session, "respond", answered.append)
     session.answer_lines()
     assert answered == ["ROMEO:", "JULIET:"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_a_byte_order_mark_is_dropped(tmp_path, name):
+    line = b'{"text": "A"}' if name == "a.jsonl" else b"A"
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + line)
+    assert read_prompts(str(tmp_path / name), "\\n") == ["A"]
+
+
+def test_a_byte_order_mark_of_a_pipe_is_dropped(monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfROMEO:\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    answered = []
+    session = Session(sampler=None, nsamples=1, stop_at_end=True)
+    monkeypatch.setattr(session, "respond", answered.append)
+    session.answer_lines()
+    assert answered == ["ROMEO:"]
