@@ -19,7 +19,6 @@ arXiv:1508.07909 for the merging.
 import codecs
 import functools
 import itertools
-import json
 import numbers
 import os
 from collections.abc import Callable, Iterable
@@ -30,7 +29,7 @@ import numpy as np
 import regex
 
 from fast_bpe import IrregularVocabulary, PieceTable
-from hparams import UserError
+from hparams import UserError, parse_json
 
 # Faithful: contractions are split off in lower case only ("don't", but not "DON'T").
 PATTERN = regex.compile(
@@ -243,7 +242,7 @@ def _load(path: Path, parse: Callable[[str], T], remedy: str) -> T:
 
 
 def _parse_encoder(text: str) -> dict[str, int]:
-    encoder = json.loads(text)
+    encoder = parse_json(text)
     if not isinstance(encoder, dict) or not encoder:
         raise ValueError("no table of tokens")
     ids = encoder.values()

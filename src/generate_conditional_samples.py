@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Continue the texts of a file."""
 
-import json
-
 from gpt2.command_line import read_text, run
 from gpt2.language_model import Sampler
 from gpt2.sampling.dump import dump
-from hparams import UserError, require
+from hparams import UserError, parse_json, require
 
 
 def continue_model(
@@ -86,7 +84,7 @@ def read_prompts(path: str, separator: str) -> list[str]:
 
 def _text_field(path: str, number: int, line: str) -> str:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         if isinstance(record["text"], str):
             return record["text"]
     except (ValueError, TypeError, KeyError):

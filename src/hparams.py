@@ -5,6 +5,7 @@ the seconds that importing TensorFlow takes.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from math import inf
 from typing import Any
@@ -12,6 +13,14 @@ from typing import Any
 
 class UserError(ValueError):
     """A mistake that the user can mend. Scripts print it in one line and exit with status 2."""
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Raises: ValueError, also where it is nested too deeply to read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise UserError("the JSON is nested too deeply") from None
 
 
 @dataclasses.dataclass

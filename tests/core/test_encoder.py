@@ -403,6 +403,7 @@ def test_missing_file_names_its_path_and_the_download(model, name):
         ("encoder.json", b""),
         ("encoder.json", b'{"a": 0, "b"'),
         ("encoder.json", b"[]"),
+        ("encoder.json", b"[" * 100_000),
         ("encoder.json", b"{}"),
         ("encoder.json", b'{"a": "0"}'),
         ("encoder.json", b'{"a": 1.5}'),

@@ -75,6 +75,7 @@ def test_unknown_model_names_folder_and_command(tmp_path, name, command):
     ("text", "message"),
     [
         ("{", "hparams.json: Expecting property name"),
+        ("[" * 100_000, "hparams.json: the JSON is nested too deeply"),
         ("[]", "hparams.json: expected an object with n_vocab"),
         (JSON.replace('"n_ctx": 11, ', ""), "hparams.json: n_ctx is missing"),
         (JSON.replace("n_ctx", "n_contex"), "hparams.json: n_ctx is missing"),

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from generate_conditional_samples import read_prompts
+from hparams import UserError
 from interactive_conditional_samples import Session
 
 
@@ -54,3 +55,10 @@ def test_a_byte_order_mark_of_a_pipe_is_dropped(monkeypatch):
     monkeypatch.setattr(session, "respond", answered.append)
     session.answer_lines()
     assert answered == ["ROMEO:"]
+
+
+def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.jsonl, line 1: expected a JSON object with a text"):
+        read_prompts(str(path), "\\n")

@@ -271,6 +271,7 @@ SENTENCES = "".join(f"{i} A word .\n" for i in range(1, 21))
         ("lambada.jsonl", "{'text': 'x'}\n", "line 1: no JSON object with a text"),
         ("lambada.jsonl", '{"text": "a b"}\n[]\n', "line 2: no JSON object with a text"),
         ("lambada.jsonl", '{"text": "word"}\n', "line 1: a passage has two words at least"),
+        ("lambada.jsonl", "[" * 100_000, "line 1: no JSON object with a text"),
         ("lambada.jsonl", "", "the file is empty"),
         ("lambada.txt", "two words\nword\n", "line 2: a passage has two words at least"),
         ("cbt-cn", "1 A .\n3 B .\n", "line 2: should be sentence 2 of 21"),

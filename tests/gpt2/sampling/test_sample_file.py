@@ -114,6 +114,30 @@ def test_a_file_that_lost_samples_is_refused(tmp_path):
         Output(path, FORMATS["text"], SETTINGS, LAYOUT)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"samples": 1, "byt',
+        "[]",
+        "{}",
+        '{"samples": "1", "bytes": 2, "settings": {"seed": 1}}',
+        '{"samples": 1, "bytes": 2, "settings": {}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_record_is_named_and_the_samples_are_kept(tmp_path, content):
+    path = tmp_path / "out"
+    write(path, "text", 1)
+    record = tmp_path / "out.progress"
+    record.write_text(content, encoding="utf-8")
+    message = rf"^\S+out.progress is damaged; the samples in \S+out are safe: remove {record}"
+    with pytest.raises(UserError, match=message):
+        Output(path, FORMATS["text"], SETTINGS, LAYOUT)
+    assert path.read_bytes() == expected("text", [1])
+    assert record.read_text(encoding="utf-8") == content
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         Output(tmp_path / "nowhere" / "out", FORMATS["text"], SETTINGS, LAYOUT)
