@@ -156,11 +156,25 @@ def _parser(label: str, annotation: Any) -> Callable[[str], Any]:
         try:
             if kind is bool:
                 return {"True": True, "False": False}[text]
-            return kind(text)
+            value = _whole(text) if kind is int else kind(text)
         except (ValueError, KeyError):
             raise UserError(f"{label} must be {kinds[kind]}, got {text!r}") from None
+        bits = 63 if label == "--seed" else 31  # what TensorFlow holds it in
+        if kind is int and not -(1 << bits) <= value < 1 << bits:
+            raise UserError(f"{label} must be from -2**{bits} to 2**{bits} - 1, got {text}")
+        return value
 
     return parse
+
+
+def _whole(text: str) -> int:
+    """A whole number, which may be written as 1e5 or 40.0. Raises: ValueError."""
+    with contextlib.suppress(ValueError):
+        return int(text)
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
 
 
 def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:

@@ -13,7 +13,8 @@ import sys
 from gpt2.command_line import run
 from hparams import UserError
 
-def main(length: int | None = None, temperature: float = 1, name: str = "x", loud: bool = False):
+def main(length: int | None = None, temperature: float = 1, name: str = "x", loud: bool = False,
+         seed: int = 0):
     '''Say something.
 
     Args:
@@ -49,6 +50,8 @@ def call(tmp_path):
         (["--name", "two words", "--noloud"], "(None, 1, 'two words', False)"),
         (["--name", "-"], "(None, 1, '-', False)"),
         (["--name", "a=b --c"], "(None, 1, 'a=b --c', False)"),
+        (["--length", "1e5"], "(100000, 1, 'x', False)"),
+        (["--length", "40.0"], "(40, 1, 'x', False)"),
         (["--temperature", "-1"], "(None, -1.0, 'x', False)"),
     ],
 )
@@ -65,6 +68,13 @@ def test_flags_have_the_types_of_their_annotations(call, arguments, printed):
         (["-length", "5", "--x=1"], "unknown flag --x; -- --help lists the flags"),
         (["--length", "five"], "--length must be a whole number, got 'five'"),
         (["--length", "1.5"], "--length must be a whole number, got '1.5'"),
+        (["--length", "inf"], "--length must be a whole number, got 'inf'"),
+        (["--length", "1e30"], "--length must be from -2**31 to 2**31 - 1, got 1e30"),
+        (["--length", str(10**30)], "--length must be from -2**31 to 2**31 - 1, got 1000"),
+        (
+            ["--seed", str(2**63)],
+            "--seed must be from -2**63 to 2**63 - 1, got 9223372036854775808",
+        ),
         (["--length"], "--length must be a whole number, got 'True'"),
         (["--temperature", "0,7"], "--temperature must be a number, got '0,7'"),
         (["--loud=maybe"], "--loud must be True or False, got 'maybe'"),

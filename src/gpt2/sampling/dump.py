@@ -113,8 +113,8 @@ def open_output(
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
-    """Read "2/8" as (2, 8). Raises: UserError unless it is i/n with i from 1 to n."""
-    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    """Read "2/8" as (2, 8). Raises: UserError unless it is i/n with i from 1 to n < 10**9."""
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"shard must be i/n, with i from 1 to n, got {shard!r}")
+        raise UserError(f"shard must be i/n, with i from 1 to n and n below 10**9, got {shard!r}")
     return int(found[1]), int(found[2])
