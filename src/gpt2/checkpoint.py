@@ -26,6 +26,8 @@ def find_model(model_name: str, models_dir: str = "models") -> Path:
         for from the working directory, then from the repository.
     Raises: UserError if there is no such folder.
     """
+    if model_name.strip("./\\") == "":
+        raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
     models = Path(os.path.expandvars(models_dir)).expanduser()
     for folder in (models / model_name, ROOT / models / model_name):
         if model_name and folder.is_dir():

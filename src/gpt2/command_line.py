@@ -111,14 +111,20 @@ def _attach_values(
     parameters = inspect.signature(main).parameters
     positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
     known = [name for name in parameters if name not in positional]
+    switches = [name for name in known if parameters[name].annotation is bool]
     flags: list[str] = []
     value_may_follow = False
     for i, argument in enumerate(arguments):
-        if argument in ("--", "--help", "-h"):  # what follows is for fire itself
-            return ["--", "--help"] if argument != "--" else arguments[i:]
+        if argument in ("--", "--help", "-h"):
+            return _help_only(arguments[i:])
         if re.match("--|-[a-zA-Z]", argument):
-            name = argument.lstrip("-").partition("=")[0].replace("-", "_")
-            if name not in known and name.removeprefix("no") not in known:
+            name = _name(argument)
+            if name not in known and name.removeprefix("no") not in switches:
+                if value_may_follow and _name(flags[-1]) not in switches:
+                    raise UserError(
+                        f"{flags[-1]} needs a value; one that begins with - is written "
+                        f"{flags[-1]}={argument}"
+                    )
                 close = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean --{close[0]}?" if close else "-- --help lists the flags"
                 raise UserError(f"unknown flag {argument.partition('=')[0]}; {hint}")
@@ -131,11 +137,32 @@ def _attach_values(
             flags.append(f"--{positional.pop(0)}={argument}")
         else:
             raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
-    given = {flag.lstrip("-").partition("=")[0].replace("-", "_") for flag in flags}
+    _check_values(flags, switches)
+    given = {_name(flag) for flag in flags}
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
             raise UserError(f"{_label(parameter)} is needed; -- --help tells what it is")
     return flags
+
+
+def _name(flag: str) -> str:
+    """The parameter that a flag names."""
+    return flag.lstrip("-").partition("=")[0].replace("-", "_")
+
+
+def _check_values(flags: list[str], switches: list[str]) -> None:
+    """Raise UserError for a flag without a value, except a switch; fire would take it for True."""
+    for flag in flags:
+        if "=" not in flag and not {_name(flag), _name(flag).removeprefix("no")} & {*switches}:
+            raise UserError(f"{flag} needs a value")
+
+
+def _help_only(rest: list[str]) -> list[str]:
+    """What fire is given for `--help`, or for `--` and what follows. Raises: UserError."""
+    wrong = [argument for argument in rest[1:] if argument not in ("--help", "-h")]
+    if rest[0] == "--" and (wrong or not rest[1:]):
+        raise UserError("only --help may follow --; other flags go before it")
+    return ["--", "--help"]
 
 
 def _label(parameter: inspect.Parameter) -> str:

@@ -61,6 +61,12 @@ def test_models_dir_expands_home_and_variables(folder, monkeypatch):
     assert checkpoint.find_model("tiny", "~").samefile(folder)
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "/"])
+def test_a_model_needs_a_name(folder, name):
+    with pytest.raises(UserError, match="--model_name must be the name of a folder, got"):
+        checkpoint.find_model(name, str(folder))
+
+
 @pytest.mark.parametrize(
     ("name", "command"), [("345M", "download_model.py 345M"), ("x", "download_model.py 117M")]
 )

@@ -103,6 +103,8 @@ def open_output(
 ) -> Output | Terminal:
     """The output of a dump, with the seed of an earlier run where none is given."""
     path = Path(output) if output is not None else None
+    if path and (not path.name or path.is_dir()):
+        raise UserError(f"--output must be the name of a file, got {output!r}")
     if sampler.seed is None:
         record = read_record(path) if path else None
         sampler.seed = record["settings"]["seed"] if record else random.randrange(2**31)

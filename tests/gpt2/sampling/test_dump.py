@@ -150,6 +150,9 @@ def test_prompts_from_a_text_file_and_standard_input(tmp_path):
         ("a.txt", "x", ["--device", f"gpu:{10**20}"], "device must be auto, cpu, gpu or gpu:N"),
         ("a.txt", "x", ["--batch_size", 10**30], "--batch_size must be from -2**31 to 2**31 - 1"),
         ("a.txt", "x", ["--device", "tpu"], "device must be auto, cpu, gpu or gpu:N"),
+        ("a.txt", "x", ["--output", ""], "--output must be the name of a file, got ''"),
+        ("a.txt", "x", ["--output", "."], "--output must be the name of a file, got '.'"),
+        ("a.txt", "x", ["--output", "/"], "--output must be the name of a file, got '/'"),
         ("a.txt", "x", ["--output", "nowhere/out"], "no folder nowhere to write out in"),
     ],
 )
