@@ -220,6 +220,15 @@ def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") 
     remedy = f"python3 download_model.py {model_name}"
     encoder = _load(folder / "encoder.json", _parse_encoder, remedy)
     merges = _load(folder / "vocab.bpe", _parse_merges, remedy)
+    if END_OF_TEXT not in encoder:
+        raise UserError(f"{folder / 'encoder.json'} has no {END_OF_TEXT}; get it again: {remedy}")
+    # Every token is a byte, the end of text, or what a merge makes.
+    needed = len(encoder) - len(bytes_to_unicode()) - 1
+    if len(merges) < needed:
+        raise UserError(
+            f"{folder / 'vocab.bpe'} is cut short: it has {len(merges)} merges, and encoder.json "
+            f"needs {needed}; get both again: {remedy}"
+        )
     made = Encoder(encoder, merges)
     unknown = [] if made.regular else [pair for pair in merges if "".join(pair) not in encoder]
     if unknown:
