@@ -56,6 +56,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     stderr and exit status 2; Ctrl-C is status 130; a reader that went away (`| head`) is no error.
     """
     try:
+        _open_closed_streams()
         command = _attach_values(main, sys.argv[1:])
         for function in main.values() if isinstance(main, dict) else [main]:
             parsers = {
@@ -73,13 +74,34 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        # Python flushes stdout once more at exit; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
     except OSError as error:  # a full disk, say
-        print(f"{Path(sys.argv[0]).name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        place = error.filename or "standard output"
+        print(f"{Path(sys.argv[0]).name}: {place}: {error.strerror}", file=sys.stderr)
+        if not error.filename:
+            _discard_stdout()
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _open_closed_streams() -> None:
+    """Put an empty stream where the shell closed one (`<&-`, `2>&-`).
+
+    Raises: UserError if it is standard output, as the results would be lost.
+    """
+    was_open = sys.stdout is not None
+    # In the order of their descriptors, each of which is then the lowest that is free.
+    for name, mode in [("stdin", "r"), ("stdout", "w"), ("stderr", "w")]:
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+    if not was_open:
+        raise UserError("standard output is closed; use > /dev/null to discard it")
+
+
+def _discard_stdout() -> None:
+    """Python flushes stdout once more at exit; that must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _document(main: Callable[..., None]) -> str:

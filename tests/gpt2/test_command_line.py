@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -107,6 +108,26 @@ def test_help_shows_every_flag_with_its_description(call, arguments):
     for words in ("Say something.", "--length", "how long it is.", "--temperature", "--loud"):
         assert words in shown
     assert "GROUP" not in shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a POSIX shell and /dev/full")
+@pytest.mark.parametrize(
+    ("redirection", "printed", "message", "status"),
+    [
+        ("<&-", "(None, 1, 'x', False)\n", "", 0),
+        ("2>&-", "(None, 1, 'x', False)\n", "", 0),
+        (">&-", "", "speak.py: standard output is closed; use > /dev/null to discard it\n", 2),
+        ("> /dev/full", "", "speak.py: standard output: No space left on device\n", 1),
+    ],
+)
+def test_a_closed_or_full_stream_is_no_traceback(call, redirection, printed, message, status):
+    script = call().args[1]
+    done = subprocess.run(
+        f'"{sys.executable}" "{script}" {redirection}',
+        **{"shell": True, "capture_output": True, "text": True},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (printed, message, status)
 
 
 COMMANDS = """
