@@ -19,7 +19,6 @@ arXiv:1508.07909 for the merging.
 import codecs
 import functools
 import itertools
-import json
 import numbers
 import os
 from collections.abc import Callable, Iterable
@@ -30,7 +29,7 @@ import numpy as np
 import regex
 
 from fast_bpe import IrregularVocabulary, PieceTable
-from hparams import UserError
+from hparams import UserError, parse_json
 
 # Faithful: contractions are split off in lower case only ("don't", but not "DON'T").
 PATTERN = regex.compile(
@@ -221,6 +220,15 @@ def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") 
     remedy = f"python3 download_model.py {model_name}"
     encoder = _load(folder / "encoder.json", _parse_encoder, remedy)
     merges = _load(folder / "vocab.bpe", _parse_merges, remedy)
+    if END_OF_TEXT not in encoder:
+        raise UserError(f"{folder / 'encoder.json'} has no {END_OF_TEXT}; get it again: {remedy}")
+    # Every token is a byte, the end of text, or what a merge makes.
+    needed = len(encoder) - len(bytes_to_unicode()) - 1
+    if len(merges) < needed:
+        raise UserError(
+            f"{folder / 'vocab.bpe'} is cut short: it has {len(merges)} merges, and encoder.json "
+            f"needs {needed}; get both again: {remedy}"
+        )
     made = Encoder(encoder, merges)
     unknown = [] if made.regular else [pair for pair in merges if "".join(pair) not in encoder]
     if unknown:
@@ -243,7 +251,7 @@ def _load(path: Path, parse: Callable[[str], T], remedy: str) -> T:
 
 
 def _parse_encoder(text: str) -> dict[str, int]:
-    encoder = json.loads(text)
+    encoder = parse_json(text)
     if not isinstance(encoder, dict) or not encoder:
         raise ValueError("no table of tokens")
     ids = encoder.values()

@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Continue the texts of a file."""
 
-import json
-
 from gpt2.command_line import read_text, run
 from gpt2.language_model import Sampler
 from gpt2.sampling.dump import dump
-from hparams import UserError, require
+from hparams import UserError, parse_json, require
 
 
 def continue_model(
@@ -66,8 +64,11 @@ def continue_model(
 
 
 def read_prompts(path: str, separator: str) -> list[str]:
-    """The texts of a file; empty ones are left out. Raises: UserError if there is none."""
-    text = read_text(path)
+    """The texts of a file; CRLF is read as a line feed, and empty texts are left out.
+
+    Raises: UserError if there is none.
+    """
+    text = read_text(path).replace("\r\n", "\n")
     if path.endswith(".jsonl"):
         lines = enumerate(text.split("\n"), 1)
         texts = [_text_field(path, number, line) for number, line in lines if line.strip()]
@@ -83,7 +84,7 @@ def read_prompts(path: str, separator: str) -> list[str]:
 
 def _text_field(path: str, number: int, line: str) -> str:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         if isinstance(record["text"], str):
             return record["text"]
     except (ValueError, TypeError, KeyError):

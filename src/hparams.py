@@ -23,6 +23,14 @@ class DamagedModelError(UserError):
     exit_status = 1
 
 
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Raises: ValueError, also where it is nested too deeply to read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise UserError("the JSON is nested too deeply") from None
+
+
 @dataclasses.dataclass
 class HParams:
     """The shape of a model. Fields are whole numbers of at least 1."""

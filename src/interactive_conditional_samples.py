@@ -10,6 +10,7 @@ from typing import Any
 from gpt2.command_line import read_text, run
 from gpt2.language_model import Sampler
 from gpt2.sampling.sample_file import banner
+from gpt2.text_stream import BYTE_ORDER_MARK, lines
 from hparams import UserError, require
 
 GREETING = '''\
@@ -112,8 +113,10 @@ class Session:
         Raises: UserError at the end if there was such a line.
         """
         wrong = 0
-        for number, line in enumerate(sys.stdin, 1):
+        for number, line in enumerate(lines(sys.stdin), 1):
             try:
+                if number == 1:
+                    line = line.removeprefix(BYTE_ORDER_MARK)
                 if text := line.rstrip("\n"):
                     self.respond(text)
             except UserError as error:

@@ -5,7 +5,6 @@ A model is a folder with the released file set: `hparams.json`, `encoder.json`, 
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from encoder import Encoder, get_encoder
-from hparams import KEYS, HParams, UserError
+from hparams import KEYS, HParams, UserError, parse_json
 
 VOCABULARY = ("hparams.json", "encoder.json", "vocab.bpe")  # what a model has but its weights
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +27,8 @@ def find_model(model_name: str, models_dir: str = "models") -> Path:
         for from the working directory, then from the repository.
     Raises: UserError if there is no such folder.
     """
+    if model_name.strip("./\\") == "":
+        raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
     models = Path(os.path.expandvars(models_dir)).expanduser()
     for folder in (models / model_name, ROOT / models / model_name):
         if model_name and folder.is_dir():
@@ -39,7 +40,7 @@ def load_hparams(folder: Path) -> HParams:
     """The shape of the model in `folder`. Raises: UserError if hparams.json is not in order."""
     path = folder / "hparams.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8-sig"))
         if not isinstance(values, dict):
             raise UserError(f"expected an object with {', '.join(KEYS)}")
         missing = [key for key in KEYS if key not in values]

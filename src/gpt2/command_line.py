@@ -17,6 +17,7 @@ from typing import Any
 import fire
 
 from gpt2 import checkpoint
+from gpt2.text_stream import BYTE_ORDER_MARK
 from hparams import UserError
 
 RELEASED = "117M"  # the model that scripts use unless told otherwise
@@ -55,6 +56,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     stderr and exit status 2; Ctrl-C is status 130; a reader that went away (`| head`) is no error.
     """
     try:
+        _open_closed_streams()
         command = _attach_values(main, sys.argv[1:])
         for function in main.values() if isinstance(main, dict) else [main]:
             parsers = {
@@ -72,13 +74,34 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     except BrokenPipeError:
-        # Python flushes stdout once more at exit; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
     except OSError as error:  # a full disk, say
-        print(f"{Path(sys.argv[0]).name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        place = error.filename or "standard output"
+        print(f"{Path(sys.argv[0]).name}: {place}: {error.strerror}", file=sys.stderr)
+        if not error.filename:
+            _discard_stdout()
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _open_closed_streams() -> None:
+    """Put an empty stream where the shell closed one (`<&-`, `2>&-`).
+
+    Raises: UserError if it is standard output, as the results would be lost.
+    """
+    was_open = sys.stdout is not None
+    # In the order of their descriptors, each of which is then the lowest that is free.
+    for name, mode in [("stdin", "r"), ("stdout", "w"), ("stderr", "w")]:
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+    if not was_open:
+        raise UserError("standard output is closed; use > /dev/null to discard it")
+
+
+def _discard_stdout() -> None:
+    """Python flushes stdout once more at exit; that must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _document(main: Callable[..., None]) -> str:
@@ -110,14 +133,20 @@ def _attach_values(
     parameters = inspect.signature(main).parameters
     positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
     known = [name for name in parameters if name not in positional]
+    switches = [name for name in known if parameters[name].annotation is bool]
     flags: list[str] = []
     value_may_follow = False
     for i, argument in enumerate(arguments):
-        if argument in ("--", "--help", "-h"):  # what follows is for fire itself
-            return ["--", "--help"] if argument != "--" else arguments[i:]
+        if argument in ("--", "--help", "-h"):
+            return _help_only(arguments[i:])
         if re.match("--|-[a-zA-Z]", argument):
-            name = argument.lstrip("-").partition("=")[0].replace("-", "_")
-            if name not in known and name.removeprefix("no") not in known:
+            name = _name(argument)
+            if name not in known and name.removeprefix("no") not in switches:
+                if value_may_follow and _name(flags[-1]) not in switches:
+                    raise UserError(
+                        f"{flags[-1]} needs a value; one that begins with - is written "
+                        f"{flags[-1]}={argument}"
+                    )
                 close = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean --{close[0]}?" if close else "-- --help lists the flags"
                 raise UserError(f"unknown flag {argument.partition('=')[0]}; {hint}")
@@ -130,11 +159,32 @@ def _attach_values(
             flags.append(f"--{positional.pop(0)}={argument}")
         else:
             raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
-    given = {flag.lstrip("-").partition("=")[0].replace("-", "_") for flag in flags}
+    _check_values(flags, switches)
+    given = {_name(flag) for flag in flags}
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
             raise UserError(f"{_label(parameter)} is needed; -- --help tells what it is")
     return flags
+
+
+def _name(flag: str) -> str:
+    """The parameter that a flag names."""
+    return flag.lstrip("-").partition("=")[0].replace("-", "_")
+
+
+def _check_values(flags: list[str], switches: list[str]) -> None:
+    """Raise UserError for a flag without a value, except a switch; fire would take it for True."""
+    for flag in flags:
+        if "=" not in flag and not {_name(flag), _name(flag).removeprefix("no")} & {*switches}:
+            raise UserError(f"{flag} needs a value")
+
+
+def _help_only(rest: list[str]) -> list[str]:
+    """What fire is given for `--help`, or for `--` and what follows. Raises: UserError."""
+    wrong = [argument for argument in rest[1:] if argument not in ("--help", "-h")]
+    if rest[0] == "--" and (wrong or not rest[1:]):
+        raise UserError("only --help may follow --; other flags go before it")
+    return ["--", "--help"]
 
 
 def _label(parameter: inspect.Parameter) -> str:
@@ -155,11 +205,25 @@ def _parser(label: str, annotation: Any) -> Callable[[str], Any]:
         try:
             if kind is bool:
                 return {"True": True, "False": False}[text]
-            return kind(text)
+            value = _whole(text) if kind is int else kind(text)
         except (ValueError, KeyError):
             raise UserError(f"{label} must be {kinds[kind]}, got {text!r}") from None
+        bits = 63 if label == "--seed" else 31  # what TensorFlow holds it in
+        if kind is int and not -(1 << bits) <= value < 1 << bits:
+            raise UserError(f"{label} must be from -2**{bits} to 2**{bits} - 1, got {text}")
+        return value
 
     return parse
+
+
+def _whole(text: str) -> int:
+    """A whole number, which may be written as 1e5 or 40.0. Raises: ValueError."""
+    with contextlib.suppress(ValueError):
+        return int(text)
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
 
 
 def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:
@@ -177,12 +241,15 @@ def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:
 
 
 def read_text(path: str) -> str:
-    """All of a UTF-8 text file, or of standard input for "-". Raises: UserError."""
+    """All of a UTF-8 text file, or of standard input for "-", without a byte order mark.
+
+    Raises: UserError.
+    """
     try:
         if path == "-":
-            return sys.stdin.read()
+            return sys.stdin.read().removeprefix(BYTE_ORDER_MARK)
         with Path(path).open(encoding="utf-8", newline="") as file:  # newline: as it stands
-            return file.read()
+            return file.read().removeprefix(BYTE_ORDER_MARK)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

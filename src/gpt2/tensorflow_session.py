@@ -12,7 +12,7 @@ from hparams import require
 
 def check_device(device: str) -> None:
     """Raise UserError unless `device` is auto, cpu, gpu or gpu:N; needs no TensorFlow."""
-    known = re.fullmatch(r"auto|cpu|gpu(:\d+)?", device)
+    known = re.fullmatch(r"auto|cpu|gpu(:\d{1,4})?", device)
     require("device", device, known is not None, "auto, cpu, gpu or gpu:N, as in gpu:1")
 
 

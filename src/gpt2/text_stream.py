@@ -14,6 +14,7 @@ from hparams import UserError
 CHUNK = 1 << 16  # bytes
 # The encoder never puts a character that is no space and a space or line end after it into one
 # token, and looks at nothing beyond them: cut there, a text has the ids of the whole.
+BYTE_ORDER_MARK = "\ufeff"  # editors on Windows put it at the beginning of a file
 LAST_SAFE_CUT = re.compile(r".*\S(?=[ \n])", re.DOTALL)
 
 
@@ -41,7 +42,7 @@ def read_text(
     cut: bool = False,
     on_read: Callable[[int], object] = lambda _: None,
 ) -> Iterator[str]:
-    """The text of a UTF-8 file in chunks, line ends as they are.
+    """The text of a UTF-8 file in chunks: line ends as they are, without a byte order mark.
 
     Args:
       path: the file; `-` is stdin.
@@ -50,7 +51,7 @@ def read_text(
       on_read: called with the number of bytes of each chunk.
     Raises: UserError if the file cannot be read, or is no UTF-8.
     """
-    decoder, skipping = codecs.getincrementaldecoder("utf-8")(), cut
+    decoder, skipping, at_start = codecs.getincrementaldecoder("utf-8")(), cut, not start
     try:
         with _open(path) as file:
             if start:
@@ -59,7 +60,9 @@ def read_text(
                 on_read(len(data))
                 if skipping:
                     data, skipping = data.lstrip(bytes(range(0x80, 0xC0))), False
-                yield decoder.decode(data)
+                text = decoder.decode(data)
+                yield text.removeprefix(BYTE_ORDER_MARK) if at_start else text
+                at_start = False
         if not cut:
             decoder.decode(b"", final=True)
     except OSError as error:
@@ -85,11 +88,11 @@ def fingerprint(path: str | Path) -> str:
 
 
 def lines(chunks: Iterable[str]) -> Iterator[str]:
-    """The lines of a text, each with its line end; the last may have none."""
+    """The lines of a text, each ending in a line feed, for CRLF too; the last may have none."""
     rest = ""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split("\n")
-        yield from (f"{line}\n" for line in whole)
+        yield from (line.removesuffix("\r") + "\n" for line in whole)
     if rest:
         yield rest
 

@@ -78,7 +78,7 @@ def test_the_engine_equals_the_loop_by_definition(tf, sess, engine, batch_size):
     tokens = decoder.generate(hparams, choose, context, uniform, 9)
     numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(hparams, seed=4))
     expected, tokens = sess.run([expected[:, 4:], tokens])
-    assert len(np.unique(tokens)) > 5
+    assert len(np.unique(tokens)) > 3
     np.testing.assert_array_equal(tokens, expected)
 
 

@@ -403,6 +403,7 @@ def test_missing_file_names_its_path_and_the_download(model, name):
         ("encoder.json", b""),
         ("encoder.json", b'{"a": 0, "b"'),
         ("encoder.json", b"[]"),
+        ("encoder.json", b"[" * 100_000),
         ("encoder.json", b"{}"),
         ("encoder.json", b'{"a": "0"}'),
         ("encoder.json", b'{"a": 1.5}'),
@@ -422,6 +423,21 @@ def test_broken_file_names_its_path_and_the_download(model, name, content):
     with pytest.raises(UserError, match=r"broken .*download_model.py tiny") as error:
         load(model)
     assert str(model / name) in str(error.value)
+
+
+@pytest.mark.parametrize("n_lines", [0, 1, 2, -1])
+def test_merges_that_are_cut_short_are_refused(model, n_lines):
+    lines = (model / "vocab.bpe").read_text(encoding="utf-8").splitlines(keepends=True)
+    (model / "vocab.bpe").write_text("".join(lines[:n_lines]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"vocab.bpe is cut short: it has \d+ merges, and encoder"):
+        load(model)
+
+
+def test_a_vocabulary_without_an_end_of_text_is_refused(model):
+    text = (model / "encoder.json").read_text(encoding="utf-8")
+    (model / "encoder.json").write_text(text.replace("endoftext", "end"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"encoder.json has no <\|endoftext\|>; get it again"):
+        load(model)
 
 
 def test_files_that_do_not_belong_together_are_refused(model):

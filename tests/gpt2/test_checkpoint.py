@@ -61,6 +61,12 @@ def test_models_dir_expands_home_and_variables(folder, monkeypatch):
     assert checkpoint.find_model("tiny", "~").samefile(folder)
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "/"])
+def test_a_model_needs_a_name(folder, name):
+    with pytest.raises(UserError, match="--model_name must be the name of a folder, got"):
+        checkpoint.find_model(name, str(folder))
+
+
 @pytest.mark.parametrize(
     ("name", "command"), [("345M", "download_model.py 345M"), ("x", "download_model.py 117M")]
 )
@@ -75,6 +81,7 @@ def test_unknown_model_names_folder_and_command(tmp_path, name, command):
     ("text", "message"),
     [
         ("{", "hparams.json: Expecting property name"),
+        ("[" * 100_000, "hparams.json: the JSON is nested too deeply"),
         ("[]", "hparams.json: expected an object with n_vocab"),
         (JSON.replace('"n_ctx": 11, ', ""), "hparams.json: n_ctx is missing"),
         (JSON.replace("n_ctx", "n_contex"), "hparams.json: n_ctx is missing"),
@@ -139,3 +146,10 @@ def test_weights_that_lack_a_layer_are_refused(tf, sess, folder):
     with pytest.raises(UserError, match=r"holds model/h2/ln_1/g not at all; hparams.json"):
         model.model(deeper, tf.placeholder(tf.int32, [None, None]))
         checkpoint.restore(sess, folder / "model.ckpt")
+
+
+def test_a_byte_order_mark_before_hparams_is_dropped(folder):
+    path = folder / "hparams.json"
+    before = checkpoint.load_hparams(folder)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert checkpoint.load_hparams(folder) == before

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -13,7 +14,8 @@ import sys
 from gpt2.command_line import run
 from hparams import UserError
 
-def main(length: int | None = None, temperature: float = 1, name: str = "x", loud: bool = False):
+def main(length: int | None = None, temperature: float = 1, name: str = "x", loud: bool = False,
+         seed: int = 0):
     '''Say something.
 
     Args:
@@ -48,7 +50,11 @@ def call(tmp_path):
         (["--name=[1, 2]", "--loud"], "(None, 1, '[1, 2]', True)"),
         (["--name", "two words", "--noloud"], "(None, 1, 'two words', False)"),
         (["--name", "-"], "(None, 1, '-', False)"),
+        (["--name=-Hello"], "(None, 1, '-Hello', False)"),
+        (["--name="], "(None, 1, '', False)"),
         (["--name", "a=b --c"], "(None, 1, 'a=b --c', False)"),
+        (["--length", "1e5"], "(100000, 1, 'x', False)"),
+        (["--length", "40.0"], "(40, 1, 'x', False)"),
         (["--temperature", "-1"], "(None, -1.0, 'x', False)"),
     ],
 )
@@ -65,7 +71,20 @@ def test_flags_have_the_types_of_their_annotations(call, arguments, printed):
         (["-length", "5", "--x=1"], "unknown flag --x; -- --help lists the flags"),
         (["--length", "five"], "--length must be a whole number, got 'five'"),
         (["--length", "1.5"], "--length must be a whole number, got '1.5'"),
-        (["--length"], "--length must be a whole number, got 'True'"),
+        (["--length", "inf"], "--length must be a whole number, got 'inf'"),
+        (["--length", "1e30"], "--length must be from -2**31 to 2**31 - 1, got 1e30"),
+        (["--length", str(10**30)], "--length must be from -2**31 to 2**31 - 1, got 1000"),
+        (
+            ["--seed", str(2**63)],
+            "--seed must be from -2**63 to 2**63 - 1, got 9223372036854775808",
+        ),
+        (["--length"], "--length needs a value"),
+        (["--name"], "--name needs a value"),
+        (["--name", "--loud"], "--name needs a value"),
+        (["--noname"], "unknown flag --noname"),
+        (["--name", "-Hello"], "--name needs a value; one that begins with - is written --name=-H"),
+        (["--", "--seed", "5"], "only --help may follow --; other flags go before it"),
+        (["--name", "x", "--"], "only --help may follow --; other flags go before it"),
         (["--temperature", "0,7"], "--temperature must be a number, got '0,7'"),
         (["--loud=maybe"], "--loud must be True or False, got 'maybe'"),
         (["--name", "two", "words"], "unexpected argument 'words'; put quotes around text with"),
@@ -89,6 +108,26 @@ def test_help_shows_every_flag_with_its_description(call, arguments):
     for words in ("Say something.", "--length", "how long it is.", "--temperature", "--loud"):
         assert words in shown
     assert "GROUP" not in shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a POSIX shell and /dev/full")
+@pytest.mark.parametrize(
+    ("redirection", "printed", "message", "status"),
+    [
+        ("<&-", "(None, 1, 'x', False)\n", "", 0),
+        ("2>&-", "(None, 1, 'x', False)\n", "", 0),
+        (">&-", "", "speak.py: standard output is closed; use > /dev/null to discard it\n", 2),
+        ("> /dev/full", "", "speak.py: standard output: No space left on device\n", 1),
+    ],
+)
+def test_a_closed_or_full_stream_is_no_traceback(call, redirection, printed, message, status):
+    script = call().args[1]
+    done = subprocess.run(
+        f'"{sys.executable}" "{script}" {redirection}',
+        **{"shell": True, "capture_output": True, "text": True},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (printed, message, status)
 
 
 COMMANDS = """

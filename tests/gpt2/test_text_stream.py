@@ -38,10 +38,11 @@ def test_counts_of_pieces_add_up(chunks):
 
 
 @given(st.lists(st.text("ab\r\n", max_size=5)))
-def test_lines_end_at_line_feeds_only(chunks):
-    expected = "".join(chunks).split("\n")
+def test_lines_end_at_line_feeds_and_crlf_only(chunks):
+    text = "".join(chunks).replace("\r\n", "\n")
+    expected = text.split("\n")
     found = list(lines(chunks))
-    assert "".join(found) == "".join(chunks)
+    assert "".join(found) == text
     assert [line.rstrip("\n") for line in found] == (expected if expected[-1] else expected[:-1])
 
 
@@ -76,6 +77,14 @@ def test_characters_that_a_cut_went_through_are_left_out(tmp_path):
     path.write_bytes("a中文中".encode()[:-1])
     assert "".join(read_text(str(path), start=2, cut=True)) == "文"
     assert "".join(read_text(str(path), cut=True)) == "a中文"
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_byte_order_mark_is_dropped_at_the_beginning_only(tmp_path, cut):
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffa\ufeff".encode())
+    assert "".join(read_text(str(path), cut=cut)) == "a\ufeff"
+    assert "".join(read_text(str(path), start=4, cut=cut)) == "\ufeff"
 
 
 def test_a_dash_is_stdin(monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 from gpt2.atomic_file import replacing
 from gpt2.evaluation.scorer import Scorer, Scores, sliding_windows
 from gpt2.text_stream import Counts, safe_pieces
-from hparams import UserError, require
+from hparams import UserError, parse_json, require
 
 
 @dataclasses.dataclass
@@ -70,7 +70,9 @@ class SavedState:
         if not self.path or not self.path.exists():
             return
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+            found = parse_json(self.path.read_text(encoding="utf-8"))
+            if not isinstance(found["done"], dict):
+                raise TypeError
             differing = [name for name in run if found["run"].get(name) != run[name]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(

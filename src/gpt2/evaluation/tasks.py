@@ -4,7 +4,6 @@ Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2
 What it leaves open is settled here, and said where it is.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from gpt2.evaluation.perplexity import Totals
 from gpt2.evaluation.scorer import Scorer, Scores, Window
 from gpt2.evaluation.stop_words import STOP_WORDS
 from gpt2.text_stream import Counts, lines, read_text, safe_pieces
-from hparams import UserError
+from hparams import UserError, parse_json
 
 OnRead = Callable[[int], object]
 Total = Callable[[Iterable[str]], Totals]
@@ -95,7 +94,7 @@ def _wikitext_mistake(line: str, first: bool) -> str | None:
     if not line.strip():
         return None
     if first and not re.fullmatch(r" = .+ = \n?", line):
-        return "no WikiText: it begins with a title, as in ' = Title = '"
+        return "not a WikiText file: the first line must be a title such as ' = Title = '"
     return None if re.fullmatch(r" .* \n?", line) else "a WikiText line begins and ends in a space"
 
 
@@ -130,11 +129,14 @@ def read_lambada(path: str, on_read: OnRead) -> Iterator[tuple[str, str]]:
 
     A file that ends in .jsonl holds objects with `text`, the passage as it was printed (the
     paper's "version without preprocessing"); any other holds a tokenised passage in each line.
+    Blank lines are skipped.
     """
     for number, line in enumerate(lines(read_text(path, on_read=on_read)), 1):
+        if not line.strip():
+            continue
         if path.endswith(".jsonl"):
             try:
-                passage = natural_lambada(json.loads(line)["text"])
+                passage = natural_lambada(parse_json(line)["text"])
             except (ValueError, TypeError, KeyError, AttributeError):
                 raise UserError(f"{path}, line {number}: no JSON object with a text") from None
         else:

@@ -103,6 +103,8 @@ def open_output(
 ) -> Output | Terminal:
     """The output of a dump, with the seed of an earlier run where none is given."""
     path = Path(output) if output is not None else None
+    if path and (not path.name or path.is_dir()):
+        raise UserError(f"--output must be the name of a file, got {output!r}")
     if sampler.seed is None:
         record = read_record(path) if path else None
         sampler.seed = record["settings"]["seed"] if record else random.randrange(2**31)
@@ -113,8 +115,8 @@ def open_output(
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
-    """Read "2/8" as (2, 8). Raises: UserError unless it is i/n with i from 1 to n."""
-    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    """Read "2/8" as (2, 8). Raises: UserError unless it is i/n with i from 1 to n < 10**9."""
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"shard must be i/n, with i from 1 to n, got {shard!r}")
+        raise UserError(f"shard must be i/n, with i from 1 to n and n below 10**9, got {shard!r}")
     return int(found[1]), int(found[2])

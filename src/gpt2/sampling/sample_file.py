@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpt2.atomic_file import replacing
-from hparams import UserError
+from hparams import UserError, parse_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,9 +148,26 @@ class Output:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What is recorded of the output at `path`: samples, bytes and settings; None if nothing."""
-    record = path.with_name(path.name + ".progress")
-    return json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+    """What is recorded of the output at `path`: samples, bytes and settings; None if nothing.
+
+    Raises: UserError if the record is damaged, or another program's.
+    """
+    record_path = path.with_name(path.name + ".progress")
+    if not record_path.exists():
+        return None
+    try:
+        record = parse_json(record_path.read_text(encoding="utf-8"))
+        if (
+            min(record["samples"], record["bytes"]) >= 0
+            and record["settings"].get("seed") is not None
+        ):
+            return record
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise UserError(
+        f"{record_path} is damaged; the samples in {path} are safe: remove {record_path}, and "
+        "name another file for new samples"
+    )
 
 
 class Terminal:

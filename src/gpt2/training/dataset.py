@@ -72,7 +72,7 @@ def encode_files(files: list[Path], encoder: Encoder) -> np.ndarray:
                 parts.append(end)
             for piece in safe_pieces(read_text(str(file), on_read=bar.update)):
                 if "\0" in piece:
-                    raise UserError(f"{file} is no text: it has zero bytes")
+                    raise UserError(f"{file} is not a text file: it contains NUL bytes")
                 parts.append(np.array(encoder.encode(piece, allow_special=True), dtype))
     if not parts:
         raise UserError(f"{files[0]} is empty")

@@ -93,7 +93,10 @@ def test_the_state_of_another_run_is_refused(tmp_path):
     assert SavedState(path, {"stride": 5, "file": "x"}).get("totals") == {"windows": 1}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"run": 5}', "not JSON"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"run": 5}', '{"run": {"stride": 5}}', "not JSON", "[" * 100_000],
+)
 def test_a_file_that_is_no_state_is_refused_and_kept(tmp_path, content):
     path = tmp_path / "notes.txt"
     path.write_text(content)

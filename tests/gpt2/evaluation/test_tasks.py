@@ -240,6 +240,28 @@ def test_a_question_longer_than_the_model_looks_loses_its_beginning(tiny):
     assert [w.n_scored for w in windows] == [w.n_scored for w in short]
 
 
+@pytest.mark.parametrize("name", ["wikitext.raw", "ptb.txt", "1bw.txt"])
+def test_line_ends_of_windows_change_no_number(tiny, tmp_path, name):
+    (tmp_path / name).write_bytes((DATA / name).read_bytes().replace(b"\n", b"\r\n"))
+    scorer = Scorer(tiny.folder, 2)
+    task = {"wikitext.raw": "wikitext-2", "ptb.txt": "ptb", "1bw.txt": "1bw"}[name]
+    assert run_task(task, scorer, tmp_path / name) == run_task(task, scorer, DATA / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("cbt.txt", tasks.read_cbt),
+        ("lambada.txt", tasks.read_lambada),
+        ("lambada.jsonl", tasks.read_lambada),
+    ],
+)
+def test_line_ends_of_windows_and_a_blank_last_line_change_no_question(tmp_path, name, read):
+    content = (DATA / name).read_bytes().replace(b"\n", b"\r\n") + b"\r\n"
+    (tmp_path / name).write_bytes(content)
+    assert list(read(str(tmp_path / name), silent)) == list(read(str(DATA / name), silent))
+
+
 SENTENCES = "".join(f"{i} A word .\n" for i in range(1, 21))
 
 
@@ -249,8 +271,9 @@ SENTENCES = "".join(f"{i} A word .\n" for i in range(1, 21))
         ("lambada.jsonl", "{'text': 'x'}\n", "line 1: no JSON object with a text"),
         ("lambada.jsonl", '{"text": "a b"}\n[]\n', "line 2: no JSON object with a text"),
         ("lambada.jsonl", '{"text": "word"}\n', "line 1: a passage has two words at least"),
+        ("lambada.jsonl", "[" * 100_000, "line 1: no JSON object with a text"),
         ("lambada.jsonl", "", "the file is empty"),
-        ("lambada.txt", "two words\n\n", "line 2: a passage has two words at least"),
+        ("lambada.txt", "two words\nword\n", "line 2: a passage has two words at least"),
         ("cbt-cn", "1 A .\n3 B .\n", "line 2: should be sentence 2 of 21"),
         ("cbt-cn", "Some text\n", "line 1: should be sentence 1 of 21"),
         ("cbt-cn", SENTENCES, "the last question is cut short"),
@@ -262,7 +285,7 @@ SENTENCES = "".join(f"{i} A word .\n" for i in range(1, 21))
         ("cbt-ne", f"{SENTENCES}21 XXXXX .\ta\ta|b\n", "line 21: should be a sentence with XXXXX"),
         ("cbt-ne", f"{SENTENCES}21 XXXXX .\tc\t\ta|b\n", "line 21: 'c' is no candidate"),
         ("cbt-ne", "\n", "the file has no questions"),
-        ("wikitext-2", "Plain text.\n", "line 1: no WikiText: it begins with a title"),
+        ("wikitext-2", "Plain text.\n", "line 1: not a WikiText file: the first line must"),
         ("wikitext-2", " \n = A = \n\nNo space\n", "line 4: a WikiText line begins and ends in a"),
         ("ptb", " some words \n A Capital \n", "line 2: .* has no capital letter but N"),
         ("ptb", " some words\n", "line 1: .* words with a space around each"),

@@ -16,6 +16,8 @@ from hparams import UserError
 
 SETTINGS = {"model": "tiny", "seed": 3}
 LAYOUT = {"shard": "1/1"}
+# A child process imports this file.
+CHILD_PATH = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests" / "gpt2" / "sampling")]
 
 
 def sample(number):
@@ -114,6 +116,30 @@ def test_a_file_that_lost_samples_is_refused(tmp_path):
         Output(path, FORMATS["text"], SETTINGS, LAYOUT)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"samples": 1, "byt',
+        "[]",
+        "{}",
+        '{"samples": "1", "bytes": 2, "settings": {"seed": 1}}',
+        '{"samples": 1, "bytes": 2, "settings": {}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_record_is_named_and_the_samples_are_kept(tmp_path, content):
+    path = tmp_path / "out"
+    write(path, "text", 1)
+    record = tmp_path / "out.progress"
+    record.write_text(content, encoding="utf-8")
+    message = rf"^\S+out.progress is damaged; the samples in \S+out are safe: remove {record}"
+    with pytest.raises(UserError, match=message):
+        Output(path, FORMATS["text"], SETTINGS, LAYOUT)
+    assert path.read_bytes() == expected("text", [1])
+    assert record.read_text(encoding="utf-8") == content
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         Output(tmp_path / "nowhere" / "out", FORMATS["text"], SETTINGS, LAYOUT)
@@ -124,7 +150,7 @@ def test_a_full_disk_leaves_whole_samples_and_can_be_gone_on_with(tmp_path):
     path = tmp_path / "out"
     script = f"""
         import resource, signal, sys
-        sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests" / "gpt2" / "sampling")!r}]
+        sys.path[:0] = {CHILD_PATH!r}
         from test_sample_file import *
         from pathlib import Path
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -148,7 +174,7 @@ def test_a_full_disk_leaves_whole_samples_and_can_be_gone_on_with(tmp_path):
 
 WRITER = f"""
 import sys
-sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests" / "gpt2" / "sampling")!r}]
+sys.path[:0] = {CHILD_PATH!r}
 from test_sample_file import *
 from pathlib import Path
 output = Output(Path(sys.argv[1]), FORMATS["text"], SETTINGS, LAYOUT)

@@ -89,7 +89,7 @@ def test_a_text_is_encoded_once_and_again_when_it_changed(texts, tmp_path, monke
         (None, "no such file, and no files that match"),
         (b"", "is empty"),
         (b"\xff" * 100, "is not UTF-8 text: invalid start byte"),
-        (b"text\0" * 100, "is no text: it has zero bytes"),
+        (b"text\0" * 100, "is not a text file: it contains NUL bytes"),
     ],
 )
 def test_a_dataset_that_is_no_text_is_named(tmp_path, content, message):
