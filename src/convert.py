@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Convert models between the released form and Hugging Face's."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from gpt2 import checkpoint
+from gpt2.command_line import run
+from gpt2.conversion import from_hf, to_hf
+from hparams import UserError
+
+
+def convert_from(folder: str, /, model_name: str, models_dir: str = "models") -> None:
+    """Make a model folder of config.json, model.safetensors, and the tokenizer's files.
+
+    Args:
+      folder: what was downloaded from Hugging Face's Hub, or saved with save_pretrained.
+      model_name: name of the new model.
+      models_dir: folder that it goes to.
+    """
+    if model_name.strip("./\\") == "":
+        raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
+    target = _path(models_dir) / model_name
+    from_hf.convert(_path(folder), target)
+    print(f"{target} is complete", file=sys.stderr)
+
+
+def convert_to(model: str, folder: str, /, models_dir: str = "models") -> None:
+    """Write a model as a folder that Hugging Face's transformers load.
+
+    Args:
+      model: name of the model.
+      folder: new folder to write.
+    """
+    target = _path(folder)
+    to_hf.convert(checkpoint.find_model(model, models_dir), target)
+    print(f"{target} is complete", file=sys.stderr)
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expandvars(text)).expanduser()
+
+
+COMMANDS = {"from-hf": convert_from, "to-hf": convert_to}
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a kill cleans up, too
+    run(COMMANDS)

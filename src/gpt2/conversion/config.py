@@ -1,0 +1,82 @@
+"""The shape of a model as Hugging Face's config.json gives it, and what else it may say there."""
+
+from pathlib import Path
+from typing import Any
+
+from gpt2.conversion.folder import read_object
+from hparams import HParams, UserError
+
+# Names of the fields of HParams. What a file leaves out has the same default there as here.
+NAMES = {
+    "n_vocab": ("vocab_size",),
+    "n_ctx": ("n_positions", "max_position_embeddings"),
+    "n_embd": ("n_embd", "hidden_size"),
+    "n_head": ("n_head", "num_attention_heads"),
+    "n_layer": ("n_layer", "num_hidden_layers"),
+}
+# What makes it the network of model.py, by name; these are the defaults there, too.
+NETWORK: dict[str, Any] = {
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "reorder_and_upcast_attn": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+EMPTY = ("quantization_config", "auto_map", "pruned_heads")
+ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model")
+
+
+def read_config(folder: Path) -> tuple[HParams, dict[str, Any]]:
+    """The shape of a model, and all of its config.json.
+
+    Raises: UserError if it is not GPT-2's network; the message names what differs.
+    """
+    path = folder / "config.json"
+    config = read_object(path)
+
+    def require(name: str, value: Any, *allowed: Any) -> None:
+        if value not in allowed:
+            wanted = " or ".join(map(repr, allowed))
+            raise UserError(f"{path}: {name} is {value!r}; this code can only use {wanted}")
+
+    require("model_type", config.get("model_type"), "gpt2")
+    architectures = config.get("architectures") or []
+    for architecture in architectures if isinstance(architectures, list) else [architectures]:
+        require("architectures", architecture, *ARCHITECTURES)
+    for name, value in NETWORK.items():
+        require(name, config.get(name, value), value)
+    for name in EMPTY:
+        require(name, config.get(name) or None, None)
+    try:
+        hparams = HParams().override_from_dict(_fields(config))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    require("n_inner", config.get("n_inner"), None, 4 * hparams.n_embd)
+    return hparams, config
+
+
+def _fields(config: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for field, names in NAMES.items():
+        given = {name: config[name] for name in names if name in config}
+        for value in given.values():
+            if value != fields.setdefault(field, value):
+                raise UserError(f"{' and '.join(given)} differ")
+    return fields
+
+
+def make_config(hparams: HParams, end_of_text: int) -> dict[str, Any]:
+    """What config.json says of a model whose `<|endoftext|>` has the id `end_of_text`."""
+    return {
+        "architectures": [ARCHITECTURES[0]],
+        "model_type": "gpt2",
+        **{names[0]: hparams.get(field) for field, names in NAMES.items()},
+        "n_ctx": hparams.n_ctx,  # a former name, which llama.cpp's converter reads
+        "n_inner": None,
+        **NETWORK,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "dtype": "float32",
+    }

@@ -1,0 +1,67 @@
+"""What both directions do with folders: read JSON files, and write a folder in one step."""
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hparams import UserError, parse_json
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` at the end. After an error nothing is left of it.
+
+    Raises: UserError if `target` exists.
+    """
+    refuse_existing(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.unfinished-{secrets.token_hex(4)}")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        refuse_existing(target)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def refuse_existing(target: Path) -> None:
+    """Raise UserError if `target` exists."""
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target} exists already; delete it, or choose another name")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises: UserError if there is none."""
+    refuse_pointer(path)
+    try:
+        found = parse_json(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not a JSON file: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} does not hold a JSON object")
+    return found
+
+
+def write_object(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON object with one field a line."""
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8", newline="\n")
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise UserError if a file cannot be read, or git has put a pointer in its place."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if start == LFS_POINTER:
+        raise UserError(f"{path} is only a pointer to the file; fetch the file with: git lfs pull")

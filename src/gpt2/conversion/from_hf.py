@@ -1,0 +1,74 @@
+"""From a folder in Hugging Face's form to one in the released form."""
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from encoder import END_OF_TEXT
+from gpt2 import checkpoint
+from gpt2.command_line import import_tensorflow
+from gpt2.conversion.config import read_config
+from gpt2.conversion.folder import new_folder, refuse_existing, write_object
+from gpt2.conversion.vocabulary import read_vocabulary, write_released
+from gpt2.conversion.weights import Tensors, progress_bar, tensors_of
+from hparams import HParams, UserError
+
+
+def convert(source_folder: Path, target_folder: Path) -> None:
+    """Write the released file set from config.json, model.safetensors and the vocabulary's files.
+
+    Memory is that of one copy of the weights. What is not carried over is reported on stderr,
+    where a bar shows the progress if it is a terminal.
+
+    Args:
+      source_folder: what transformers' save_pretrained writes, or a clone of a model on the Hub.
+      target_folder: appears when it is complete; must not exist.
+    Raises: UserError if the source is not a complete GPT-2, or the target exists.
+    """
+    refuse_existing(target_folder)
+    if not source_folder.is_dir():
+        raise UserError(f"{source_folder} is not a folder")
+    hparams, config = read_config(source_folder)
+    ids, merges, left_out = read_vocabulary(source_folder, hparams.n_vocab)
+    with Tensors(source_folder, hparams) as tensors, new_folder(target_folder) as folder:
+        write_object(folder / "hparams.json", hparams.values())
+        write_released(folder, ids, merges)
+        _check_vocabulary(source_folder, folder, hparams)
+        _write_checkpoint(folder, tensors, hparams)
+    if left_out:
+        print(f"left out, as the model has no row for them: {' '.join(left_out)}", file=sys.stderr)
+    end = config.get("eos_token_id")
+    if end not in (None, ids[END_OF_TEXT]):
+        print(f"texts end with {END_OF_TEXT} here, not with token {end!r}", file=sys.stderr)
+
+
+def _check_vocabulary(source: Path, folder: Path, hparams: HParams) -> None:
+    """Raise UserError if the vocabulary that was written cannot be used."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # it says the same whenever it is loaded
+            checkpoint.load_encoder(folder, hparams)
+    except UserError as error:
+        reason = str(error).partition(";")[0].replace(str(folder), str(source))
+        raise UserError(f"the vocabulary cannot be used: {reason}") from None
+
+
+def _write_checkpoint(folder: Path, tensors: Tensors, hparams: HParams) -> None:
+    """Write model.ckpt.* and `checkpoint`. Raises: OSError if they cannot be written."""
+    tf = import_tensorflow()
+    import model
+
+    cpu = tf.ConfigProto(device_count={"GPU": 0})
+    with progress_bar(hparams) as bar, tf.Graph().as_default(), tf.Session(config=cpu) as session:
+        model.model(hparams, tf.placeholder(tf.int32, [None, None]))
+        variables: dict[str, Any] = {v.op.name: v for v in tf.global_variables()}
+        for name, name_there, _ in tensors_of(hparams):
+            variable, value = variables[name], tensors.read(name_there)
+            variable.load(value.reshape(variable.shape.as_list()), session)
+            bar.update(value.nbytes)
+        try:
+            tf.train.Saver(save_relative_paths=True).save(session, str(folder / "model.ckpt"))
+        except tf.errors.OpError as error:
+            reason = str(error.message).partition("\n")[0]
+            raise OSError(None, f"cannot be written: {reason}", str(folder)) from None

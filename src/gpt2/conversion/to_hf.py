@@ -1,0 +1,63 @@
+"""From a folder in the released form to one that Hugging Face's libraries load."""
+
+from pathlib import Path
+
+from encoder import END_OF_TEXT
+from gpt2 import checkpoint
+from gpt2.command_line import import_tensorflow
+from gpt2.conversion.config import make_config
+from gpt2.conversion.folder import new_folder, refuse_existing, write_object
+from gpt2.conversion.vocabulary import write_hugging_face
+from gpt2.conversion.weights import (
+    PREFIX,
+    WEIGHTS,
+    import_safetensors,
+    one_line,
+    progress_bar,
+    tensors_of,
+)
+from hparams import HParams, UserError
+
+
+def convert(source_folder: Path, target_folder: Path) -> None:
+    """Write a folder that AutoModelForCausalLM and AutoTokenizer of transformers load.
+
+    Memory is that of one copy of the weights.
+
+    Args:
+      source_folder: a model in the released file set.
+      target_folder: appears when it is complete; must not exist.
+    Raises: UserError if the model is not complete, or the target exists.
+    """
+    refuse_existing(target_folder)
+    import_safetensors()
+    hparams = checkpoint.load_hparams(source_folder)
+    encoder = checkpoint.load_encoder(source_folder, hparams)
+    prefix = checkpoint.find_weights(source_folder, hparams)
+    end = encoder.encoder[END_OF_TEXT]
+    with new_folder(target_folder) as folder:
+        write_object(folder / "config.json", make_config(hparams, end))
+        ends = {"bos_token_id": end, "eos_token_id": end}
+        write_object(folder / "generation_config.json", ends)
+        write_hugging_face(folder, encoder, hparams)
+        _write_weights(folder / WEIGHTS, prefix, hparams)
+        # The library makes the file readable to its owner alone.
+        (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
+
+
+def _write_weights(path: Path, prefix: Path, hparams: HParams) -> None:
+    tf = import_tensorflow()
+    safetensors = import_safetensors()
+    tensors = {}
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        held = reader.get_variable_to_shape_map()
+        with progress_bar(hparams) as bar:
+            for name, name_there, shape in tensors_of(hparams):
+                if held.get(name) not in (shape, [1, *shape]):
+                    raise UserError(f"{prefix} holds {name} as {held.get(name)}, not {shape}")
+                tensors[PREFIX + name_there] = reader.get_tensor(name).reshape(shape)
+                bar.update(tensors[PREFIX + name_there].nbytes)
+    except (tf.errors.OpError, IndexError) as error:
+        raise UserError(f"{prefix} is damaged: {one_line(error)}") from None
+    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})

@@ -1,0 +1,232 @@
+"""The vocabulary in Hugging Face's form, and in the released one.
+
+Both have a table of tokens and a list of merges, in the same spelling: each byte is one printable
+character. Hugging Face keeps tokens that were added later apart, spelled as they are.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from encoder import END_OF_TEXT, Encoder, bytes_to_unicode
+from gpt2.conversion.folder import read_object, refuse_pointer, write_object
+from hparams import HParams, UserError
+
+VERSION = "#version: 0.2"
+Merges = list[tuple[str, str]]
+BYTE_LEVEL: dict[str, Any] = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": True,
+}
+
+
+def read_vocabulary(folder: Path, n_vocab: int) -> tuple[dict[str, int], Merges, list[str]]:
+    """The vocabulary of a model with `n_vocab` rows.
+
+    Returns: token in printable characters -> id, in the order of ids; the merges; and the tokens
+      that were left out, as the model has no row for them.
+    Raises: UserError if it is broken, or text would get other ids than by GPT-2's rules.
+    """
+    whole = folder / "tokenizer.json"
+    settings = _read_if_there(folder / "tokenizer_config.json")
+    for name in ("add_prefix_space", "add_bos_token"):
+        if settings.get(name):
+            raise UserError(f"{folder / 'tokenizer_config.json'}: {name} is set; GPT-2 has no such")
+    if whole.exists():
+        tokenizer = read_object(whole)
+        _check_rules(tokenizer, whole)
+        vocab, merges = tokenizer["model"].get("vocab"), tokenizer["model"].get("merges")
+        source = whole
+    else:
+        tokenizer = {}
+        source = folder / "vocab.json"
+        if not (source.exists() and (folder / "merges.txt").exists()):
+            raise UserError(f"{folder} has neither tokenizer.json nor vocab.json with merges.txt")
+        vocab, merges = read_object(source), _read_merges(folder / "merges.txt")
+    try:
+        ids = _check_ids(vocab)
+        left_out = _add(ids, _added_tokens(folder, tokenizer, settings), n_vocab)
+        if END_OF_TEXT not in ids:
+            raise ValueError(f"it has no {END_OF_TEXT}, with which texts begin and end here")
+        if max(ids.values()) >= n_vocab:
+            raise ValueError(f"an id is {max(ids.values())}, and config.json says {n_vocab} tokens")
+        pairs = _check_merges(merges)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
+    return dict(sorted(ids.items(), key=lambda item: item[1])), pairs, left_out
+
+
+def write_released(folder: Path, ids: Mapping[str, int], merges: Merges) -> None:
+    """Write encoder.json and vocab.bpe; of the released vocabulary, the released bytes."""
+    (folder / "encoder.json").write_text(json.dumps(ids), encoding="utf-8")
+    _write_merges(folder / "vocab.bpe", merges)
+
+
+def write_hugging_face(folder: Path, encoder: Encoder, hparams: HParams) -> None:
+    """Write vocab.json, merges.txt, tokenizer.json and tokenizer_config.json."""
+    merges = list(encoder.bpe_ranks)
+    learned = {*encoder.byte_decoder, *map("".join, merges)}
+    added = {token: encoder.decode([i]) for token, i in encoder.encoder.items()}
+    added = {token: text for token, text in added.items() if token not in learned}
+    vocab = {added.get(token, token): i for token, i in encoder.encoder.items()}
+    if len(vocab) < len(encoder.encoder):
+        raise UserError("an added token of the vocabulary is spelled like another token")
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    _write_merges(folder / "merges.txt", merges)
+    write_object(folder / "tokenizer.json", _tokenizer(vocab, merges, list(added.values())))
+    write_object(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "GPT2Tokenizer",
+            **dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT),
+            "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": hparams.n_ctx,
+        },
+    )
+
+
+def _tokenizer(vocab: Mapping[str, int], merges: Merges, added: Sequence[str]) -> dict[str, Any]:
+    """What tokenizer.json holds."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": vocab[text], "content": text, **flags, "special": True} for text in added
+        ],
+        "normalizer": None,
+        "pre_tokenizer": BYTE_LEVEL,
+        "post_processor": {**BYTE_LEVEL, "trim_offsets": False},
+        "decoder": BYTE_LEVEL,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": [" ".join(pair) for pair in merges],
+        },
+    }
+
+
+def _check_rules(tokenizer: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError if a tokenizer.json cuts text in another way, or adds tokens to it."""
+    parts: dict[str, list[str | None]] = {
+        "normalizer": [None],
+        "pre_tokenizer": ["ByteLevel"],
+        "post_processor": [None, "ByteLevel"],
+        "model": ["BPE", None],  # older files leave the type out
+    }
+    for name, types in parts.items():
+        part = tokenizer.get(name)
+        kind = part.get("type") if isinstance(part, dict) else part
+        if kind not in types or (name == "model" and not isinstance(part, dict)):
+            raise UserError(f"{path}: {name} is {kind!r}; GPT-2's is {types[0]!r}")
+    model, cut = tokenizer["model"], tokenizer["pre_tokenizer"]
+    settings = {"add_prefix_space": cut.get("add_prefix_space")}
+    settings |= {"use_regex false": not cut.get("use_regex", True)}
+    names = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
+    settings |= {name: model.get(name) for name in names}
+    for name, value in settings.items():
+        if value:
+            raise UserError(f"{path}: {name} is set; GPT-2 has no such")
+
+
+def _added_tokens(
+    folder: Path, tokenizer: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[tuple[Any, Any]]:
+    """What was added to the vocabulary, by the files that may say so: pairs of text and id."""
+    pairs: list[tuple[Any, Any]] = list(_read_if_there(folder / "added_tokens.json").items())
+    entries = tokenizer.get("added_tokens") or []
+    by_id = settings.get("added_tokens_decoder") or {}
+    if not isinstance(entries, list) or not isinstance(by_id, dict):
+        raise ValueError("its added tokens are not a list")
+    entries = entries + [
+        {"content": entry.get("content"), "id": int(i)}
+        for i, entry in by_id.items()
+        if isinstance(entry, dict)
+    ]
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise ValueError("an added token is not a JSON object")
+        pairs.append((entry.get("content"), entry.get("id")))
+    return pairs
+
+
+def _add(ids: dict[str, int], added: Sequence[tuple[Any, Any]], n_vocab: int) -> list[str]:
+    """Put added tokens into `ids`, spelled like the others.
+
+    Returns: those that the model has no row for. Raises: ValueError for one that has no place.
+    """
+    byte_encoder = bytes_to_unicode()
+    taken = {i: token for token, i in ids.items()}
+    left_out = []
+    for text, i in added:
+        if not isinstance(text, str) or not text or type(i) is not int or i < 0:
+            raise ValueError(f"an added token is {text!r} with the id {i!r}")
+        token = "".join(byte_encoder[byte] for byte in text.encode("utf-8", "replace"))
+        if i >= n_vocab:
+            left_out.append(text)
+            continue
+        if taken.get(i, token) not in (token, text) or ids.get(token, i) != i:
+            raise ValueError(f"the added token {text!r} and another one share a name or an id")
+        ids.pop(taken.get(i, token), None)
+        ids[token], taken[i] = i, token
+    return sorted(set(left_out))
+
+
+def _check_ids(vocab: Any) -> dict[str, int]:
+    if not isinstance(vocab, dict) or not vocab:
+        raise ValueError("it holds no table of tokens")
+    ids = list(vocab.values())
+    if {*map(type, ids)} != {int} or min(ids) < 0:
+        raise ValueError("an id is not a whole number of at least 0")
+    if len(set(ids)) < len(ids):
+        raise ValueError("two tokens have the same id")
+    return dict(vocab)
+
+
+def _check_merges(merges: Any) -> Merges:
+    if not isinstance(merges, list):
+        raise ValueError("it holds no list of merges")
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    for pair in pairs:
+        if not (
+            isinstance(pair, list)
+            and len(pair) == 2
+            and all(isinstance(token, str) and token.split() == [token] for token in pair)
+        ):
+            raise ValueError(f"a merge is {pair!r}, not two tokens")
+    return [(left, right) for left, right in pairs]
+
+
+def _read_merges(path: Path) -> list[str]:
+    """The lines of a merges.txt but the version."""
+    refuse_pointer(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at {error.start}") from None
+    if lines[0].startswith("#version"):
+        del lines[0]
+    return lines[:-1] if lines and not lines[-1] else lines
+
+
+def _write_merges(path: Path, merges: Merges) -> None:
+    lines = [VERSION, *map(" ".join, merges)]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_object(path) if path.exists() else {}

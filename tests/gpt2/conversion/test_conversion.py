@@ -1,0 +1,262 @@
+"""Conversion from and to Hugging Face's form. The real libraries are not needed."""
+
+import json
+import shutil
+import struct
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import encoder
+from gpt2.conversion import from_hf, to_hf
+from gpt2.conversion import weights as hf_weights
+from hparams import UserError
+
+safetensors_numpy = pytest.importorskip(
+    "safetensors.numpy", reason="pip install -r requirements-convert.txt"
+)
+MODEL = ROOT / "models" / "1M"
+WEIGHTS = "model.safetensors"
+DATA = "model.ckpt.data-00000-of-00001"
+
+
+@pytest.fixture(scope="module")
+def converted(tiny, tmp_path_factory):
+    """The tiny model in Hugging Face's form."""
+    folder = tmp_path_factory.mktemp("converted") / "tiny"
+    to_hf.convert(tiny.folder, folder)
+    return folder
+
+
+@pytest.fixture
+def source(converted, tmp_path):
+    """A copy to change."""
+    return shutil.copytree(converted, tmp_path / "source")
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "models" / "new"
+
+
+def change(path, **fields):
+    values = json.loads(path.read_text(encoding="utf-8")) | fields
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def change_tensors(source, function):
+    """Rewrite the weights as what `function` makes of them; names are without the prefix."""
+    tensors = safetensors_numpy.load_file(source / WEIGHTS)
+    tensors = {name.removeprefix(hf_weights.PREFIX): value for name, value in tensors.items()}
+    safetensors_numpy.save_file(function(tensors), source / WEIGHTS)
+
+
+def written(tf, folder):
+    reader = tf.train.load_checkpoint(str(folder / "model.ckpt"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def refusal(source, target):
+    """The one line that a conversion ends with; nothing may be left of it."""
+    with pytest.raises(UserError) as caught:
+        from_hf.convert(source, target)
+    assert "\n" not in str(caught.value)
+    assert list(target.parent.glob("*")) == []
+    return str(caught.value)
+
+
+def test_there_and_back_gives_every_bit(tmp_path):
+    to_hf.convert(MODEL, tmp_path / "there")
+    from_hf.convert(tmp_path / "there", tmp_path / "back")
+    for name in (DATA, "model.ckpt.index", "checkpoint", "vocab.bpe"):
+        assert (tmp_path / "back" / name).read_bytes() == (MODEL / name).read_bytes()
+    for name in ("encoder.json", "hparams.json"):
+        found, expected = (json.loads((f / name).read_bytes()) for f in (tmp_path / "back", MODEL))
+        assert list(found.items()) == list(expected.items())
+    assert (tmp_path / "back" / "model.ckpt.meta").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "there"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_is_widened_exactly(tf, tiny, source, target, dtype):
+    change_tensors(source, lambda tensors: {k: v.astype(dtype) for k, v in tensors.items()})
+    from_hf.convert(source, target)
+    found = written(tf, target)
+    for name, value in tiny.weights.items():
+        assert (found[name] == value.astype(dtype).astype(np.float32)).all()
+
+
+def test_shards_and_what_older_files_hold_beside_the_weights(tf, tiny, source, target):
+    tensors = safetensors_numpy.load_file(source / WEIGHTS)
+    (source / WEIGHTS).unlink()
+    mask = np.tri(4, dtype=np.uint8)[None, None]
+    second = {name: tensors.pop(name) for name in list(tensors)[::2]}
+    tensors["lm_head.weight"] = (second | tensors)["transformer.wte.weight"]
+    second |= {"transformer.h.0.attn.bias": mask, "h.1.attn.masked_bias": mask[0, 0, 0]}
+    shards = {"model-00001-of-00002.safetensors": tensors, "model-2.safetensors": second}
+    for name, held in shards.items():
+        safetensors_numpy.save_file(held, source / name)
+    names = {tensor: name for name, held in shards.items() for tensor in held}
+    index = source / f"{WEIGHTS}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": names}), encoding="utf-8")
+    from_hf.convert(source, target)
+    found = written(tf, target)
+    assert found.keys() == tiny.weights.keys()
+    assert all((found[name] == value).all() for name, value in tiny.weights.items())
+
+    change(index, weight_map={"wte.weight": "../model.safetensors"})
+    assert "names '../model.safetensors', which is not a file" in refusal(
+        source, target.parent / "no" / "x"
+    )
+    change(index, weight_map=[])
+    assert "names no files" in refusal(source, target.parent / "no" / "x")
+    change(index, weight_map={"wte.weight": "other.safetensors"})
+    assert "other.safetensors: No such file" in refusal(source, target.parent / "no" / "x")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("model_type", "gptj", "model_type is 'gptj'; this code can only use 'gpt2'"),
+        ("architectures", ["GPT2ForSequenceClassification"], "architectures is 'GPT2ForSeq"),
+        ("activation_function", "relu", "activation_function is 'relu'; .* only use 'gelu_new'"),
+        ("layer_norm_epsilon", 1e-6, "layer_norm_epsilon is 1e-06"),
+        ("scale_attn_weights", False, "scale_attn_weights is False"),
+        ("scale_attn_by_inverse_layer_idx", True, "scale_attn_by_inverse_layer_idx is True"),
+        ("reorder_and_upcast_attn", True, "reorder_and_upcast_attn is True"),
+        ("add_cross_attention", True, "add_cross_attention is True"),
+        ("tie_word_embeddings", False, "tie_word_embeddings is False"),
+        ("quantization_config", {"bits": 4}, "quantization_config is {'bits': 4}"),
+        ("n_inner", 99, "n_inner is 99; this code can only use None or 48"),
+        ("n_layer", 3, "has no tensor h.2.ln_1.weight, which its config.json needs"),
+        ("n_layer", 10**9, "has no tensor h.2.ln_1.weight, which its config.json needs"),
+        ("n_layer", 1, "holds a tensor 'h.1.attn.c_attn.bias', which GPT-2 does not have"),
+        ("n_positions", 300, r"holds wpe.weight as \[512, 12\], not \[300, 12\]"),
+        ("n_head", 5, "n_head must divide n_embd"),
+        ("n_head", "3", "n_head must be a whole number"),
+        ("num_attention_heads", 4, "n_head and num_attention_heads differ"),
+    ],
+)
+def test_what_differs_from_gpt2_is_named(source, target, field, value, message):
+    change(source / "config.json", **{field: value})
+    target.parent.mkdir()
+    with pytest.raises(UserError, match=message):
+        from_hf.convert(source, target)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_other_names_of_the_shape_are_understood(tiny, source):
+    config = json.loads((source / "config.json").read_bytes())
+    config |= {"hidden_size": config.pop("n_embd"), "num_hidden_layers": config.pop("n_layer")}
+    (source / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert from_hf.read_config(source)[0] == tiny.hparams
+
+
+@pytest.mark.parametrize(
+    ("change_them", "message"),
+    [
+        (lambda t: t | {"lm_head.weight": t["wte.weight"] + 1}, "has output weights of its own"),
+        (lambda t: t | {"score.weight": t["ln_f.bias"]}, "holds a tensor 'score.weight', which"),
+        (lambda t: t | {"ln_f.bias": t["ln_f.bias"].astype("f8")}, "ln_f.bias as F64; only F32"),
+        (lambda t: t | {"transformer.wpe.weight": t["wpe.weight"]}, "holds wpe.weight twice"),
+        (lambda t: {}, "has no tensor wte.weight"),
+    ],
+)
+def test_tensors_that_are_not_gpt2s_are_named(source, target, change_them, message):
+    change_tensors(source, change_them)
+    assert message in refusal(source, target)
+
+
+HEADER = json.dumps({"wte.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>",
+        struct.pack("<Q", 10**15),
+        struct.pack("<Q", 100_000) + b"[" * 100_000,
+        struct.pack("<Q", len(HEADER)) + HEADER.encode() + b"\0\0\0",
+        struct.pack("<Q", len(HEADER)) + HEADER.replace("[1]", "[9]").encode() + b"\0\0\0\0",
+    ],
+)
+def test_damaged_weights_are_named(source, target, content):
+    (source / WEIGHTS).write_bytes(content)
+    assert f"{WEIGHTS} is damaged, or not a safetensors file: " in refusal(source, target)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", WEIGHTS])
+def test_a_pointer_of_git_lfs_is_named(source, target, name):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (source / name).write_text(pointer, encoding="utf-8")
+    assert refusal(source, target).endswith(
+        f"{name} is only a pointer to the file; fetch the file with: git lfs pull"
+    )
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "\xff", '{"a": ' + "9" * 5000])
+def test_broken_json_is_named(source, target, name, text):
+    (source / name).write_text(text, encoding="latin-1")
+    assert f"{name} " in refusal(source, target)
+
+
+def test_a_pickle_is_refused_with_the_reason(source, target):
+    (source / WEIGHTS).rename(source / "pytorch_model.bin")
+    assert "pytorch_model.bin is a pickle, which can run any code" in refusal(source, target)
+    (source / "pytorch_model.bin").unlink()
+    assert refusal(source, target).endswith("has no model.safetensors")
+
+
+def test_without_the_library_it_says_how_to_install_it(source, target, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    assert "pip install safetensors" in refusal(source, target)
+    with pytest.raises(UserError, match="pip install safetensors"):
+        to_hf.convert(MODEL, target)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, OSError])
+def test_an_interruption_leaves_nothing(source, target, monkeypatch, interruption):
+    read, names = hf_weights.Tensors.read, []
+
+    def stop(tensors, name):
+        if len(names) == 5:
+            assert len(list(target.parent.iterdir())) == 1
+            raise interruption
+        names.append(name)
+        return read(tensors, name)
+
+    monkeypatch.setattr(hf_weights.Tensors, "read", stop)
+    with pytest.raises(interruption):
+        from_hf.convert(source, target)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_what_exists_is_not_touched(source, target):
+    target.mkdir(parents=True)
+    for convert, folder in [(from_hf.convert, source), (to_hf.convert, MODEL)]:
+        with pytest.raises(UserError, match="exists already"):
+            convert(folder, target)
+    assert list(target.iterdir()) == []
+
+
+def test_a_model_that_is_damaged_is_not_converted(tmp_path):
+    broken = shutil.copytree(MODEL, tmp_path / "broken")
+    content = bytearray((broken / DATA).read_bytes())
+    content[len(content) // 2] ^= 1
+    (broken / DATA).write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        to_hf.convert(broken, tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
+def test_the_written_vocabulary_is_the_one_that_was_read(converted):
+    found = encoder.get_encoder("1M", str(MODEL.parent))
+    ids, merges, left_out = from_hf.read_vocabulary(converted, 1280)
+    assert list(ids.items()) == list(found.encoder.items())
+    assert merges == list(found.bpe_ranks)
+    assert left_out == []
