@@ -24,13 +24,11 @@ def train(
     batch_size: int = 1,
     accumulate: int = 1,
     window: int | None = None,
-    optimizer: str = "adam",
     learning_rate: float = 1e-4,
     schedule: str = "cosine",
     warmup_steps: int = 100,
     clip_norm: float = 1.0,
     recompute: bool = False,
-    mixed_precision: bool = False,
     held_out: float = 0.1,
     eval_every: int = 100,
     eval_windows: int = 256,
@@ -60,14 +58,11 @@ def train(
       accumulate: how many times as many windows go into an update, computed one batch after the
         other.
       window: tokens in a window; n_ctx of the model unless given.
-      optimizer: adam, or adafactor, which keeps one number for each weight, not two; its rate is
-        relative to the size of the weights, so use a higher one, like 0.003.
       learning_rate: the highest; it rises to it over the warm-up.
       schedule: cosine, which then falls to a tenth, or constant.
       warmup_steps: updates over which the rate rises.
       clip_norm: gradients longer than this, all taken together, are shortened to it.
       recompute: compute each layer twice, to save memory.
-      mixed_precision: compute with 16 bits where that does no harm; GPUs only.
       held_out: share of the text, at its end, that is not trained on.
       eval_every: updates between two evaluations on the held-out text.
       eval_windows: how many windows of the held-out text are used, at most.
@@ -96,8 +91,6 @@ def train(
     from gpt2.training.trainer import Run
 
     config, processor = choose_device(device, tf)
-    if mixed_precision and not processor.startswith("GPU"):
-        raise UserError("--mixed_precision needs a GPU, and this runs on " + processor)
     if cluster.is_chief:
         print(f"{len(texts[0])} tokens to train on, {len(texts[1])} held out; on {processor}")
     try:
@@ -140,8 +133,8 @@ def check_settings(settings: dict[str, Any], hparams: HParams) -> None:
         require(name, settings[name], settings[name] >= 0, "0 or above")
     for name in ("learning_rate", "clip_norm"):
         require(name, settings[name], 0 < settings[name] < math.inf, "above 0")
-    for name, legal in [("optimizer", ("adam", "adafactor")), ("schedule", ("cosine", "constant"))]:
-        require(name, settings[name], settings[name] in legal, " or ".join(legal))
+    schedule = settings["schedule"]
+    require("schedule", schedule, schedule in ("cosine", "constant"), "cosine or constant")
     n_ctx, window = hparams.n_ctx, settings["window"]
     require("window", window, 1 <= window <= n_ctx, f"from 1 to n_ctx = {n_ctx}")
     held_out, run_name = settings["held_out"], settings["run_name"]

@@ -1,12 +1,10 @@
-"""The graph that trains: loss, gradients, and the optimizers.
+"""The training graph: loss, gradients, and the optimizer.
 
-Sources: Adam, arXiv:1412.6980; Adafactor, arXiv:1804.04235; recomputation, arXiv:1604.06174;
-mixed precision, arXiv:1710.03740.
+Sources: Adam, arXiv:1412.6980; gradient checkpointing, arXiv:1604.06174.
 """
 
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -34,37 +32,25 @@ class Graph(NamedTuple):
 def build(
     hparams: HParams,
     *,
-    optimizer: str = "adam",
     clip_norm: float = 1.0,
     accumulate: int = 1,
     recompute: bool = False,
-    mixed_precision: bool = False,
     cluster: Cluster,
 ) -> Graph:
     """Build the graph of training.
 
     Args:
       hparams: HParams
-      optimizer: adam or adafactor.
       clip_norm: gradients longer than this, all taken together, are shortened to it.
       accumulate: parts of a batch, computed one after the other.
       recompute: keep the inputs of layers only, and compute the layers once more for the gradients.
-      mixed_precision: let TensorFlow use 16 bits where that does no harm; for GPUs.
       cluster: the workers whose gradients are averaged.
     """
     ids = tf.placeholder(tf.int32, [None, None])
     rate = tf.placeholder(tf.float32, [])
     loss = mean_loss(hparams, ids, recompute)
     weights = tf.trainable_variables()
-    if optimizer == "adam":
-        opt = tf.train.AdamOptimizer(rate, beta2=0.95)
-    else:
-        # Keras's form of it keeps one number for each weight beside the factors.
-        opt = KerasOptimizer(keras.optimizers.Adafactor, rate, weights)
-    if mixed_precision:
-        opt = tf.mixed_precision.enable_mixed_precision_graph_rewrite(opt)
-
-    values = [loss, *gradients(opt, loss, weights)]
+    values = [loss, *gradients(loss, weights)]
     sums = [_sum_variable(value) for value in values] if accumulate > 1 else []
     add = tf.group(*(s.assign_add(value) for s, value in zip(sums, values, strict=False)))
     if sums:
@@ -73,7 +59,8 @@ def build(
     clipped, _ = tf.clip_by_global_norm(means, clip_norm)
     step = tf.train.get_or_create_global_step()
     best = tf.Variable(np.inf, trainable=False, name="best", dtype=tf.float32)
-    with tf.control_dependencies([opt.apply_gradients(zip(clipped, weights, strict=True))]):
+    adam = tf.train.AdamOptimizer(rate, beta2=0.95)
+    with tf.control_dependencies([adam.apply_gradients(zip(clipped, weights, strict=True))]):
         done = [step.assign_add(1), *(s.assign(tf.zeros_like(s)) for s in sums)]
     with tf.control_dependencies(done):
         update = tf.identity(mean)
@@ -111,10 +98,10 @@ def recomputed_block(x, scope, *, past, hparams):
     return layer(x), None
 
 
-def gradients(opt: Any, loss: Any, weights: Any) -> list[Any]:
-    """The gradient of the loss by each variable, in its shape."""
-    pairs = opt.compute_gradients(loss, weights)
-    return [tf.convert_to_tensor(gradient) for gradient, _ in pairs]  # wpe's is sparse
+def gradients(loss: Any, weights: Any) -> list[Any]:
+    """The gradient of the loss with respect to each variable, in its shape."""
+    found = tf.gradients(loss, weights)
+    return [tf.convert_to_tensor(gradient) for gradient in found]  # that of wpe is sparse
 
 
 def _sum_variable(like: Any) -> Any:
@@ -122,46 +109,6 @@ def _sum_variable(like: Any) -> Any:
     return tf.Variable(
         tf.zeros(like.shape), trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES]
     )
-
-
-class KerasOptimizer(tf.train.Optimizer):
-    """An optimizer of Keras, which expects eager execution, in a graph.
-
-    Args:
-      kind: class of the optimizer.
-      rate: float [], the learning rate.
-      weights: all variables that it will update.
-    """
-
-    def __init__(self, kind: Any, rate: Any, weights: list[Any]):
-        super().__init__(use_locking=False, name=kind.__name__)
-        self._rate = rate
-        self._optimizer = kind(learning_rate=lambda: self._rate)
-        self._optimizer.build([_Renamed(variable) for variable in weights])
-
-    def apply_gradients(self, grads_and_vars, global_step=None, name=None):
-        """As in the base class."""
-        values, variables = zip(*grads_and_vars, strict=True)
-
-        @tf.function(autograph=False)  # it keeps reads and writes of variables in their order
-        def update(rate, *values):
-            outside, self._rate = self._rate, rate
-            self._optimizer.apply_gradients(zip(values, variables, strict=True))
-            self._rate = outside
-            return self._optimizer.iterations.value + 0
-
-        return update(self._rate, *values).op
-
-
-class _Renamed:
-    """A variable under a name that Keras takes for the variables that go with it."""
-
-    def __init__(self, variable: Any):
-        self._variable = variable
-        self.name = variable.op.name.replace("/", "_")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._variable, name)
 
 
 def model_graph(hparams: HParams) -> bytes:

@@ -59,7 +59,7 @@ class Run:
     ):
         self.settings, self.cluster, self.hparams = settings, cluster, hparams
         tf.set_random_seed(settings["seed"])
-        names = ("optimizer", "clip_norm", "accumulate", "recompute", "mixed_precision")
+        names = ("clip_norm", "accumulate", "recompute")
         flags = {name: settings[name] for name in names}
         with cluster.device():
             self.graph = train_graph.build(hparams, cluster=cluster, **flags)
