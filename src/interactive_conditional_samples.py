@@ -2,29 +2,25 @@
 """Continue the texts that are typed at a prompt, or come from a pipe or a file."""
 
 import contextlib
-import re
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from gpt2.command_line import read_text, run
 from gpt2.language_model import Sampler
 from gpt2.sampling.sample_file import banner
+from gpt2.sampling.setting_line import KINDS, parse_settings
 from gpt2.text_stream import BYTE_ORDER_MARK, lines
 from hparams import UserError, require
 
+PROMPT = "Model prompt >>> "
 GREETING = '''\
-Type the beginning of a text. """ on a line of its own begins and ends a text of several lines.
-? shows the settings; a line such as `temperature 0.7` changes one. Ctrl-C stops a sample, Ctrl-D
-leaves.'''
-CHANGEABLE: dict[str, Callable[[str], Any]] = {
-    "length": int,
-    "temperature": float,
-    "top_k": int,
-    "top_p": float,
-    "nsamples": int,
-    "seed": int,
-}
+Type the beginning of a text and press Enter; the model continues it.
+Lines of """ begin and end a text of several lines. ? shows the settings, and
+a line such as /temperature 0.7 changes one. Ctrl-C stops a sample or clears
+the line. Ctrl-D leaves.'''
+HISTORY = Path("~/.gpt2_history")  # what was typed, for the next session
 
 
 def interact_model(
@@ -49,7 +45,7 @@ def interact_model(
     is a text. With --prompt or --prompt_file, continues that text and ends.
 
     Args:
-      nsamples: how many samples to print for a text.
+      nsamples: how many samples to print for a text. Their numbers count on from text to text.
       length: tokens in a sample; half of the model's n_ctx unless given.
       prompt: the text to continue.
       prompt_file: file that holds the text to continue; - is standard input.
@@ -76,7 +72,8 @@ def interact_model(
     if prompt is not None:
         session.respond(prompt)
     elif sys.stdin.isatty():
-        session.converse()
+        with history():
+            session.converse()
     else:
         session.answer_lines()
 
@@ -86,26 +83,38 @@ class Session:
 
     def __init__(self, sampler: Sampler, nsamples: int, stop_at_end: bool):
         self.sampler, self.nsamples, self.stop_at_end = sampler, nsamples, stop_at_end
+        self.next_number = 1  # counts on from prompt to prompt, so none gets the same sample twice
 
     def converse(self) -> None:
-        """Answer what is typed, until Ctrl-D, or Ctrl-C at the prompt."""
-        with contextlib.suppress(ImportError):  # Windows has none
-            import readline  # noqa: F401  gives input() its line editing and history
+        """Answer what is typed, until Ctrl-D, or Ctrl-C twice with nothing typed."""
         self.sampler.load()
         print(GREETING)
-        while True:
+        presses = 0  # of Ctrl-C, one after the other, with nothing typed
+        while presses < 2:
+            line = None
             try:
-                text = read_prompt()
-            except (EOFError, KeyboardInterrupt):
-                print()
-                return
-            try:
-                if not self.change(text):
-                    self.respond(text)
+                line = input(PROMPT)
+                presses = 0
+                self.answer(line)
             except UserError as error:
                 print(error)
-            except KeyboardInterrupt:  # ends the sample, not the session
+            except EOFError:
                 print()
+                return
+            except KeyboardInterrupt:
+                presses = 0 if line is not None or half_typed() else presses + 1
+                print("\nCtrl-C again, or Ctrl-D, leaves." if presses == 1 else "")
+
+    def answer(self, line: str) -> None:
+        """Do what a typed line asks for: change settings, or continue a text."""
+        if line.strip() == '"""':
+            self.respond("\n".join(iter(lambda: input("... "), '"""')))
+        elif line.strip() in ("?", "/?", "/help"):
+            print("\n".join(f"{name} {value}" for name, value in self.settings().items()))
+        elif changes := parse_settings(line):
+            self.change(changes)
+        else:
+            self.respond(line)
 
     def answer_lines(self) -> None:
         """Answer each line of standard input; a line that can't be continued is passed over.
@@ -125,25 +134,21 @@ class Session:
         if wrong:
             raise UserError(f"{wrong} of the prompts could not be continued")
 
-    def change(self, text: str) -> bool:
-        """Obey a line that shows or changes settings. Returns: whether it was one."""
-        if text.strip() == "?":
-            settings = self.sampler.settings() | {"nsamples": self.nsamples}
-            print("\n".join(f"{name} {settings[name]}" for name in CHANGEABLE))
-            return True
-        found = re.fullmatch(r"(\w+)[ =]+([-+.\w]+)", text.strip())
-        if not found or found[1] not in CHANGEABLE:
-            return False
-        try:
-            value = CHANGEABLE[found[1]](found[2])
-        except ValueError:
-            raise UserError(f"{found[1]} must be a number, got {found[2]!r}") from None
-        if found[1] == "nsamples":
-            require("nsamples", value, value >= 1, "at least 1")
-            self.nsamples = value
-        else:
-            self.sampler.change(**{found[1]: value})
-        return True
+    def settings(self) -> dict[str, str]:
+        """The settings that can be changed, as they are shown."""
+        values = self.sampler.settings() | {"nsamples": self.nsamples}
+        return {name: str(values[name]).removesuffix(".0") for name in KINDS}
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Change settings and say what holds now. Raises: UserError, and changes nothing."""
+        nsamples = changes.get("nsamples", self.nsamples)
+        require("nsamples", nsamples, nsamples >= 1, "at least 1")
+        self.sampler.change(**{name: changes[name] for name in changes if name != "nsamples"})
+        self.nsamples = nsamples
+        if "seed" in changes:
+            self.next_number = 1
+        now = self.settings()
+        print(", ".join(f"{name} is now {now[name]}" for name in changes))
 
     def respond(self, raw_text: str) -> None:
         """Print samples that continue a text: the first of a batch as it is made.
@@ -153,8 +158,10 @@ class Session:
         if not raw_text:
             raise UserError("Prompt should not be empty!")
         context = self.sampler.context(raw_text)
-        for start in range(1, self.nsamples + 1, self.sampler.batch_size):
-            batch = range(start, min(start + self.sampler.batch_size, self.nsamples + 1))
+        end = self.next_number + self.nsamples
+        for start in range(self.next_number, end, self.sampler.batch_size):
+            batch = range(start, min(start + self.sampler.batch_size, end))
+            self.next_number = batch.stop  # also if the batch is interrupted
             rows: list[list[int]] = [[] for _ in batch]
             show = self.sampler.encoder.stream()
             print(banner(start))
@@ -169,12 +176,27 @@ class Session:
         print("=" * 80)
 
 
-def read_prompt() -> str:
-    """Ask for a text: one line, or several between lines of three quotes."""
-    line = input("Model prompt >>> ")
-    if line.strip() != '"""':
-        return line
-    return "\n".join(iter(lambda: input("... "), '"""'))
+def half_typed() -> bool:
+    """Whether Ctrl-C interrupted a line that was not empty, as far as readline knows."""
+    return bool("readline" in sys.modules and sys.modules["readline"].get_line_buffer())
+
+
+@contextlib.contextmanager
+def history() -> Iterator[None]:
+    """Line editing for input(), and the lines of earlier sessions, where there is readline."""
+    try:
+        import readline
+    except ImportError:  # Windows has none
+        yield
+        return
+    readline.set_history_length(1000)
+    with contextlib.suppress(OSError, RuntimeError):  # no file yet; no home
+        readline.read_history_file(HISTORY.expanduser())
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, RuntimeError):
+            readline.write_history_file(HISTORY.expanduser())
 
 
 if __name__ == "__main__":

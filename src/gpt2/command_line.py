@@ -60,7 +60,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         command = _attach_values(main, sys.argv[1:])
         for function in main.values() if isinstance(main, dict) else [main]:
             parsers = {
-                name: _parser(_label(parameter), parameter.annotation)
+                name: parser(_label(parameter), parameter.annotation)
                 for name, parameter in inspect.signature(function).parameters.items()
             }
             fire.decorators.SetParseFns(**parsers)(function)
@@ -193,8 +193,8 @@ def _label(parameter: inspect.Parameter) -> str:
     return parameter.name.upper() if positional else f"--{parameter.name}"
 
 
-def _parser(label: str, annotation: Any) -> Callable[[str], Any]:
-    """What turns a flag's text into a value of the annotated type, or raises UserError."""
+def parser(label: str, annotation: Any) -> Callable[[str], Any]:
+    """A function that turns text into a value of the annotated type, or raises UserError."""
     types = typing.get_args(annotation) or (annotation,)
     kinds = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
     (kind,) = [kind for kind in types if kind is not NoneType]
@@ -208,7 +208,7 @@ def _parser(label: str, annotation: Any) -> Callable[[str], Any]:
             value = _whole(text) if kind is int else kind(text)
         except (ValueError, KeyError):
             raise UserError(f"{label} must be {kinds[kind]}, got {text!r}") from None
-        bits = 63 if label == "--seed" else 31  # what TensorFlow holds it in
+        bits = 63 if label.lstrip("-") == "seed" else 31  # what TensorFlow holds it in
         if kind is int and not -(1 << bits) <= value < 1 << bits:
             raise UserError(f"{label} must be from -2**{bits} to 2**{bits} - 1, got {text}")
         return value

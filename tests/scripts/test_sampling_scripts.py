@@ -1,15 +1,23 @@
-"""The scripts as a user runs them, with the model that comes with the repository."""
+"""The scripts as a user runs them, with the model that comes with the repository.
 
+A process that imports TensorFlow takes seconds. So most tests call the script in their own process,
+or run it with fake_model.py.
+"""
+
+import importlib
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 
 import pexpect
 import pytest
 from conftest import ROOT
+from fake_model import FakeModel
+
+from gpt2.command_line import choose_model, run
 
 pytestmark = pytest.mark.end_to_end
 
@@ -18,13 +26,47 @@ UNCONDITIONAL = ROOT / "src" / "generate_unconditional_samples.py"
 INTERACTIVE = ROOT / "src" / "interactive_conditional_samples.py"
 CONDITIONAL = ROOT / "src" / "generate_conditional_samples.py"
 SCRIPTS = [UNCONDITIONAL, INTERACTIVE]
+MAINS = {
+    UNCONDITIONAL: "sample_model",
+    INTERACTIVE: "interact_model",
+    CONDITIONAL: "continue_model",
+}
 
 
 def call(script, *flags, **kwargs):
     command = [sys.executable, str(script), *map(str, flags)]
     return subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", timeout=100, **kwargs
+        command, capture_output=True, text=True, encoding="utf-8", timeout=300, **kwargs
     )
+
+
+def call_fake(script, *flags, **kwargs):
+    """As `call`, with a model that needs no TensorFlow."""
+    environment = kwargs.pop("env", os.environ) | {"PYTHONPATH": str(ROOT / "src")}
+    helper = ROOT / "tests" / "helpers" / "fake_model.py"
+    return call(helper, script.stem, "--model_name", "1M", *flags, env=environment, **kwargs)
+
+
+@pytest.fixture
+def call_here(monkeypatch, capsys):
+    """As `call`, in the process of the tests."""
+
+    def call_here(script, *flags, input="", model=None):
+        module = importlib.import_module(script.stem)
+        if model:
+            monkeypatch.setattr(module, "Sampler", model)
+        stdin = io.TextIOWrapper(io.BytesIO(input.encode()), encoding="utf-8")
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, flags)])
+        capsys.readouterr()
+        try:
+            run(getattr(module, MAINS[script]))
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
+
+    return call_here
 
 
 def banners(text):
@@ -35,46 +77,41 @@ def banners(text):
     return [int(line.split()[2]) for line in lines]
 
 
-def test_unconditional_samples_are_text_under_banners():
-    done = call(UNCONDITIONAL, "--nsamples", 2, "--length", 60, "--seed", 1, *EMBEDDED)
+def test_samples_are_made_anywhere_with_the_embedded_model_if_there_is_no_other(tmp_path):
+    flags = ["--nsamples", 2, "--length", 60, "--seed", 1]
+    done = call(UNCONDITIONAL, *flags, "--models_dir", "none", cwd=tmp_path)
     assert done.returncode == 0
-    assert re.fullmatch(r"2 samples, 120 tokens in .* s: .* tokens/s\n", done.stderr)
     first, *rest = done.stdout.splitlines()
     assert first == "=" * 40 + " SAMPLE 1 " + "=" * 40
     assert len("".join(rest)) > 200
+    assert banners(done.stdout) == [1, 2]
+    choice, processor, summary = done.stderr.splitlines()
+    assert choice.startswith("using the small model 1M: no model in none/117M; download it with: ")
+    assert choice.endswith("download_model.py 117M")
+    assert processor.startswith("running on the ")
+    assert re.fullmatch(r"2 samples, 120 tokens in .* s: .* tokens/s", summary)
 
 
-def test_a_seed_repeats_the_samples():
-    flags = ["--nsamples", 1, "--length", 40, "--model_name", "1M", "--seed"]
-    first, again, other = (call(UNCONDITIONAL, *flags, seed).stdout for seed in (5, 5, 6))
+def test_a_seed_repeats_the_samples(call_here):
+    # 16 samples are not compiled.
+    flags = [*EMBEDDED, "--nsamples", 16, "--batch_size", 16, "--length", 12, "--seed"]
+    first, again, other = (call_here(UNCONDITIONAL, *flags, seed).stdout for seed in (5, 5, 6))
+    assert banners(first) == list(range(1, 17))
     assert first == again
     assert first != other
 
 
 @pytest.mark.parametrize(("nsamples", "batch_size"), [(1, 3), (5, 2), (3, 3)])
-def test_samples_are_counted_right_for_every_batch_size(nsamples, batch_size):
-    flags = ["--nsamples", nsamples, "--batch_size", batch_size, "--length", 3]
-    assert banners(call(UNCONDITIONAL, *flags).stdout) == list(range(1, nsamples + 1))
-
-
-def test_falls_back_to_the_embedded_model_and_says_so(tmp_path):
-    done = call(UNCONDITIONAL, "--nsamples", 1, "--length", 3, "--models_dir", tmp_path)
-    assert done.returncode == 0
-    assert "using the small model 1M" in done.stderr
-    assert "running on the CPU" in done.stderr
-    assert "python3 download_model.py 117M" in done.stderr
+def test_samples_are_counted_right_for_every_batch_size(call_here, nsamples, batch_size):
+    flags = [*EMBEDDED, "--nsamples", nsamples, "--batch_size", batch_size]
+    done = call_here(UNCONDITIONAL, *flags, model=FakeModel)
+    assert banners(done.stdout) == list(range(1, nsamples + 1))
+    assert f"{nsamples} samples, " in done.stderr
 
 
 def test_117m_is_the_default_where_it_is_there(tmp_path):
     shutil.copytree(ROOT / "models" / "1M", tmp_path / "117M")
-    done = call(UNCONDITIONAL, "--nsamples", 1, "--length", 3, "--models_dir", tmp_path)
-    assert done.returncode == 0
-    assert "1M" not in done.stderr
-
-
-def test_scripts_work_from_any_working_directory(tmp_path):
-    done = call(UNCONDITIONAL, "--nsamples", 1, "--length", 3, "--model_name", "1M", cwd=tmp_path)
-    assert (done.returncode, banners(done.stdout)) == (0, [1])
+    assert choose_model(None, str(tmp_path)) == (tmp_path / "117M", "")
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, CONDITIONAL])
@@ -127,9 +164,9 @@ def broken(tmp_path, name, content):
         (["--topk", 40], "unknown flag --topk; did you mean --top_k?"),
     ],
 )
-def test_wrong_flags_are_one_line_at_once(script, flags, message):
+def test_wrong_flags_are_one_line_at_once(call_here, script, flags, message):
     flags = flags if "--model_name" in flags else ["--model_name", "1M", *flags]
-    assert_refused(call(script, *flags, stdin=subprocess.DEVNULL), message)
+    assert_refused(call_here(script, *flags), message)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +179,8 @@ def test_wrong_flags_are_one_line_at_once(script, flags, message):
         ("encoder.json", None, "encoder.json"),
     ],
 )
-def test_broken_models_are_one_line_at_once(tmp_path, name, content, message):
-    done = call(UNCONDITIONAL, *broken(tmp_path, name, content))
+def test_broken_models_are_one_line_at_once(call_here, tmp_path, name, content, message):
+    done = call_here(UNCONDITIONAL, *broken(tmp_path, name, content))
     assert_refused(done, message)
     assert "download_model.py" in done.stderr
 
@@ -161,8 +198,8 @@ def test_mistakes_are_told_before_tensorflow_is_imported(tmp_path):
     assert_refused(done, "length must be")
 
 
-def test_a_mistake_is_one_line_without_a_model_name_too():
-    assert_refused(call(UNCONDITIONAL, "--length", 9999), "length must be")
+def test_a_mistake_is_one_line_without_a_model_name_too(call_here):
+    assert_refused(call_here(UNCONDITIONAL, "--length", 9999), "length must be")
 
 
 def test_a_script_written_for_the_original_runs_unchanged():
@@ -189,157 +226,106 @@ def test_a_script_with_the_behaviour_of_2_x_turned_off_runs():
     ],
 )
 def test_a_reader_that_goes_away_ends_the_script_without_an_error(script, flags):
-    command = [sys.executable, script, "--length", "3", "--model_name", "1M", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    helper = ROOT / "tests" / "helpers" / "fake_model.py"
+    command = [sys.executable, helper, script.stem, "--model_name", "1M", *flags]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **streams) as process:
         process.stdout.readline()
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=100) == 0
 
 
-def test_a_pipe_is_answered_line_by_line_without_prompt_text():
-    flags = [*EMBEDDED, "--length", 12, "--seed", 2, "--nsamples", 3, "--batch_size", 2]
-    done = call(INTERACTIVE, *flags, input="KING RICHARD\n\nMy lord, ")
+def test_a_pipe_is_answered_line_by_line_without_prompt_text(call_here):
+    flags = [*EMBEDDED, "--seed", 2, "--nsamples", 3, "--batch_size", 2]
+    done = call_here(INTERACTIVE, *flags, input="KING RICHARD\n\nMy lord, ", model=FakeModel)
     assert (done.returncode, done.stderr) == (0, "")
-    assert banners(done.stdout) == [1, 2, 3, 1, 2, 3]
+    assert banners(done.stdout) == [1, 2, 3, 4, 5, 6]
+    assert re.findall(r"\[2.\d] .*", done.stdout) == [
+        *(f"[2.{number}] KING RICHARD" for number in (1, 2, 3)),
+        *(f"[2.{number}] My lord, " for number in (4, 5, 6)),
+    ]
     assert "Model prompt" not in done.stdout
     assert done.stdout.count("\n" + "=" * 80 + "\n") == 2
 
 
-def test_a_line_that_is_too_long_does_not_stop_the_others():
-    done = call(INTERACTIVE, *EMBEDDED, "--length", 12, input="word " * 300 + "\nMy lord, \n")
+def test_the_same_prompt_gets_new_samples_and_a_seed_repeats_them(call_here):
+    # 16 samples are not compiled.
+    flags = [*EMBEDDED, "--length", 12, "--seed", 2, "--batch_size", 16]
+    first, again = (call_here(INTERACTIVE, *flags, input="ROMEO:\n" * 2) for _ in range(2))
+    one, two = (part.partition(f" {'=' * 40}")[2] for part in first.stdout.split("=" * 80)[:2])
+    assert len(one) > 12 and len(two) > 12
+    assert one != two
+    assert again.stdout == first.stdout
+
+
+def test_a_line_that_is_too_long_does_not_stop_the_others(call_here):
+    lines = "word " * 300 + "\nMy lord, \n"
+    done = call_here(INTERACTIVE, *EMBEDDED, input=lines, model=FakeModel)
     assert banners(done.stdout) == [1]
     assert "line 1: the prompt is too long" in done.stderr
     assert done.returncode == 2
 
 
-def test_prompt_flag_file_and_standard_input_give_the_same(tmp_path):
+def test_prompt_flag_file_and_standard_input_give_the_same(call_here, tmp_path):
     text = 'Two lines,\nand an "è“'
     (tmp_path / "prompt").write_text(text, encoding="utf-8")
-    flags = [*EMBEDDED, "--length", 12, "--seed", 2]
     outputs = [
-        call(INTERACTIVE, *flags, "--prompt", text),
-        call(INTERACTIVE, *flags, "--prompt_file", tmp_path / "prompt"),
-        call(INTERACTIVE, *flags, "--prompt_file", "-", input=text),
+        call_here(INTERACTIVE, *EMBEDDED, *flags, input=text, model=FakeModel)
+        for flags in (
+            ["--prompt", text],
+            ["--prompt_file", tmp_path / "prompt"],
+            ["--prompt_file", "-"],
+        )
     ]
     assert {(done.returncode, done.stderr) for done in outputs} == {(0, "")}
     assert len({done.stdout for done in outputs}) == 1
     assert banners(outputs[0].stdout) == [1]
+    assert f"[7.1] {text}\n" in outputs[0].stdout
 
 
 def test_output_that_is_not_utf_8_gets_replacements_and_does_not_fail():
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    flags = [*EMBEDDED, "--length", 4, "--temperature", 0]
-    done = call(INTERACTIVE, *flags, "--prompt", "è“", env=environment)
+    done = call_fake(INTERACTIVE, "--prompt", "è“", env=environment)
     assert (done.returncode, done.stderr) == (0, "")
+    assert "[7.1] ??\n" in done.stdout
 
 
-@pytest.fixture
-def terminal():
-    """Start the interactive script in a pseudo-terminal."""
-    children = []
+def test_text_is_shown_as_it_is_made(call_here, monkeypatch):
+    stdout, seen = io.BytesIO(), []
 
-    def start(*flags):
-        command = [str(INTERACTIVE), "--model_name", "1M", *map(str, flags)]
-        child = pexpect.spawn(sys.executable, command, encoding="utf-8", timeout=60, echo=False)
-        children.append(child)
-        child.expect_exact("Model prompt >>> ")
-        return child
+    class Watched(FakeModel):
+        def pieces(self, *arguments):
+            for piece in super().pieces(*arguments):
+                seen.append(stdout.getvalue().decode())
+                yield piece
 
-    yield start
-    for child in children:
-        child.close(force=True)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stdout, encoding="utf-8"))
+    call_here(INTERACTIVE, *EMBEDDED, "--prompt", "ROMEO:", model=Watched)
+    assert seen[1].endswith("=\n[7.1]")
+    assert stdout.getvalue().decode().startswith(seen[1] + " ROMEO:\n")
 
 
-def test_terminal_answers_two_prompts_and_leaves_on_ctrl_d(terminal):
-    child = terminal("--length", 30, "--nsamples", 2)
-    for prompt in ("KING RICHARD III:", "My lord, "):
+def test_a_terminal_answers_prompts_until_ctrl_d(tmp_path):
+    flags = [str(INTERACTIVE), "--model_name", "1M", "--length", "30", "--nsamples", "2"]
+    environment = os.environ | {"HOME": str(tmp_path)}  # it gets the history
+    child = pexpect.spawn(sys.executable, flags, env=environment, encoding="utf-8", timeout=100)
+    child.expect_exact("Model prompt >>> ")
+    for prompt, numbers in [("KING RICHARD III:", [1, 2]), ("My lord, ", [3, 4])]:
         child.sendline(prompt)
         child.expect_exact("Model prompt >>> ")
-        assert banners(child.before) == [1, 2]
+        assert banners(child.before) == numbers
         assert len(child.before) > 300
         assert child.before.rstrip().endswith("=" * 80)
-    child.sendeof()
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
-    assert "Traceback" not in child.before
-
-
-def test_terminal_leaves_on_ctrl_c_at_the_prompt(terminal):
-    child = terminal()
-    child.sendintr()
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
-    assert "Traceback" not in child.before
-
-
-def test_terminal_asks_again_after_an_empty_or_too_long_prompt(terminal):
-    child = terminal("--length", 200)
-    child.sendline("")
-    child.expect_exact("Prompt should not be empty!")
-    child.expect_exact("Model prompt >>> ")
-    child.sendline("word " * 70)
-    child.expect("the prompt is too long: its .* tokens leave room for")
+    child.sendline("nsamples 100000")
     child.expect_exact("Model prompt >>> ")
     child.sendline("ROMEO:")
-    child.expect_exact("Model prompt >>> ")
-    assert banners(child.before) == [1]
-
-
-def test_terminal_shows_and_changes_settings_without_loading_again(terminal):
-    child = terminal("--length", 40, "--seed", 4)
-
-    def say(line):
-        child.sendline(line)
-        child.expect_exact("Model prompt >>> ")
-        return child.before
-
-    assert "length 40" in say("?")
-    first = say("ROMEO:")
-    assert say("ROMEO:") == first
-    say("seed 5")
-    assert say("ROMEO:") != first
-    say("temperature 0")
-    assert "temperature 0.0" in say("?")
-    assert say("ROMEO:") == say("ROMEO:")
-    say("length 1")
-    assert len(say("ROMEO:")) < len(first)
-    say("nsamples=2")
-    assert banners(say("ROMEO:")) == [1, 2]
-    assert "top_p must be from 0 to 1, got 7.0" in say("top_p 7")
-    assert "top_k must be a number, got 'x'" in say("top_k x")
-
-
-def test_terminal_takes_a_text_of_several_lines(terminal):
-    child = terminal("--length", 5)
-    for line in ('"""', "ROMEO:", "?", '"""'):
-        child.sendline(line)
-    child.expect_exact("=" * 80)
-    assert child.before.count(" SAMPLE 1 ") == 1
-    assert "temperature" not in child.before
-
-
-def test_terminal_shows_text_before_the_sample_is_complete(terminal):
-    child = terminal("--length", 250, "--nsamples", 1)
-    child.sendline("ROMEO:")
-    child.expect_exact(" SAMPLE 1 ")
-    times = []
-    while child.expect_exact(["Model prompt >>> ", *"aeiou"]):
-        times.append(time.monotonic())
-    # A sample that is printed at once comes within a moment of its last token.
-    assert times[-1] - times[0] > 0.02
-    assert len(set(times)) > 20
-
-
-def test_terminal_ctrl_c_ends_the_samples_and_not_the_session(terminal):
-    child = terminal("--length", 100, "--nsamples", 100000)
-    child.sendline("ROMEO:")
-    child.expect_exact(" SAMPLE 2 ")
+    child.expect_exact(" SAMPLE 6 ")
     child.sendintr()
     child.expect_exact("Model prompt >>> ")
     child.sendeof()
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+    assert "Traceback" not in child.before
