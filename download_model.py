@@ -25,7 +25,16 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
 from gpt2.download import release  # noqa: E402
-from gpt2.download.release import CHUNK, FILES, MODELS, FileHash, Known, problem_on_disk, progress  # noqa: E402
+from gpt2.download.release import (  # noqa: E402
+    CHUNK,
+    FILES,
+    MODELS,
+    FileHash,
+    Known,
+    incomplete_on_disk,
+    problem_on_disk,
+    progress,
+)
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 RETRIES = 5  # in a row that bring less than a chunk each
@@ -281,12 +290,37 @@ def try_lock(file: IO[str]) -> bool:
 def only_run(folder: Path) -> Iterator[IO[str]]:
     """The file SUMS of a folder, opened once no other run is writing there."""
     folder.mkdir(parents=True, exist_ok=True)
-    with release.open_sums(folder, "a+") as file:
-        if not try_lock(file):
-            tell(f"{folder}: waiting for another run that downloads there")
-            while not try_lock(file):
+    waited = False
+    while True:
+        with release.open_sums(folder, "a+") as file:
+            if not try_lock(file):
+                if not waited:
+                    tell(f"{folder}: waiting for another run that downloads there")
+                waited = True
                 time.sleep(0.2)
-        yield file
+            elif is_open_file(folder / release.SUMS, file):
+                try:
+                    yield file
+                finally:
+                    remove_if_empty(folder, file)
+                return
+            else:  # the run that had it has removed it
+                folder.mkdir(parents=True, exist_ok=True)
+
+
+def is_open_file(path: Path, file: IO[str]) -> bool:
+    """Whether an open file still has its name."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    return False
+
+
+def remove_if_empty(folder: Path, sums: IO[str]) -> None:
+    """Leave nothing of a download that brought nothing."""
+    if os.fstat(sums.fileno()).st_size == 0:
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            (folder / release.SUMS).unlink()
+            folder.rmdir()
 
 
 def tell(line: str) -> None:
@@ -308,6 +342,13 @@ def download_model(model: str, options: argparse.Namespace) -> None:
             tell(f"{model}/{name}: already whole")
     if not lacking:
         return
+    others = release.other_checkpoints(folder)
+    if others and not options.force and any((folder / name).exists() for name in lacking):
+        raise DownloadError(
+            folder,
+            f"holds a complete checkpoint that is not the released one ({', '.join(others)})",
+            "download to another --models_dir, or replace it with --force",
+        )
     try:
         with only_run(folder) as sums:
             for name in lacking:
@@ -324,15 +365,16 @@ def download_model(model: str, options: argparse.Namespace) -> None:
 
 
 def show_list(models: list[str], models_dir: Path) -> None:
-    """Print the models, what their download takes, and what is here of each."""
+    """Print the models, their download sizes, and what is here of each, judged by size only."""
     print(f"{'model':<10} {'download':>17}  in {models_dir}")
     for model in models:
         known = [release.published(model, name) for name in FILES]
         size = tqdm.format_sizeof(sum(file.size or file.least for file in known), "B")
         size = size if all(file.size for file in known) else f"at least {size}"
-        problems = {name: problem_on_disk(models_dir / model, name) for name in FILES}
+        problems = {name: incomplete_on_disk(models_dir / model, name) for name in FILES}
         bad = [f"{name} {what}" for name, what in problems.items() if what]
-        state = f"{len(FILES) - len(bad)} of {len(FILES)} files whole; {bad[0]}" if bad else "whole"
+        found = len(FILES) - len(bad)
+        state = f"{found} of {len(FILES)} files; {bad[0]}" if bad else "complete"
         here = state if (models_dir / model).is_dir() else "not here"
         print(f"{model:<10} {size if model in MODELS else '':>17}  {here}")
 
@@ -385,12 +427,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     action.add_argument("--list", action="store_true", help="tell what there is, and what is here")
     action.add_argument("--verify", action="store_true", help="check what is here")
     parser.add_argument(
+        "--force", action="store_true", help="replace a complete checkpoint that is another model"
+    )
+    parser.add_argument(
         "--timeout", type=seconds, default=30, help="seconds for a silent server; %(default)s"
     )
     parser.add_argument(
         "--retry_wait", type=seconds, default=1, help="seconds to the first retry; %(default)s"
     )
-    options = parser.parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[-2:] == ["--", "--help"]:  # how the other scripts are asked
+        arguments = ["--help"]
+    options = parser.parse_args(arguments)
 
     options.models_dir = Path(os.path.expandvars(options.models_dir)).expanduser()
     here = models_here(options.models_dir) if options.list or options.verify else []

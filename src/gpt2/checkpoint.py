@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from encoder import Encoder, get_encoder
+from gpt2.download import tensor_index
 from hparams import KEYS, HParams, UserError, parse_json
 
 VOCABULARY = ("hparams.json", "encoder.json", "vocab.bpe")  # what a model has but its weights
@@ -34,6 +35,16 @@ def find_model(model_name: str, models_dir: str = "models") -> Path:
         if model_name and folder.is_dir():
             return folder
     raise UserError(f"no model in {models / model_name}; {_remedy(model_name)}")
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the files of a model are in `folder`, and the weights in full length."""
+    try:
+        prefix = _newest_prefix(folder)
+    except UserError:
+        return False
+    index = prefix.with_name(prefix.name + ".index")
+    return all((folder / name).is_file() for name in VOCABULARY) and tensor_index.is_complete(index)
 
 
 def load_hparams(folder: Path) -> HParams:

@@ -235,9 +235,15 @@ def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:
     if model_name is not None:
         return checkpoint.find_model(model_name, models_dir), ""
     try:
-        return checkpoint.find_model(RELEASED, models_dir), ""
+        folder = checkpoint.find_model(RELEASED, models_dir)
+        if checkpoint.is_complete(folder):
+            return folder, ""
+        reason = (
+            f"{folder} is only partly downloaded; run `python3 download_model.py {RELEASED}` again"
+        )
     except UserError as error:
-        return checkpoint.find_model(EMBEDDED), f"using the small model {EMBEDDED}: {error}"
+        reason = str(error)
+    return checkpoint.find_model(EMBEDDED), f"using the small model {EMBEDDED}: {reason}"
 
 
 def read_text(path: str) -> str:

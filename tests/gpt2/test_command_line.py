@@ -1,6 +1,7 @@
 """Flags, one-line errors, and a stderr without TensorFlow's chatter."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from gpt2.command_line import choose_model
 
 SCRIPT = """
 import sys
@@ -227,3 +230,23 @@ def test_an_error_during_the_import_is_shown(call, tmp_path):
     assert "E0000 broken driver" in done.stderr
     assert "I0000" not in done.stderr
     assert "ImportError: x" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "lacks", ["", "hparams.json", "vocab.bpe", "checkpoint", "model.ckpt.index", "1 byte"]
+)
+def test_model_that_is_partly_downloaded_is_reported_and_not_used(tmp_path, lacks):
+    folder = tmp_path / "117M"
+    shutil.copytree(ROOT / "models" / "1M", folder)
+    if lacks == "1 byte":
+        data = folder / "model.ckpt.data-00000-of-00001"
+        data.write_bytes(data.read_bytes()[:-1])
+    elif lacks:
+        (folder / lacks).unlink()
+    chosen, notice = choose_model(None, str(tmp_path))
+    assert chosen.resolve() == (ROOT / "models" / "1M" if lacks else folder)
+    if lacks:
+        assert "using the small model 1M" in notice and "only partly downloaded" in notice
+        assert "download_model.py 117M` again" in notice
+    else:
+        assert notice == ""

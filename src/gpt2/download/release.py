@@ -1,7 +1,4 @@
-"""The seven files of a model: what they are called, what is published of them, are they whole?
-
-Run as a script, this reads every tensor of a checkpoint.
-"""
+"""The seven files of a model: their names, what is published about them, and how to check them."""
 
 import contextlib
 import dataclasses
@@ -16,6 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
+
+from gpt2.download import read_tensors, tensor_index
 
 INDEX, META, SHARD = "model.ckpt.index", "model.ckpt.meta", ".data-00000-of-00001"
 DATA = "model.ckpt" + SHARD
@@ -70,9 +69,7 @@ MODELS = {name: pair for pair in FIRST_NAMES.items() for name in reversed(pair)}
 PLAIN_NAME = re.compile(r"\w([\w.-]*[\w-])?", re.ASCII)
 
 CHUNK = 1 << 20  # bytes
-DAMAGED = 3  # exit status of read_tensors
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|error)", re.IGNORECASE)
-TABLE_END = bytes.fromhex("57fb808b247547db")  # of TensorFlow's index files
 
 
 class UncheckableError(Exception):
@@ -136,14 +133,50 @@ class FileHash:
         return self.digest.digest()
 
 
-def problem_on_disk(folder: Path, name: str) -> str:
-    """What is wrong with a model's file, or ""."""
+def expected(folder: Path, name: str) -> Known:
+    """What a model's file on the disk must match: the release, or else what was downloaded."""
     known = published(folder.name, name)
-    if not (folder / name).exists():
-        return "is not here"
     with contextlib.suppress(FileNotFoundError), open_sums(folder, "r") as sums:
         known = dataclasses.replace(known, sha256=known.sha256 or read_sums(sums).get(name))
-    return problem(folder / name, known, FileHash(folder / name))
+    return known
+
+
+def problem_on_disk(folder: Path, name: str) -> str:
+    """What is wrong with a model's file, or ""."""
+    path = folder / name
+    if not path.is_file():
+        return "is not here"
+    return problem(path, expected(folder, name), FileHash(path))
+
+
+def incomplete_on_disk(folder: Path, name: str) -> str:
+    """What is wrong with the size of a model's file, or ""; reads neither it nor the network."""
+    path = folder / name
+    if not path.is_file():
+        return "is not here"
+    found = expected(folder, name).refuses(path.stat().st_size)
+    if not found and name == DATA and not tensor_index.is_complete(folder / INDEX):
+        found = f"does not fit {INDEX}"
+    return found
+
+
+def other_checkpoints(folder: Path) -> list[str]:
+    """The complete checkpoints in a model's folder that did not come by download."""
+    return [
+        index.name.removesuffix(".index")
+        for index in sorted(folder.glob("*.index"))
+        if tensor_index.is_complete(index) and not _is_released(index)
+    ]
+
+
+def _is_released(index: Path) -> bool:
+    folder, data = index.parent, index.with_name(DATA)
+    return (
+        index.name == INDEX
+        and not problem_on_disk(folder, INDEX)
+        and data.is_file()
+        and not expected(folder, DATA).refuses(data.stat().st_size)
+    )
 
 
 def problem(path: Path, known: Known, sha256: FileHash) -> str:
@@ -162,8 +195,11 @@ def problem(path: Path, known: Known, sha256: FileHash) -> str:
             json.loads(text if path.suffix == ".json" else "{}")
         except ValueError as error:
             return f"is no {'JSON' if path.suffix == '.json' else 'text'} ({error})"
-    if path.suffix == ".index" and path.read_bytes()[-8:] != TABLE_END:
-        return "is not a whole index of a checkpoint"
+    if path.suffix == ".index":
+        try:
+            tensor_index.data_files(path)
+        except ValueError as error:
+            return f"is not the index of a checkpoint ({error})"
     return tensor_problem(path) if path.name.endswith(SHARD) else ""
 
 
@@ -176,11 +212,11 @@ def tensor_problem(data: Path) -> str:
     if beside.name != INDEX:
         shutil.copyfile(index, beside)
     try:
-        status, last = run_with_progress([sys.executable, __file__, prefix], data)
+        status, last = run_with_progress([sys.executable, read_tensors.__file__, prefix], data)
     finally:
         if beside.name != INDEX:
             beside.unlink()
-    if status not in (0, DAMAGED):
+    if status not in (0, read_tensors.DAMAGED):
         advice = "pip install -r requirements.txt, then run the same command again"
         raise UncheckableError(f"{data}: TensorFlow cannot check it ({last}); {advice}")
     return f"does not fit {INDEX} ({last})" if status else ""
@@ -196,20 +232,3 @@ def run_with_progress(command: list[str], path: Path) -> tuple[int, str]:
         for last in process.stdout or ():
             bar.update(int(last) if last.strip().isdigit() else 0)
     return process.returncode, last.strip()
-
-
-def read_tensors(prefix: str) -> None:
-    """Read one tensor after the other and print its bytes; exits with DAMAGED at a bad one."""
-    import tensorflow as tf
-
-    try:
-        reader = tf.train.load_checkpoint(prefix)
-        for name in reader.get_variable_to_shape_map():
-            print(reader.get_tensor(name).nbytes, flush=True)
-    except Exception as error:  # of many kinds: an IndexError for a truncated file
-        print(" ".join(str(error).split()))
-        sys.exit(DAMAGED)
-
-
-if __name__ == "__main__":
-    read_tensors(sys.argv[1])

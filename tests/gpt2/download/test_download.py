@@ -28,7 +28,7 @@ TOY = {
     "checkpoint": b'model_checkpoint_path: "model.ckpt"\n',
     "encoder.json": json.dumps({str(i): i for i in range(2000)}).encode(),
     "hparams.json": b'{"n_vocab": 2000}',
-    INDEX: bytes(range(256)) + release.TABLE_END,
+    INDEX: (ROOT / "models" / "1M" / INDEX).read_bytes(),
     META: b"\n" + bytes(3000),
     "vocab.bpe": "#version: 0.2\nĠ t\n".encode() * 100,
     DATA: bytes(i * i % 251 for i in range(50000)),
@@ -85,6 +85,18 @@ def start(server, models_dir, *names):
     """The script as a user starts it, in a process of its own."""
     command = [sys.executable, SCRIPT, *names, *flags(server, models_dir)]
     return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=models_dir)
+
+
+OTHER = (ROOT / "models" / "1M" / INDEX).read_bytes(), (ROOT / "models" / "1M" / DATA).read_bytes()
+
+
+def put_checkpoint(folder, prefix):
+    """Copy a complete checkpoint to a folder; its index and its data file."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{prefix}{end}" for end in (".index", DATA.removeprefix("model.ckpt"))]
+    for path, body in zip(paths, OTHER, strict=True):
+        path.write_bytes(body)
+    return paths
 
 
 def one_line(capsys, *parts):
@@ -352,6 +364,7 @@ def test_no_server(tmp_path, capsys):
         url = server.url
     assert run(url, tmp_path, "117M") == 1
     one_line(capsys, f"{url}/124M/checkpoint", "refused", "network")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_such_host(tmp_path, capsys, monkeypatch):
@@ -488,6 +501,55 @@ def test_corrupt_file_stays_until_a_whole_one_is_there(server, tmp_path, whole):
     assert path.read_bytes() == b"my own"
 
 
+@pytest.fixture
+def other_index(server, monkeypatch):
+    """The release's index is another than that of put_checkpoint."""
+    body = shared("golden/small/" + INDEX).read_bytes()
+    server.files[f"/124M/{INDEX}"] = body
+    known = Known(len(body), hashlib.sha256(body).hexdigest())
+    monkeypatch.setitem(release.RELEASED["124M"], INDEX, known)
+
+
+@pytest.mark.parametrize("prefix", ["model.ckpt", "model-1000"])
+def test_complete_checkpoint_of_another_model_is_replaced_only_by_force(
+    server, other_index, tmp_path, capsys, prefix
+):
+    """As people put it there whose fine-tuned weights are to be loaded as 117M."""
+    folder = tmp_path / "117M"
+    paths = put_checkpoint(folder, prefix)
+    names = folder / "checkpoint"
+    names.write_text(f'model_checkpoint_path: "{prefix}"\n', encoding="utf-8")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert run(server, tmp_path, "117M") == 1
+    one_line(capsys, str(folder), "complete checkpoint", prefix, "--force")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert not server.requests
+    assert run(server, tmp_path, "117M", "--force") == 0
+    assert names.read_bytes() == TOY["checkpoint"]
+    if prefix != "model.ckpt":  # nothing was in its place
+        assert tuple(path.read_bytes() for path in paths) == OTHER
+
+
+def test_other_weights_are_kept_where_no_hash_is_published(tmp_path, monkeypatch, capsys):
+    """By the hash of what was downloaded."""
+    monkeypatch.setattr(release, "tensor_problem", lambda data: "")
+    with MisbehavingServer({f"/lab/{name}": body for name, body in TOY.items()}) as server:
+        small = shared("golden/small")
+        server.files |= {f"/lab/{name}": (small / name).read_bytes() for name in (INDEX, DATA)}
+        assert run(server, tmp_path, "lab") == 0
+        paths = put_checkpoint(tmp_path / "lab", "model.ckpt")
+        assert run(server, tmp_path, "lab") == 1
+    one_line(capsys, "complete checkpoint", "--force")
+    assert tuple(path.read_bytes() for path in paths) == OTHER
+
+
+def test_incomplete_checkpoint_of_another_model_is_replaced(server, other_index, tmp_path):
+    _, data = put_checkpoint(tmp_path / "117M", "model.ckpt")
+    data.write_bytes(OTHER[1][:-1])
+    assert run(server, tmp_path, "117M") == 0
+    assert data.read_bytes() == TOY[DATA]
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_two_runs_at_once_share_the_work(lab, tmp_path, killed):
     """The second waits for the first, and goes on in its place if that is killed."""
@@ -527,11 +589,11 @@ def test_list_tells_sizes_and_what_is_here(server, tmp_path, capsys):
     run(server, tmp_path, "117M")
     (tmp_path / "124M").mkdir()
     (tmp_path / "124M" / "vocab.bpe").write_bytes(TOY["vocab.bpe"])
+    size = f"{sum(map(len, TOY.values())) / 1000:.1f}kB"
     assert download_model.main(["--list", "--models_dir", str(tmp_path)]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    size = f"{sum(map(len, TOY.values())) / 1000:.1f}kB"
-    assert size in lines["117M"] and lines["117M"].endswith("whole")
-    assert "1 of 7 files whole" in lines["124M"]
+    assert size in lines["117M"] and "6 of 7 files" in lines["117M"]  # TOY's data has another size
+    assert "1 of 7 files" in lines["124M"]
     assert lines["345M"].endswith("not here")
     assert list(lines)[1:] == list(release.MODELS)
 
@@ -588,6 +650,22 @@ def test_wrong_usage_is_told_in_one_line(arguments, parts, capsys, tmp_path, mon
     (line,) = capsys.readouterr().err.splitlines()
     assert all(part in line for part in parts)
     assert not list(tmp_path.iterdir())
+
+
+def test_list_neither_imports_tensorflow_nor_hashes(monkeypatch, capsys):
+    monkeypatch.setattr(release, "tensor_problem", lambda data: pytest.fail("slow"))
+    monkeypatch.setattr(release.FileHash, "catch_up", lambda *args, **flags: pytest.fail("slow"))
+    assert download_model.main(["--list", "--models_dir", str(ROOT / "models")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("1M ")]
+    assert line.endswith("complete")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--", "--help"]])
+def test_help_as_in_the_other_scripts(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        download_model.main(arguments)
+    assert exit_.value.code == 0
+    assert "--models_dir" in capsys.readouterr().out
 
 
 def test_importing_does_nothing_and_needs_no_tensorflow(tmp_path):
