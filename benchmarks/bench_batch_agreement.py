@@ -12,12 +12,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from gpt2.language_model import Sampler
+from gpt2.language_model import LanguageModel
 
 
 def samples(flags, batch_size):
     """The token ids of each sample."""
-    sampler = Sampler(
+    sampler = LanguageModel(
         model_name=flags.model_name,
         models_dir=flags.models_dir,
         seed=flags.seed,

@@ -52,7 +52,7 @@ PAUSE = 0.5  # seconds; for 0.2 after its work, OpenMP keeps its threads spinnin
 
 
 class Ours:
-    """The Sampler of the scripts. Makes the weights where they are missing."""
+    """The LanguageModel of the scripts. Makes the weights where they are missing."""
 
     def __init__(self, folder, hparams):
         from gpt2.command_line import import_tensorflow
@@ -79,9 +79,9 @@ class Ours:
         return [[*chain(*parts)] for parts in zip(*pieces, strict=True)]
 
     def _sampler(self, batch_size, tokens, greedy):
-        from gpt2.language_model import Sampler
+        from gpt2.language_model import LanguageModel
 
-        return Sampler(
+        return LanguageModel(
             model_name=self.folder.name,
             models_dir=str(self.folder.parent),
             seed=0,

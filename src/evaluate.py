@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+import gpt2
 from gpt2 import checkpoint
-from gpt2.command_line import choose_model, run
+from gpt2.command_line import run
 from gpt2.evaluation.paper_results import FILES, SIZES, find_file, published
-from gpt2.evaluation.perplexity import SavedState, Totals, check_window, encode, measure
-from gpt2.evaluation.score_report import FORMATS, Row, show, written
-from gpt2.evaluation.scorer import Scorer, sliding_windows
+from gpt2.evaluation.perplexity import SavedState, Totals, encode, measure
+from gpt2.evaluation.score_report import FORMATS, show, written
+from gpt2.evaluation.scorer import Scorer, TokenScore, check_window, sliding_windows
 from gpt2.evaluation.tasks import TASKS, measure_task
 from gpt2.text_stream import Counts, fingerprint, read_text, safe_pieces
 from hparams import UserError
@@ -149,10 +150,10 @@ def paper(
                 raise
             print(f"{names[0]}: {error}\n")
         else:
-            scorer = Scorer(folder, batch_size, device)
-            sizes = check_window(window, stride, scorer.hparams.n_ctx)
-            _paper_of_one(_Run(scorer, *sizes, saved), Path(data_dir))
-            scorer.close()
+            with gpt2.load(folder, device=device) as model:
+                scorer = Scorer(model, batch_size)
+                sizes = check_window(window, stride, scorer.hparams.n_ctx)
+                _paper_of_one(_Run(scorer, *sizes, saved), Path(data_dir))
 
 
 class _Run(NamedTuple):
@@ -164,14 +165,14 @@ class _Run(NamedTuple):
 
 def _paper_of_one(run_: _Run, data_dir: Path) -> None:
     scorer, window, stride, saved = run_
-    model_name = scorer.folder.name
+    model_name = scorer.model.folder.name
     print(f"{model_name:<13} {'':<45} {'measured':>9} {'published':>9}")
     for name in TASKS:
         path = find_file(name, data_dir)
         if not path:
             print(f"{name:<13} missing: no {' or '.join(FILES[name])} in {data_dir}", flush=True)
             continue
-        key = f"{scorer.fingerprint()} {name} {fingerprint(path)} {window} {stride}"
+        key = f"{scorer.model.fingerprint()} {name} {fingerprint(path)} {window} {stride}"
         if not saved.get(key):
             with _progress(str(path)) as on_read:
                 total = partial(measure, **run_._asdict(), key=f"{key} totals")
@@ -198,12 +199,12 @@ def _open(
         raise UserError(f"{file}: no such file")
     if file == "-" and state:
         raise UserError("--state needs a file: stdin cannot be read once more")
-    folder, notice = choose_model(model_name, models_dir)
-    scorer = Scorer(folder, batch_size, device, notice)
+    model = gpt2.LanguageModel(model_name=model_name, models_dir=models_dir, device=device)
+    scorer = Scorer(model, batch_size)
     window, stride = check_window(window, stride, scorer.hparams.n_ctx)
     run_of = {"task": task, "window": window, "stride": stride}
     if state:
-        run_of |= {"file": fingerprint(file), "model": scorer.fingerprint()}
+        run_of |= {"file": fingerprint(file), "model": scorer.model.fingerprint()}
     return _Run(scorer, window, stride, SavedState(state, run_of))
 
 
@@ -228,7 +229,7 @@ def _counted(chunks: Iterable[str], counts: Counts) -> Iterator[str]:
         yield piece
 
 
-def _rows(run_: _Run, text: Iterable[str], totals: Totals) -> Iterator[Row]:
+def _rows(run_: _Run, text: Iterable[str], totals: Totals) -> Iterator[TokenScore]:
     """The scored tokens of a text, whose sums are added to `totals`."""
     scorer, window, stride, _ = run_
     decode = scorer.encoder.stream()
@@ -237,7 +238,7 @@ def _rows(run_: _Run, text: Iterable[str], totals: Totals) -> Iterator[Row]:
         totals.add(scores)
         values = zip(scores.logprob, scores.rank, scores.entropy, strict=True)
         for i, (logprob, rank, entropy) in zip(seen.ids[-seen.n_scored :], values, strict=True):
-            yield Row(i, decode([i]), float(logprob), int(rank), float(entropy))
+            yield TokenScore(i, decode([i]), float(logprob), int(rank), float(entropy))
     if not totals.tokens:
         raise UserError("the text is empty")
 

@@ -2,7 +2,7 @@
 """Continue the texts of a file."""
 
 from gpt2.command_line import read_text, run
-from gpt2.language_model import Sampler
+from gpt2.language_model import LanguageModel
 from gpt2.sampling.dump import dump
 from hparams import UserError, parse_json, require
 
@@ -39,7 +39,7 @@ def continue_model(
     """
     texts = read_prompts(prompts, separator)
     require("nsamples", nsamples, nsamples >= 0, "0 (for ever) or above")
-    sampler = Sampler(
+    sampler = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
         seed=seed,
@@ -50,7 +50,6 @@ def continue_model(
         top_p=top_p,
         device=device,
         dtype=dtype,
-        prompted=True,
     )
     dump(
         sampler,

@@ -2,7 +2,7 @@
 """Make samples that start from nothing."""
 
 from gpt2.command_line import run
-from gpt2.language_model import Sampler
+from gpt2.language_model import LanguageModel
 from gpt2.sampling.dump import dump
 
 
@@ -24,7 +24,7 @@ def sample_model(
     dtype: str = "float32",
 ) -> None:
     """Make samples that start from nothing: from <|endoftext|>, after which a text begins."""
-    sampler = Sampler(
+    sampler = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
         seed=seed,
@@ -36,6 +36,8 @@ def sample_model(
         device=device,
         dtype=dtype,
     )
+    if length is None:
+        sampler.change(length=sampler.hparams.n_ctx)
     dump(
         sampler,
         last=nsamples,

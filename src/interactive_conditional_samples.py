@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.command_line import read_text, run
-from gpt2.language_model import Sampler
+from gpt2.language_model import LanguageModel
 from gpt2.sampling.sample_file import banner
 from gpt2.sampling.setting_line import KINDS, parse_settings
 from gpt2.text_stream import BYTE_ORDER_MARK, lines
@@ -55,7 +55,7 @@ def interact_model(
         raise UserError("give either --prompt or --prompt_file")
     if prompt_file is not None:
         prompt = read_text(prompt_file)
-    sampler = Sampler(
+    sampler = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
         seed=seed,
@@ -66,7 +66,6 @@ def interact_model(
         top_p=top_p,
         device=device,
         dtype=dtype,
-        prompted=True,
     )
     session = Session(sampler, nsamples, stop_at_end)
     if prompt is not None:
@@ -81,7 +80,7 @@ def interact_model(
 class Session:
     """A conversation with a model."""
 
-    def __init__(self, sampler: Sampler, nsamples: int, stop_at_end: bool):
+    def __init__(self, sampler: LanguageModel, nsamples: int, stop_at_end: bool):
         self.sampler, self.nsamples, self.stop_at_end = sampler, nsamples, stop_at_end
         self.next_number = 1  # counts on from prompt to prompt, so none gets the same sample twice
 

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import inspect
 import io
+import logging
 import os
 import re
 import sys
@@ -57,6 +58,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     """
     try:
         _open_closed_streams()
+        _show_log()
         command = _attach_values(main, sys.argv[1:])
         for function in main.values() if isinstance(main, dict) else [main]:
             parsers = {
@@ -83,6 +85,13 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _show_log() -> None:
+    """Print what the package logs on stderr, as it is."""
+    log = logging.getLogger("gpt2")
+    log.setLevel(logging.INFO)
+    log.handlers[:] = [logging.StreamHandler()]
 
 
 def _open_closed_streams() -> None:

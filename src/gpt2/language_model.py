@@ -1,75 +1,118 @@
-"""A model in memory that continues text: what the sampling scripts share.
+"""A model in memory: text in, text or scores out. The scripts and notebooks use this one object.
 
-The random numbers of a sample do not depend on the batch that it is made in. Its logits can, in the
-last digit, as the sums in matrix products are taken in another order for another batch size; where
-two tokens are nearly level, that tips the choice. benchmarks/batch_agreement.py measures how often:
-on a CPU, 7 or 32 samples side by side, not one, tip 60 to 70 of a million tokens of the model 1M,
-which is in 1.6 to 1.8 % of samples of 256 tokens.
+A sample's random numbers do not depend on the batch that it is generated in. Its logits can, in the
+last digit, because matrix products add in another order at another batch size. Where two tokens are
+nearly equally likely, that changes the choice. benchmarks/bench_batch_agreement.py measures how
+often: on a CPU, batches of 7 or 32 instead of 1 change 60 to 70 of a million tokens of the 1M
+model. That affects 1.6 to 1.8 % of samples of 256 tokens.
 """
 
-import contextlib
 import functools
-import os
+import logging
+import numbers
 import random
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from encoder import END_OF_TEXT
 from gpt2 import checkpoint
 from gpt2.command_line import choose_model, import_tensorflow
+from gpt2.evaluation.scorer import Scorer, TokenScore, check_window
+from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
 from gpt2.tensorflow_session import check_device, choose_device
-from hparams import DamagedModelError, HParams, Sampling, UserError, require
+from hparams import DamagedModelError, Sampling, UserError, require
 
-MAX_BATCH = 32  # more side by side gain little
 DTYPES = "float32", "tf32", "bfloat16"
-PIECE = 16  # tokens made between two looks at the keyboard
-CONTAINER_LIMITS = [  # of Linux's control groups, version 2 and 1; in bytes
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-]
+CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C is heard
+T = TypeVar("T")
+log = logging.getLogger("gpt2")
 
 
-class Sampler:
-    """A model that continues token ids.
+def load(
+    model: str | Path | None = None, *, models_dir: str = "models", **options: Any
+) -> "LanguageModel":
+    """Open a model. The weights are read when they are first needed.
 
-    Making one checks all that a user can have got wrong. `load` then brings TensorFlow and the
-    weights into memory, with the first sample at the latest.
+    Args:
+      model: name of a folder in models_dir, such as "117M" or "1M"; or the path of a folder. None
+        takes 117M, or 1M if 117M is not there.
+      models_dir: found from the working directory, or else from the repository.
+      options: the other arguments of LanguageModel.
+    Raises: UserError if the folder is missing or its files do not fit together.
+    """
+    if isinstance(model, Path) or (model and set(model) & set("/\\")):
+        path = Path(model).expanduser().resolve()
+        model, models_dir = path.name, str(path.parent)
+    return LanguageModel(model_name=model, models_dir=models_dir, **options)
+
+
+class Decoding(NamedTuple):
+    """The graph that generates tokens for one batch size, and who used it last."""
+
+    decoder: Any  # decoder.Decoder
+    settings: dict[str, Any]  # scalar placeholders: temperature, top_k, top_p
+    user: list[object]  # whose samples are in the decoder's state
+
+
+class LanguageModel:
+    """A GPT-2 model that continues text and scores it.
+
+    >>> lm = load("1M", seed=1)
+    >>> lm.generate("ROMEO:", length=10, top_k=40)
+    ['\\nDid you wast thou speak of me']
+    >>> lm.generate(["KING", "To be, or not to be"], length=5, temperature=0)
+    [' RICHARD III:\\nMy', 'd,\\nAnd I']
+    >>> "".join(lm.stream("KING", length=5, temperature=0))
+    ' RICHARD III:\\nMy'
+    >>> token = lm.score("To be, or not to be")[-1]
+    >>> token.text, token.rank, round(token.logprob, 2), round(token.entropy, 2)
+    (' be', 1, -2.52, 4.79)
+    >>> lm.logits([[50, 51, 52]]).shape
+    (1, 3, 1280)
+    >>> lm.close()
+
+    All graphs are built under the model's own `tf.Graph`, so several models can be open, and eager
+    execution stays as it is. The first text of a batch size takes some seconds more than the next,
+    for compiling. A new temperature, top_k, top_p, seed or length compiles nothing.
 
     Args:
       model_name, models_dir: as in command_line.choose_model.
-      seed: of the random draws; None is a new one.
-      batch_size: samples made side by side; None is what default_batch_size says.
-      length: tokens in a sample; None is n_ctx, or half of it with `prompted`.
-      temperature, top_k, top_p: as in settings.Sampling.
-      device: as in device.choose_device.
-      dtype: what to compute in: float32, tf32 or bfloat16.
-      prompted: whether contexts are longer than `<|endoftext|>`.
-    Raises: UserError
+      seed: of the random numbers; None draws one when the model is loaded. Sample i of a seed is
+        always the same.
+      batch_size: the most samples that are generated together; None lets the memory decide.
+      length, temperature, top_k, top_p: as in hparams.Sampling; `generate` and `stream` can
+        override them. A length of None is half of n_ctx.
+      device: as in tensorflow_session.choose_device.
+      dtype: to compute in: float32, tf32 or bfloat16.
+    Attributes:
+      folder, hparams, encoder, and end_of_text, the id of `<|endoftext|>`.
+      seed, sampling, batch_size, device, dtype: as above.
+    Raises: UserError, here and in all methods, if an argument or a file is wrong.
     """
 
     def __init__(
         self,
         *,
-        model_name: str | None,
-        models_dir: str,
-        seed: int | None,
-        batch_size: int | None,
-        length: int | None,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        device: str,
+        model_name: str | None = None,
+        models_dir: str = "models",
+        seed: int | None = None,
+        batch_size: int | None = None,
+        length: int | None = None,
+        temperature: float = 1,
+        top_k: int = 0,
+        top_p: float = 1,
+        device: str = "auto",
         dtype: str = "float32",
-        prompted: bool = False,
     ):
         check_device(device)
         self.folder, self._notice = choose_model(model_name, models_dir)
         self.hparams = checkpoint.load_hparams(self.folder)
         if length is None:
-            length = self.hparams.n_ctx // (2 if prompted else 1)
+            length = self.hparams.n_ctx // 2
         self.sampling = Sampling(length, temperature, top_k, top_p)
         self.sampling.check(self.hparams)
         require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
@@ -77,128 +120,351 @@ class Sampler:
         self.seed = seed
         require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         self.device, self.dtype = device, dtype
-        self._weights = checkpoint.find_weights(self.folder, self.hparams)
+        self.weights = checkpoint.find_weights(self.folder, self.hparams)
         self.encoder = checkpoint.load_encoder(self.folder, self.hparams)
-        self.end = self.encoder.encoder[END_OF_TEXT]
+        self.end_of_text = self.encoder.encoder[END_OF_TEXT]
         self._session: Any = None
-        self._decoder: Any = None
+        self._decodings: dict[int, Decoding] = {}
+        self._restored = self._closed = False
+        self._n_generated = 0
 
-    def settings(self) -> dict[str, Any]:
-        """All that a sample depends on, beside its number and its prompt."""
-        return {
-            "model": self.folder.name,
-            "weights": checkpoint.fingerprint(self._weights),
-            "seed": self.seed,
-            **vars(self.sampling),
-            "dtype": self.dtype,
-        }
+    # Text
 
-    def context(self, prompt: str | None) -> list[int]:
-        """Token ids of a prompt; None is the beginning of a text.
+    def generate(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        nsamples: int = 1,
+        *,
+        seed: int | None = None,
+        stop_at_end: bool = True,
+        **options: Any,
+    ) -> list[str]:
+        """Continue one prompt or several.
 
-        Raises: UserError if it is empty, or too long for n_ctx.
+        Args:
+          prompt: a text, or texts of any lengths; None starts a text.
+          nsamples: continuations of each prompt.
+          seed: makes the call repeatable. Without it each call gives other samples.
+          stop_at_end: end a sample before its first `<|endoftext|>`.
+          options: length, temperature, top_k, top_p instead of the model's.
+        Returns: the continuations without the prompts; those of a prompt follow each other.
         """
-        ids = [self.end] if prompt is None else self.encoder.encode(prompt)
-        self.sampling.check_context(len(ids), self.hparams)
-        return ids
+        prompts = [prompt] if prompt is None or isinstance(prompt, str) else prompt
+        if not isinstance(prompts, Sequence):
+            kind = type(prompt).__name__
+            raise UserError(f"a prompt must be a string or a list of strings, got {kind}")
+        require("nsamples", nsamples, nsamples >= 1, "at least 1")
+        sampling = self._sampling(options)
+        contexts = [self.context(prompt, sampling) for prompt in prompts]
+        seed, first = self._draw(seed, nsamples * len(prompts))
+        sample_numbers = [
+            first + i * len(prompts) + j for j in range(len(prompts)) for i in range(nsamples)
+        ]
+        texts = []
+        for start in range(0, len(sample_numbers), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            rows: list[list[int]] = [[] for _ in sample_numbers[batch]]
+            chunks = self._chunks(
+                [context for context in contexts for _ in range(nsamples)][batch],
+                sample_numbers[batch],
+                stop_at_end,
+                sampling,
+                seed,
+                min(self.batch_size, 1 << (len(rows) - 1).bit_length()),
+            )
+            for chunk in chunks:
+                for row, ids in zip(rows, chunk, strict=True):
+                    row += ids
+            texts += [self.encoder.decode(row) for row in rows]
+        return texts
+
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        seed: int | None = None,
+        stop_at_end: bool = True,
+        **options: Any,
+    ) -> Iterator[str]:
+        """Continue a prompt, and yield the text as it is generated.
+
+        Args: as in `generate`.
+        """
+        sampling = self._sampling(options)
+        context = self.context(prompt, sampling)
+        seed, number = self._draw(seed, 1)
+        decode = self.encoder.stream()
+
+        def texts() -> Iterator[str]:
+            for (ids,) in self._chunks([context], [number], stop_at_end, sampling, seed, 1):
+                yield decode(ids)
+            yield decode([], final=True)
+
+        return texts()
+
+    def score(
+        self, text: str, *, window: int | None = None, stride: int | None = None
+    ) -> list[TokenScore]:
+        """How likely the model finds each token of a text of any length.
+
+        Args:
+          window: tokens that the model sees at once; None is n_ctx.
+          stride: tokens from one window to the next; None is `window`.
+        """
+        self._check_text(text)
+        sizes = check_window(window, stride, self.hparams.n_ctx)
+        return list(Scorer(self).score_text([text], *sizes))
+
+    def logits(self, tokens: Any) -> np.ndarray:
+        """Unnormalised log-probabilities of the token after each one.
+
+        Args:
+          tokens: ids, int [batch, sequence].
+        Returns: float32 [batch, sequence, n_vocab]
+        """
+        n_vocab, n_ctx = self.hparams.n_vocab, self.hparams.n_ctx
+        try:
+            ids = np.asarray(tokens)
+        except ValueError:  # rows of several lengths
+            ids = np.zeros(0)
+        if ids.ndim != 2 or ids.dtype.kind not in "iu" or not ids.size:
+            raise UserError("tokens must be ids, integers of shape [batch, sequence]")
+        if ids.shape[1] > n_ctx:
+            raise UserError(f"{ids.shape[1]} tokens are too many: n_ctx is {n_ctx}")
+        if ids.min() < 0 or ids.max() >= n_vocab:
+            raise UserError(f"token ids must be from 0 to {n_vocab - 1}")
+        placeholder, logits = self._logits_graph
+        return self.run(logits, {placeholder: ids})
+
+    # Life
 
     def load(self) -> None:
-        """Bring TensorFlow and the weights into memory; say on stderr where they run."""
+        """Read the weights and build the graph for batch_size now, and not at the first use."""
+        self._decoding(self.batch_size)
+
+    def _open(self) -> None:
+        """Import TensorFlow and open a session, unless it is open."""
+        if self._closed:
+            raise UserError("the model is closed")
+        if self._session is not None:
+            return
         tf = import_tensorflow()
         if self._notice:
-            print(self._notice, file=sys.stderr)
+            log.warning(self._notice)
         config, processor = choose_device(self.device, tf)
         if not processor.startswith("GPU"):
             self._check_memory()
         if self.device == "auto":
-            print(f"running on {processor}", file=sys.stderr)
-        if self.seed is None:
-            self.seed = random.randrange(2**31)
+            log.info("running on %s", processor)
+        self._set_seed()
         tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
         self._session = tf.Session(graph=tf.Graph(), config=config)
-        self._build()
-        with self._session.graph.as_default():
-            checkpoint.restore(self._session, self._weights)
 
-    def change(self, **settings: Any) -> None:
-        """Change the seed, or how tokens are sampled. Raises: UserError, and changes nothing."""
-        seed = settings.pop("seed", self.seed)
-        sampling = replace(self.sampling, **settings)
-        sampling.check(self.hparams)
-        self.seed, self.sampling = seed, sampling
+    def close(self) -> None:
+        """Free the model's memory. The object cannot be used afterwards."""
+        if self._session is not None:
+            self._session.close()
+        self._session, self._closed = None, True
+        self._decodings.clear()
+        vars(self).pop("_logits_graph", None)
 
-    def _build(self) -> None:
-        """Build the graph. The settings of sampling are placeholders, so one graph serves all."""
-        import tensorflow.compat.v1 as tf
+    def __enter__(self) -> "LanguageModel":
+        return self
 
-        import decoder
-        import sample
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
-        with self._session.graph.as_default():
-            self._options = {
-                "temperature": tf.placeholder(tf.float32, []),
-                "top_k": tf.placeholder(tf.int32, []),
-                "top_p": tf.placeholder(tf.float32, []),
-            }
-            self._decoder = decoder.Decoder(
-                self.hparams,
-                functools.partial(sample.sample_token, **self._options),
-                self.batch_size,
-                dtype="bfloat16" if self.dtype == "bfloat16" else "float32",
-            )
+    def build(self, build: Callable[[], T]) -> T:
+        """Call a function that builds a part of the model's graph, and return what it returns.
 
-    def pieces(
-        self, contexts: Sequence[list[int]], numbers: Sequence[int], stop_at_end: bool = False
-    ) -> Iterator[list[list[int]]]:
-        """Continue contexts, and hand out tokens as they are made.
-
-        Args:
-          contexts: at most batch_size lists of token ids, of any lengths.
-          numbers: of the samples; seed and number fix a sample's random draws.
-          stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
-        Yields: for each context the ids that come next; none once the sample has ended.
+        The first part creates the variables, which are then read from the checkpoint.
         """
-        if self._session is None:
-            self.load()
-        decoder, n_context = self._decoder, max(map(len, contexts))
-        rows = [*contexts, *[contexts[0]] * (self.batch_size - len(contexts))]
-        feed = {
-            decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
-            decoder.lengths: [len(row) for row in rows],
-            decoder.seed: self.seed,
-            decoder.numbers: [*numbers, *[numbers[0]] * (self.batch_size - len(numbers))],
-            decoder.stop: self.end if stop_at_end else -1,
-            **{x: getattr(self.sampling, name) for name, x in self._options.items()},
-        }
-        over = [False] * len(contexts)
-        done = cache_length = 0
-        while done < self.sampling.length and not all(over):
-            if done and cache_length < n_context + done:
-                cache_length = min(n for n in decoder.cache_lengths if n >= n_context + done)
-                self._run(decoder.grow, {decoder.cache_length: cache_length})
-            step = {**feed, decoder.end: min(done + PIECE, self.sampling.length)}
-            made, tokens = self._run(decoder.decode if done else decoder.prefill, step)
-            if (tokens[:, done:made] < 0).any():
-                raise DamagedModelError(
-                    f"{self._weights}: the weights are damaged: they give logits that are not "
-                    "numbers; download or train the model again"
-                )
-            piece = []
-            for i, new in enumerate(tokens[: len(contexts), done:made].tolist()):
-                ids = [] if over[i] else new
-                if stop_at_end and self.end in ids:
-                    ids, over[i] = ids[: ids.index(self.end)], True
-                piece.append(ids)
-            yield piece
-            done = made
+        self._open()
+        with self._session.graph.as_default():
+            built = build()
+            if not self._restored:
+                checkpoint.restore(self._session, self.weights)
+                self._restored = True
+        return built
 
-    def _run(self, fetches: Any, feed: dict[Any, Any]) -> Any:
+    def run(self, fetches: Any, feed: dict[Any, Any]) -> Any:
+        """Session.run, in which a lack of memory is a UserError."""
+        self._open()
         import tensorflow.compat.v1 as tf
 
         try:
             return self._session.run(fetches, feed)
         except (tf.errors.ResourceExhaustedError, MemoryError):
             raise self._out_of_memory() from None
+
+    # Settings
+
+    def settings(self) -> dict[str, Any]:
+        """All that a sample depends on, besides its number and its prompt."""
+        return {
+            "model": self.folder.name,
+            "weights": self.fingerprint(),
+            "seed": self.seed,
+            **vars(self.sampling),
+            "dtype": self.dtype,
+        }
+
+    def fingerprint(self) -> str:
+        """A short name for the weights, which other weights do not share."""
+        return checkpoint.fingerprint(self.weights)
+
+    def change(self, **settings: Any) -> None:
+        """Change the seed, or how tokens are sampled. Raises: UserError, and changes nothing.
+
+        A seed starts over: the next sample is its first.
+        """
+        new = dict(settings)
+        seed = new.pop("seed", self.seed)
+        self.sampling = self._sampling(new)
+        if "seed" in settings:
+            self.seed, self._n_generated = seed, 0
+
+    def context(self, prompt: str | None, sampling: Sampling | None = None) -> list[int]:
+        """Token ids of a prompt; None is the beginning of a text.
+
+        Raises: UserError if it is empty, or too long for n_ctx.
+        """
+        if prompt is not None:
+            self._check_text(prompt)
+        ids = [self.end_of_text] if prompt is None else self.encoder.encode(prompt)
+        (sampling or self.sampling).check_context(len(ids), self.hparams)
+        return ids
+
+    def pieces(
+        self, contexts: Sequence[list[int]], numbers: Sequence[int], stop_at_end: bool = False
+    ) -> Iterator[list[list[int]]]:
+        """Continue contexts in a batch of batch_size, and yield tokens as they are generated.
+
+        Args:
+          contexts: at most batch_size lists of token ids, of any lengths.
+          numbers: of the samples; seed and number determine a sample's random numbers.
+          stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
+        Yields: for each context the ids that come next; none once the sample has ended.
+        """
+        self._set_seed()
+        return self._chunks(
+            contexts, numbers, stop_at_end, self.sampling, self.seed, self.batch_size
+        )
+
+    # Internals
+
+    def _chunks(
+        self,
+        contexts: Sequence[list[int]],
+        numbers: Sequence[int],
+        stop_at_end: bool,
+        sampling: Sampling,
+        seed: int | None,
+        batch_size: int,
+    ) -> Iterator[list[list[int]]]:
+        decoder, settings, user = self._decoding(batch_size)
+        n_context, n_padding = max(map(len, contexts)), batch_size - len(contexts)
+        rows = [*contexts, *[contexts[0]] * n_padding]
+        feed = {
+            decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
+            decoder.lengths: [len(row) for row in rows],
+            decoder.seed: seed,
+            decoder.numbers: [*numbers, *[numbers[0]] * n_padding],
+            decoder.stop: self.end_of_text if stop_at_end else -1,
+            **{placeholder: getattr(sampling, name) for name, placeholder in settings.items()},
+        }
+        user[0] = me = object()
+        finished = [False] * len(contexts)
+        n_done = cache_length = 0
+        while n_done < sampling.length and not all(finished):
+            if user[0] is not me:
+                raise UserError("another text was started before this stream had ended")
+            if n_done and cache_length < n_context + n_done:
+                cache_length = min(n for n in decoder.cache_lengths if n >= n_context + n_done)
+                self.run(decoder.grow, {decoder.cache_length: cache_length})
+            step = {**feed, decoder.end: min(n_done + CHUNK_TOKENS, sampling.length)}
+            before = n_done
+            n_done, tokens = self.run(decoder.decode if n_done else decoder.prefill, step)
+            yield self._cut_at_end(tokens[: len(contexts), before:n_done], finished, stop_at_end)
+
+    def _cut_at_end(
+        self, tokens: np.ndarray, finished: list[bool], stop_at_end: bool
+    ) -> list[list[int]]:
+        """The tokens that belong to each sample. Marks in `finished` the samples that end here."""
+        if (tokens < 0).any():
+            raise DamagedModelError(
+                f"{self.weights}: the weights are damaged: they give logits that are not "
+                "numbers; download or train the model again"
+            )
+        chunk = []
+        for i, new in enumerate(tokens.tolist()):
+            ids = [] if finished[i] else new
+            if stop_at_end and self.end_of_text in ids:
+                ids, finished[i] = ids[: ids.index(self.end_of_text)], True
+            chunk.append(ids)
+        return chunk
+
+    def _decoding(self, batch_size: int) -> Decoding:
+        if batch_size not in self._decodings:
+            self._decodings[batch_size] = self.build(lambda: self._build_decoding(batch_size))
+        return self._decodings[batch_size]
+
+    def _build_decoding(self, batch_size: int) -> Decoding:
+        import tensorflow.compat.v1 as tf
+
+        import decoder
+        import sample
+
+        settings = {
+            "temperature": tf.placeholder(tf.float32, []),
+            "top_k": tf.placeholder(tf.int32, []),
+            "top_p": tf.placeholder(tf.float32, []),
+        }
+        choose = functools.partial(sample.sample_token, **settings)
+        dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
+        return Decoding(
+            decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype), settings, [None]
+        )
+
+    @functools.cached_property
+    def _logits_graph(self) -> tuple[Any, Any]:
+        def build() -> tuple[Any, Any]:
+            import tensorflow.compat.v1 as tf
+
+            import model
+
+            ids = tf.placeholder(tf.int32, [None, None])
+            return ids, model.model(self.hparams, ids, reuse=tf.AUTO_REUSE)["logits"]
+
+        return self.build(build)
+
+    def _sampling(self, options: dict[str, Any]) -> Sampling:
+        for name, value in options.items():
+            if not hasattr(self.sampling, name):
+                known = ", ".join(vars(self.sampling))
+                raise UserError(f"unknown option {name!r}; known are {known}")
+            if not isinstance(value, numbers.Real):
+                raise UserError(f"{name} must be a number, got {value!r}")
+        sampling = replace(self.sampling, **options)
+        sampling.check(self.hparams)
+        return sampling
+
+    def _draw(self, seed: int | None, n: int) -> tuple[int | None, int]:
+        """The seed of the next n samples, and the number of the first of them."""
+        if seed is not None:
+            return seed, 1
+        self._set_seed()
+        self._n_generated += n
+        return self.seed, self._n_generated - n + 1
+
+    def _set_seed(self) -> None:
+        if self.seed is None:
+            self.seed = random.randrange(2**31)
+
+    @staticmethod
+    def _check_text(text: object) -> None:
+        if not isinstance(text, str):
+            raise UserError(f"a text must be a string, got {type(text).__name__}")
 
     def _check_memory(self) -> None:
         """Raise UserError if the samples cannot fit in memory: Linux would kill the process."""
@@ -212,27 +478,3 @@ class Sampler:
             f"out of memory with {self.batch_size} samples side by side; try a smaller "
             "--batch_size, or a shorter --length"
         )
-
-
-def default_batch_size(hparams: HParams) -> int:
-    """How many samples a quarter of the machine's memory holds, at most MAX_BATCH."""
-    sample = sample_bytes(hparams, hparams.n_ctx)
-    return max(1, min(MAX_BATCH, memory_bytes() // 4 // sample))
-
-
-def sample_bytes(hparams: HParams, slots: int) -> int:
-    """What a sample of so many positions takes while it is made."""
-    # Keys and values of each layer and position, and a few rows of logits while drawing.
-    return 4 * (2 * hparams.n_layer * slots * hparams.n_embd + 8 * hparams.n_vocab)
-
-
-def memory_bytes() -> int:
-    """What the machine has, or the container that this runs in."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError):  # Windows
-        memory = 8 << 30
-    for limit in CONTAINER_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # "max" is none
-            memory = min(memory, int(limit.read_text(encoding="utf-8")))
-    return memory

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpt2 import language_model
+from gpt2 import language_model, memory
 from hparams import HParams, UserError, default_hparams
 
 FLAGS = {
@@ -23,7 +23,7 @@ FLAGS = {
 def container(monkeypatch, tmp_path):
     """Give this process the memory limit of a container, as its file has it."""
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(language_model, "CONTAINER_LIMITS", [tmp_path / "nothing", limit])
+    monkeypatch.setattr(memory, "CONTAINER_LIMITS", [tmp_path / "nothing", limit])
     return lambda text: limit.write_text(text, encoding="utf-8")
 
 
@@ -31,27 +31,25 @@ def test_the_batch_fits_a_quarter_of_a_containers_memory(container):
     container("1000000000\n")
     n_layer, n_ctx, n_embd = 12, 1024, 768
     keys_and_values = 4 * 2 * n_layer * n_ctx * n_embd
-    assert (
-        language_model.default_batch_size(default_hparams()) == 250_000_000 // keys_and_values == 3
-    )
+    assert memory.default_batch_size(default_hparams()) == 250_000_000 // keys_and_values == 3
 
 
 def test_a_batch_has_one_sample_at_least_and_32_at_most(container):
     container("1000")
-    assert language_model.default_batch_size(default_hparams()) == 1
+    assert memory.default_batch_size(default_hparams()) == 1
     container("1000000000000")
-    assert language_model.default_batch_size(HParams(n_ctx=8, n_embd=4)) == 32
+    assert memory.default_batch_size(HParams(n_ctx=8, n_embd=4)) == 32
 
 
 def test_a_container_without_a_limit_has_the_machines_memory(container):
-    before = language_model.memory_bytes()
+    before = memory.memory_bytes()
     container("max\n")
-    assert language_model.memory_bytes() == before > 1 << 28
+    assert memory.memory_bytes() == before > 1 << 28
 
 
 def test_samples_that_cannot_fit_are_refused_before_the_weights_are_read(container):
     container("8000000")
-    model = language_model.Sampler(batch_size=30, **FLAGS)
+    model = language_model.LanguageModel(batch_size=30, **FLAGS)
     with pytest.raises(
         UserError, match="out of memory with 30 samples side by side; try a smaller"
     ):
@@ -66,7 +64,7 @@ def test_memory_that_runs_out_on_the_way_is_one_line(tf, native):
     def fail(fetches, feed):
         raise error
 
-    model = language_model.Sampler(batch_size=2, **FLAGS)
+    model = language_model.LanguageModel(batch_size=2, **FLAGS)
     model._session = SimpleNamespace(run=fail)
     with pytest.raises(UserError, match="out of memory with 2 samples side by side"):
-        model._run([], {})
+        model.run([], {})

@@ -11,7 +11,7 @@ from typing import Any
 from gpt2.atomic_file import replacing
 from gpt2.evaluation.scorer import Scorer, Scores, sliding_windows
 from gpt2.text_stream import Counts, safe_pieces
-from hparams import UserError, parse_json, require
+from hparams import UserError, parse_json
 
 
 @dataclasses.dataclass
@@ -96,18 +96,6 @@ class SavedState:
         if self.path:
             with replacing(self.path) as file:
                 file.write(json.dumps(self.content).encode())
-
-
-def check_window(window: int | None, stride: int | None, n_ctx: int) -> tuple[int, int]:
-    """Window and stride, with their defaults: n_ctx, and as long as the window.
-
-    Raises: UserError if one is out of range.
-    """
-    window = n_ctx if window is None else window
-    require("window", window, 1 <= window <= n_ctx, f"from 1 to n_ctx = {n_ctx}")
-    stride = window if stride is None else stride
-    require("stride", stride, 1 <= stride <= window, f"from 1 to window = {window}")
-    return window, stride
 
 
 def encode(scorer: Scorer, chunks: Iterable[str]) -> Iterator[int]:

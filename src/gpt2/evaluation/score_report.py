@@ -1,28 +1,17 @@
 """The scores of a text as a table, as JSON Lines, or as a page that colours tokens by rank."""
 
-import dataclasses
 import html
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A token of a text. The texts of all rows together are the whole text."""
-
-    id: int
-    text: str  # "" for all but the last of the tokens that make up one character
-    logprob: float  # in nats
-    rank: int  # 1 for the likeliest
-    entropy: float  # of the prediction, in nats
-
+from gpt2.evaluation.scorer import TokenScore
 
 Totals = Callable[[], dict[str, float]]  # known once all rows are through
-Format = Callable[[Iterable[Row], Totals], Iterator[str]]
+Format = Callable[[Iterable[TokenScore], Totals], Iterator[str]]
 
 
-def table(rows: Iterable[Row], totals: Totals) -> Iterator[str]:
+def table(rows: Iterable[TokenScore], totals: Totals) -> Iterator[str]:
     """Columns for people to read."""
     yield f"{'id':>6} {'logprob':>9} {'rank':>6} {'entropy':>8}  text\n"
     for row in rows:
@@ -44,10 +33,10 @@ def written(value: float, digits: int = 4) -> str:
     return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
 
 
-def jsonl(rows: Iterable[Row], totals: Totals) -> Iterator[str]:
+def jsonl(rows: Iterable[TokenScore], totals: Totals) -> Iterator[str]:
     """An object for each token, and at the end one with `totals`; what overflows is null."""
     for row in rows:
-        yield json.dumps(dataclasses.asdict(row)) + "\n"
+        yield json.dumps(row._asdict()) + "\n"
     finite = {name: value if math.isfinite(value) else None for name, value in totals().items()}
     yield json.dumps({"totals": finite}) + "\n"
 
@@ -75,7 +64,7 @@ Text that a model wrote has mostly low ranks. Point at a token for its numbers.<
 <div class="text">"""
 
 
-def page(rows: Iterable[Row], totals: Totals) -> Iterator[str]:
+def page(rows: Iterable[TokenScore], totals: Totals) -> Iterator[str]:
     """A page of HTML that needs nothing else."""
     yield HEAD
     for row in rows:

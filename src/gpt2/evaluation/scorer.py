@@ -2,19 +2,17 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from encoder import END_OF_TEXT
-from gpt2 import checkpoint
-from gpt2.command_line import import_tensorflow
-from gpt2.tensorflow_session import check_device, choose_device
-from hparams import HParams, require
+from gpt2.text_stream import safe_pieces
+from hparams import HParams, UserError, require
+
+if TYPE_CHECKING:
+    from gpt2.language_model import LanguageModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +35,28 @@ class Scores:
     entropy: np.ndarray  # of the whole prediction, in nats
     kept_logprob: np.ndarray | None = None
     kept_rank: np.ndarray | None = None
+
+
+class TokenScore(NamedTuple):
+    """A token of a text. The `text` of all tokens together is the text."""
+
+    id: int
+    text: str  # "" for all but the last of the tokens that make up one character
+    logprob: float  # natural logarithm of the token's probability
+    rank: int  # 1 for the most likely token
+    entropy: float  # of the whole prediction, in nats
+
+
+def check_window(window: int | None, stride: int | None, n_ctx: int) -> tuple[int, int]:
+    """Window and stride, with their defaults: n_ctx, and as long as the window.
+
+    Raises: UserError if one is out of range.
+    """
+    window = n_ctx if window is None else window
+    require("window", window, 1 <= window <= n_ctx, f"from 1 to n_ctx = {n_ctx}")
+    stride = window if stride is None else stride
+    require("stride", stride, 1 <= stride <= window, f"from 1 to window = {window}")
+    return window, stride
 
 
 def sliding_windows(ids: Iterable[int], start: int, window: int, stride: int) -> Iterator[Window]:
@@ -105,7 +125,7 @@ def build(hparams: HParams) -> dict[str, Any]:
 
     ids = tf.placeholder(tf.int32, [None, None])
     kept = tf.placeholder(tf.float32, [hparams.n_vocab])
-    logits = model.model(hparams, ids[:, :-1])["logits"]
+    logits = model.model(hparams, ids[:, :-1], reuse=tf.AUTO_REUSE)["logits"]
 
     def scores(kept: Any, names: list[str]) -> dict[str, Any]:
         # Window by window: a batch of logits is large enough without their exponentials.
@@ -130,48 +150,23 @@ def build(hparams: HParams) -> dict[str, Any]:
 
 
 class Scorer:
-    """A model that scores tokens. It is loaded when there is something to score.
+    """Scores tokens with a model.
 
     Args:
-      folder: of the model.
-      batch_size: windows that are computed side by side; affects speed and memory only.
-      device: as in device.choose_device.
-      notice: what to say on stderr once the model is needed.
-    Attributes: folder, hparams, encoder, and end_of_text, the id of `<|endoftext|>`.
+      model: LanguageModel; loaded when there is something to score.
+      batch_size: windows that are computed together; affects speed and memory only.
     Raises: UserError
     """
 
-    def __init__(self, folder: Path, batch_size: int, device: str = "auto", notice: str = ""):
-        check_device(device)
-        self.folder, self._device, self._notice = folder, device, notice
-        self.hparams = checkpoint.load_hparams(folder)
-        self._weights = checkpoint.find_weights(folder, self.hparams)
+    def __init__(self, model: "LanguageModel", batch_size: int = 4):
         require("batch_size", batch_size, batch_size >= 1, "at least 1")
-        self.batch_size = batch_size
-        self.encoder = checkpoint.load_encoder(folder, self.hparams)
-        self.end_of_text = self.encoder.encoder[END_OF_TEXT]
-
-    def fingerprint(self) -> str:
-        """What tells the weights from others."""
-        return checkpoint.fingerprint(self._weights)
+        self.model, self.batch_size = model, batch_size
+        self.hparams, self.encoder = model.hparams, model.encoder
+        self.end_of_text = model.end_of_text
 
     @functools.cached_property
-    def _loaded(self) -> tuple[Any, dict[str, Any]]:
-        tf = import_tensorflow()
-        if self._notice:
-            print(self._notice, file=sys.stderr)
-        config, _ = choose_device(self._device, tf)
-        session = tf.Session(graph=tf.Graph(), config=config)
-        with session.graph.as_default():
-            graph = build(self.hparams)
-            checkpoint.restore(session, self._weights)
-        return session, graph
-
-    def close(self) -> None:
-        """Give back the memory of the model."""
-        if "_loaded" in vars(self):
-            self._loaded[0].close()
-            del self._loaded
+    def _graph(self) -> dict[str, Any]:
+        return self.model.build(lambda: build(self.hparams))
 
     def all_but(self, words: Collection[str]) -> np.ndarray:
         """Float [n_vocab]: 0 for tokens that are a space and one of the lower-case words."""
@@ -194,12 +189,31 @@ class Scorer:
             ids = np.zeros([len(batch), max(len(window.ids) for window in batch)], np.int32)
             for row, window in zip(ids, batch, strict=True):
                 row[: len(window.ids)] = window.ids
-            session, graph = self._loaded
+            graph = self._graph
             if kept is None:
-                output = session.run(graph["scores"], {graph["ids"]: ids})
+                output = self.model.run(graph["scores"], {graph["ids"]: ids})
             else:
-                output = session.run(graph["kept_scores"], {graph["ids"]: ids, graph["kept"]: kept})
+                feed = {graph["ids"]: ids, graph["kept"]: kept}
+                output = self.model.run(graph["kept_scores"], feed)
             for row, window in enumerate(batch):
                 end = len(window.ids) - 1
                 part = slice(end - window.n_scored, end)
                 yield window, Scores(**{name: value[row, part] for name, value in output.items()})
+
+    def score_text(self, text: Iterable[str], window: int, stride: int) -> Iterator[TokenScore]:
+        """Score each token of a text once, the first one after `<|endoftext|>`.
+
+        Args:
+          text: in chunks of any sizes.
+          window, stride: as in sliding_windows.
+        Raises: UserError if the text is empty.
+        """
+        ids = chain.from_iterable(map(self.encoder.encode, safe_pieces(text)))
+        decode, empty = self.encoder.stream(), True
+        for seen, scores in self(sliding_windows(ids, self.end_of_text, window, stride)):
+            empty = False
+            values = zip(scores.logprob, scores.rank, scores.entropy, strict=True)
+            for i, (logprob, rank, entropy) in zip(seen.ids[-seen.n_scored :], values, strict=True):
+                yield TokenScore(i, decode([i]), float(logprob), int(rank), float(entropy))
+        if empty:
+            raise UserError("the text is empty")

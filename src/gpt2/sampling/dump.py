@@ -12,13 +12,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gpt2.language_model import Sampler
+from gpt2.language_model import LanguageModel
 from gpt2.sampling.sample_file import FORMATS, Output, Sample, Terminal, read_record
 from hparams import UserError, require
 
 
 def dump(
-    sampler: Sampler,
+    sampler: LanguageModel,
     *,
     last: int,
     prompts: Sequence[str | None] = (None,),
@@ -72,7 +72,7 @@ def dump(
 
 
 def make_batch(
-    sampler: Sampler,
+    sampler: LanguageModel,
     numbers: Sequence[int],
     prompts: Sequence[str | None],
     contexts: Sequence[list[int]],
@@ -88,13 +88,13 @@ def make_batch(
             bar.update(len(ids))
     samples = []
     for number, i, ids in zip(numbers, chosen, rows, strict=True):
-        ended = len(ids) < sampler.sampling.length or sampler.end in ids
+        ended = len(ids) < sampler.sampling.length or sampler.end_of_text in ids
         samples.append(Sample(number, prompts[i], ids, sampler.encoder.decode(ids), ended))
     return samples
 
 
 def open_output(
-    sampler: Sampler,
+    sampler: LanguageModel,
     output: str | None,
     format: str,
     contexts: list[list[int]],

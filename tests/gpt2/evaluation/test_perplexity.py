@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from test_scorer import log_probabilities
 
+import gpt2
 import numpy_gpt2
-from gpt2.evaluation.perplexity import SavedState, Totals, check_window, measure
-from gpt2.evaluation.scorer import Scorer
+from gpt2.evaluation.perplexity import SavedState, Totals, measure
+from gpt2.evaluation.scorer import Scorer, check_window
 from gpt2.text_stream import Counts
 from hparams import UserError
 
@@ -25,7 +26,7 @@ def naive_nats(tiny, ids, start, window, stride):
 
 @pytest.mark.parametrize(("window", "stride"), [(512, 512), (16, 16), (16, 5), (16, 1), (1, 1)])
 def test_sum_equals_a_naive_token_by_token_computation(tiny, window, stride):
-    scorer = Scorer(tiny.folder, 4)
+    scorer = Scorer(gpt2.load(tiny.folder), 4)
     totals = measure([TEXT], scorer, window, stride, SavedState(None, {}))
     ids = scorer.encoder.encode(TEXT)
     assert totals.tokens == len(ids)
@@ -35,9 +36,11 @@ def test_sum_equals_a_naive_token_by_token_computation(tiny, window, stride):
 
 def test_sum_does_not_depend_on_batch_size_or_chunks(tiny):
     chunks = [TEXT[i : i + 7] for i in range(0, len(TEXT), 7)]
-    whole = measure([TEXT], Scorer(tiny.folder, 1), 16, 5, SavedState(None, {}))
+    whole = measure([TEXT], Scorer(gpt2.load(tiny.folder), 1), 16, 5, SavedState(None, {}))
     for batch_size in (2, 7, 64):
-        other = measure(chunks, Scorer(tiny.folder, batch_size), 16, 5, SavedState(None, {}))
+        other = measure(
+            chunks, Scorer(gpt2.load(tiny.folder), batch_size), 16, 5, SavedState(None, {})
+        )
         assert other.nats == pytest.approx(whole.nats, rel=1e-5)
         assert (other.tokens, other.windows) == (whole.tokens, whole.windows)
 
@@ -61,7 +64,7 @@ def test_units_by_hand():
 
 def test_a_run_that_broke_off_goes_on_where_it_was(tiny, tmp_path):
     path = str(tmp_path / "state.json")
-    scorer = Scorer(tiny.folder, 2)
+    scorer = Scorer(gpt2.load(tiny.folder), 2)
     expected = measure([TEXT], scorer, 16, 5, SavedState(None, {}))
 
     class Watched(Scorer):
@@ -74,7 +77,7 @@ def test_a_run_that_broke_off_goes_on_where_it_was(tiny, tmp_path):
                 self.computed += 1
                 yield result
 
-    broken, resumed = Watched(tiny.folder, 2), Watched(tiny.folder, 3)
+    broken, resumed = Watched(gpt2.load(tiny.folder), 2), Watched(gpt2.load(tiny.folder), 3)
     broken.fails_after = 6
     with pytest.raises(KeyboardInterrupt):
         measure([TEXT], broken, 16, 5, SavedState(path, {"stride": 5}))
@@ -127,4 +130,4 @@ def test_windows_do_not_overlap_unless_asked():
 
 def test_an_empty_text_is_an_error(tiny):
     with pytest.raises(UserError, match="the text is empty"):
-        measure([""], Scorer(tiny.folder, 1), 16, 16, SavedState(None, {}))
+        measure([""], Scorer(gpt2.load(tiny.folder), 1), 16, 16, SavedState(None, {}))

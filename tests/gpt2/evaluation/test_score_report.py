@@ -4,13 +4,14 @@ import html.parser
 import json
 import re
 
-from gpt2.evaluation.score_report import BANDS, Row, jsonl, page, table
+from gpt2.evaluation.score_report import BANDS, jsonl, page, table
+from gpt2.evaluation.scorer import TokenScore
 
 ROWS = [
-    Row(5, "<b>", -0.5, 10, 1.25),
-    Row(6, ' & "x"\n', -2.0, 11, 2.0),
-    Row(7, "", -1.0, 1000, 0.0),
-    Row(8, "é", -30.0, 1001, 7.5),
+    TokenScore(5, "<b>", -0.5, 10, 1.25),
+    TokenScore(6, ' & "x"\n', -2.0, 11, 2.0),
+    TokenScore(7, "", -1.0, 1000, 0.0),
+    TokenScore(8, "é", -30.0, 1001, 7.5),
 ]
 TOTALS = {"tokens": 4, "bits per byte": 1.23456}
 
@@ -28,7 +29,7 @@ def test_table_has_a_line_for_each_token_and_total():
 
 def test_jsonl_is_an_object_a_line():
     *rows, last = map(json.loads, "".join(jsonl(ROWS, totals)).splitlines())
-    assert [Row(**row) for row in rows] == ROWS
+    assert [TokenScore(**row) for row in rows] == ROWS
     assert last == {"totals": TOTALS}
 
 

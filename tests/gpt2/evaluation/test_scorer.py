@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gpt2
 import numpy_gpt2
 from gpt2.evaluation import scorer
 from gpt2.evaluation.scorer import Scorer, Window, sliding_windows
@@ -48,7 +49,7 @@ def windows():
 @pytest.mark.parametrize("filtered", [False, True])
 def test_scores_equal_numpy(tiny, windows, filtered):
     kept = (RNG.random(1280) < 0.7).astype(np.float32) if filtered else None
-    scored = list(Scorer(tiny.folder, 3)(windows, kept))
+    scored = list(Scorer(gpt2.load(tiny.folder), 3)(windows, kept))
     assert [window for window, _ in scored] == windows
     for window, scores in scored:
         for name, value in expected_scores(tiny, window, kept).items():
@@ -56,7 +57,7 @@ def test_scores_equal_numpy(tiny, windows, filtered):
 
 
 def test_scores_do_not_depend_on_the_batch(tiny, windows):
-    one, four, many = (list(Scorer(tiny.folder, size)(windows)) for size in (1, 4, 50))
+    one, four, many = (list(Scorer(gpt2.load(tiny.folder), size)(windows)) for size in (1, 4, 50))
     for (_, a), (_, b), (_, c) in zip(one, four, many, strict=True):
         for other in (b, c):
             np.testing.assert_allclose(other.logprob, a.logprob, rtol=1e-5, atol=1e-6)
@@ -84,24 +85,14 @@ def test_statistics_of_a_flat_and_of_a_certain_prediction(tf, sess):
 
 
 def test_excluded_tokens_are_a_space_and_a_word_in_any_case(tiny):
-    scorer = Scorer(tiny.folder, 1)
+    scorer = Scorer(gpt2.load(tiny.folder), 1)
     out = np.flatnonzero(scorer.all_but({"the", "i", "our"}) == 0)
     assert {scorer.encoder.decode([i]) for i in out} == {" the", " I", " our"}
 
 
-def test_a_scorer_is_loaded_only_when_it_scores(tiny):
-    scorer = Scorer(tiny.folder, 1)
-    assert "_loaded" not in vars(scorer)
-    scorer.close()
-    list(scorer([Window([1, 2], 1)]))
-    assert "_loaded" in vars(scorer)
-    scorer.close()
-    assert "_loaded" not in vars(scorer)
-
-
 def test_a_wrong_batch_size_is_named(tiny):
     with pytest.raises(UserError, match="batch_size must be at least 1, got 0"):
-        Scorer(tiny.folder, 0)
+        Scorer(gpt2.load(tiny.folder), 0)
 
 
 @given(st.integers(0, 60), st.data())

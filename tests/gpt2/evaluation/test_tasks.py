@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 from test_scorer import log_probabilities
 
+import gpt2
 import numpy_gpt2
 from gpt2.evaluation import tasks
 from gpt2.evaluation.perplexity import SavedState, measure
@@ -70,7 +71,7 @@ The well-known U.S. firm sold 20% of its 1,500 shops -- at last.
     ],
 )
 def test_long_text_by_numpy(tiny, name, file, natural, metric, units):
-    scorer = Scorer(tiny.folder, 2)
+    scorer = Scorer(gpt2.load(tiny.folder), 2)
     metrics = run_task(name, scorer, DATA / file)
     natural = natural or (DATA / file).read_text(encoding="utf-8")
     ids = [scorer.end_of_text, *scorer.encoder.encode(natural)]
@@ -84,7 +85,7 @@ def test_long_text_by_numpy(tiny, name, file, natural, metric, units):
 def test_lines_that_do_not_come_back_are_counted(tiny, tmp_path):
     path = tmp_path / "wiki"
     path.write_text(" = A = \n it's one \n it 's none \n the end. \n", encoding="utf-8")
-    metrics = run_task("wikitext-2", Scorer(tiny.folder, 1), path)
+    metrics = run_task("wikitext-2", Scorer(gpt2.load(tiny.folder), 1), path)
     assert metrics["lines that re-tokenizing does not give back"] == 2
 
 
@@ -100,7 +101,9 @@ def test_of_a_whole_file_of_100_million_bytes_the_end_is_measured(tiny, tmp_path
         read.extend(chunks)
         return SimpleNamespace(bits=lambda units: units)
 
-    metrics = tasks.measure_task("text8", Scorer(tiny.folder, 1), total, str(path), silent)
+    metrics = tasks.measure_task(
+        "text8", Scorer(gpt2.load(tiny.folder), 1), total, str(path), silent
+    )
     assert "".join(read).startswith("some words some words")
     assert metrics == {"bits per character": 5_000_000}
 
@@ -130,7 +133,7 @@ def test_of_a_whole_file_of_100_million_bytes_the_end_is_measured(tiny, tmp_path
     ],
 )
 def test_lambada_perplexity_by_numpy(tiny, file, passages):
-    scorer = Scorer(tiny.folder, 2)
+    scorer = Scorer(gpt2.load(tiny.folder), 2)
     metrics = run_task("lambada", scorer, DATA / file)
     stop = np.flatnonzero(scorer.all_but(STOP_WORDS) == 0)
     last, whole, kept_whole = [], [], []
@@ -156,8 +159,8 @@ def test_lambada_perplexity_by_numpy(tiny, file, passages):
 class Told(Scorer):
     """A scorer that says what it is told."""
 
-    def __init__(self, folder, answer):
-        super().__init__(folder, 1)
+    def __init__(self, model, answer):
+        super().__init__(model, 1)
         self.answer = answer
 
     def __call__(self, windows, kept=None):
@@ -174,7 +177,7 @@ def test_lambada_accuracy_by_hand(tiny):
             Scores(*np.array([[-0.5], [1], [0], [-0.1], [1]])),
         ]
     )
-    scorer = Told(tiny.folder, lambda _: next(told))
+    scorer = Told(gpt2.load(tiny.folder), lambda _: next(told))
     assert tasks.measure_lambada(scorer, str(DATA / "lambada.jsonl"), silent) == {
         "accuracy, last token": pytest.approx(100),
         "accuracy, last token, stop-word filter": pytest.approx(200 / 3),
@@ -200,7 +203,7 @@ CONTEXT = (
 
 
 def test_cbt_scores_choice_and_rest_of_the_sentence(tiny):
-    scorer = Scorer(tiny.folder, 4)
+    scorer = Scorer(gpt2.load(tiny.folder), 4)
     (context, question, answer, candidates), _ = tasks.read_cbt(str(DATA / "cbt.txt"), silent)
     assert (answer, len(candidates)) == ("goat", 10)
     windows = tasks.choices(scorer, context, question, candidates)
@@ -226,12 +229,12 @@ def test_cbt_accuracy_by_hand(tiny, task, favourite, accuracy):
         seen = scorer.encoder.decode(window.ids[-window.n_scored - 3 :])
         return Scores(np.array([-1.0 if favourite in seen else -2.0]), *np.zeros([2, 1]))
 
-    scorer = Told(tiny.folder, answer)
+    scorer = Told(gpt2.load(tiny.folder), answer)
     assert run_task(task, scorer, DATA / "cbt.txt") == {"accuracy": accuracy}
 
 
 def test_a_question_longer_than_the_model_looks_loses_its_beginning(tiny):
-    scorer = Scorer(tiny.folder, 10)
+    scorer = Scorer(gpt2.load(tiny.folder), 10)
     context, question, _, candidates = next(tasks.read_cbt(str(DATA / "cbt.txt"), silent))
     windows = tasks.choices(scorer, context * 5, question, candidates)
     assert max(len(window.ids) for window in windows) == 513
@@ -243,7 +246,7 @@ def test_a_question_longer_than_the_model_looks_loses_its_beginning(tiny):
 @pytest.mark.parametrize("name", ["wikitext.raw", "ptb.txt", "1bw.txt"])
 def test_line_ends_of_windows_change_no_number(tiny, tmp_path, name):
     (tmp_path / name).write_bytes((DATA / name).read_bytes().replace(b"\n", b"\r\n"))
-    scorer = Scorer(tiny.folder, 2)
+    scorer = Scorer(gpt2.load(tiny.folder), 2)
     task = {"wikitext.raw": "wikitext-2", "ptb.txt": "ptb", "1bw.txt": "1bw"}[name]
     assert run_task(task, scorer, tmp_path / name) == run_task(task, scorer, DATA / name)
 
@@ -300,4 +303,4 @@ def test_a_file_in_another_format_is_named(tiny, tmp_path, name, content, messag
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=message):
-        run_task(name.partition(".")[0], Told(tiny.folder, lambda _: None), path)
+        run_task(name.partition(".")[0], Told(gpt2.load(tiny.folder), lambda _: None), path)

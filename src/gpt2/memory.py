@@ -1,0 +1,37 @@
+"""How much memory this process may use, and how many samples fit in it."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from hparams import HParams
+
+MAX_BATCH = 32  # larger batches are hardly faster
+CONTAINER_LIMITS = [  # of Linux's control groups, version 2 and 1; in bytes
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+]
+
+
+def default_batch_size(hparams: HParams) -> int:
+    """How many samples of n_ctx tokens fit in a quarter of the memory, at most MAX_BATCH."""
+    sample = sample_bytes(hparams, hparams.n_ctx)
+    return max(1, min(MAX_BATCH, memory_bytes() // 4 // sample))
+
+
+def sample_bytes(hparams: HParams, cache_length: int) -> int:
+    """The memory that one sample needs while it is generated."""
+    # Keys and values of each layer and position, and a few rows of logits for sampling.
+    return 4 * (2 * hparams.n_layer * cache_length * hparams.n_embd + 8 * hparams.n_vocab)
+
+
+def memory_bytes() -> int:
+    """The memory of the machine, or of the container that this runs in."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # Windows
+        memory = 8 << 30
+    for limit in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" means no limit
+            memory = min(memory, int(limit.read_text(encoding="utf-8")))
+    return memory

@@ -1,0 +1,148 @@
+"""`import gpt2`: text in, text and scores out, beside other models and eager execution."""
+
+import ast
+import doctest
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import gpt2
+import gpt2.language_model
+import numpy_gpt2
+
+
+@pytest.fixture(scope="module")
+def lm():
+    with gpt2.load("1M", models_dir=str(ROOT / "models"), seed=1, length=8) as model:
+        yield model
+
+
+def test_the_examples_in_the_docstring_hold():
+    result = doctest.testmod(gpt2.language_model)
+    assert result.attempted >= 8 and not result.failed
+
+
+def test_prompts_of_any_lengths_and_number_are_each_continued_as_if_alone(lm, monkeypatch):
+    prompts = ["KING", "To be, or not to be, that is the question:\n", "a", "ROMEO:", "Enter"]
+    alone = [lm.generate(prompt, temperature=0) for prompt in prompts]
+    monkeypatch.setattr(lm, "batch_size", 2)  # more prompts than fit in a batch
+    assert lm.generate(prompts, temperature=0) == [text for [text] in alone]
+
+
+def test_samples_of_a_prompt_differ_and_a_seed_repeats_them(lm):
+    samples = lm.generate("KING", 3, seed=5)
+    assert len(set(samples)) == 3
+    assert lm.generate("KING", 3, seed=5) == samples
+    assert lm.generate("KING", 3) != lm.generate("KING", 3)
+    assert "".join(lm.stream("KING", seed=5)) == samples[0]
+
+
+def test_several_samples_of_several_prompts_are_the_first_of_each_and_then_more(lm):
+    one = lm.generate(["KING", "ROMEO"], seed=3)
+    two = lm.generate(["KING", "ROMEO"], 2, seed=3)
+    assert [two[0], two[2]] == one
+
+
+def test_the_seed_of_a_model_repeats_a_whole_session(lm):
+    sessions = []
+    for _ in range(2):
+        lm.change(seed=9)
+        sessions.append([lm.generate("KING"), lm.generate("KING")])
+    assert sessions[0] == sessions[1]
+    assert sessions[0][0] != sessions[0][1]
+
+
+def test_scores_and_logits_agree_with_numpy(tiny):
+    ids = [[5, 6, 7], [900, 2, 1279]]
+    expected = [numpy_gpt2.logits(tiny.hparams, tiny.weights, np.array(row)) for row in ids]
+    with gpt2.load(tiny.folder) as lm:
+        logits = lm.logits(ids)
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
+        tokens = lm.score("To be, or not to be")
+        assert "".join(token.text for token in tokens) == "To be, or not to be"
+        seen = np.array([lm.end_of_text, *[token.id for token in tokens]])
+        logits = numpy_gpt2.logits(tiny.hparams, tiny.weights, seen[:-1])
+    logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = logp[np.arange(len(tokens)), seen[1:]]
+    np.testing.assert_allclose([token.logprob for token in tokens], expected, atol=1e-4)
+    np.testing.assert_array_equal(
+        [token.rank for token in tokens], 1 + (logp > expected[:, None]).sum(-1)
+    )
+
+
+def test_two_models_live_in_one_process_and_eager_execution_goes_on(tiny, lm):
+    tensorflow = pytest.importorskip("tensorflow")
+    before = lm.generate("KING", seed=2)
+    with gpt2.load(tiny.folder, length=8) as other:
+        assert other.generate("KING", seed=2) != before
+        assert lm.generate("KING", seed=2) == before
+    assert lm.generate("KING", seed=2) == before
+    assert tensorflow.constant(1.0).numpy() == 1
+
+
+def test_a_stream_that_another_text_has_overtaken_says_so(lm):
+    stream = lm.stream("KING", length=100)
+    next(stream)
+    lm.generate("ROMEO", length=2)
+    with pytest.raises(gpt2.UserError, match="another text was started before this stream"):
+        list(stream)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda lm: lm.generate(""), "the prompt is empty"),
+        (lambda lm: lm.generate(5), "a prompt must be a string or a list of strings, got int"),
+        (lambda lm: lm.generate(["a", None, b"x"]), "a text must be a string, got bytes"),
+        (lambda lm: lm.generate("a", 0), "nsamples must be at least 1, got 0"),
+        (lambda lm: lm.generate("a", temprature=1), "unknown option 'temprature'"),
+        (lambda lm: lm.generate("a", temperature="hot"), "temperature must be a number, got 'hot'"),
+        (lambda lm: lm.generate("a", top_k=-1), "top_k must be from 0 to n_vocab"),
+        (lambda lm: lm.generate("a" * 1000), "the prompt is too long"),
+        (lambda lm: lm.stream(""), "the prompt is empty"),  # at once, not at the first token
+        (lambda lm: lm.score(""), "the text is empty"),
+        (lambda lm: lm.score(b"x"), "a text must be a string, got bytes"),
+        (lambda lm: lm.score("x", window=0), "window must be from 1"),
+        (lambda lm: lm.logits([1, 2]), r"of shape \[batch, sequence\]"),
+        (lambda lm: lm.logits([[1, 2], [3]]), r"of shape \[batch, sequence\]"),
+        (lambda lm: lm.logits([[0.5]]), r"of shape \[batch, sequence\]"),
+        (lambda lm: lm.logits([[1280]]), "from 0 to 1279"),
+        (lambda lm: lm.logits([[-1]]), "from 0 to 1279"),
+        (lambda lm: lm.logits([[0] * 257]), "257 tokens are too many: n_ctx is 256"),
+    ],
+)
+def test_what_is_wrong_is_a_user_error(lm, call, message):
+    with pytest.raises(gpt2.UserError, match=message):
+        call(lm)
+
+
+def test_a_closed_model_and_a_missing_one_are_named(tmp_path):
+    lm = gpt2.load("1M")
+    lm.close()
+    with pytest.raises(gpt2.UserError, match="the model is closed"):
+        lm.generate("KING")
+    with pytest.raises(gpt2.UserError, match="no model in"):
+        gpt2.load(tmp_path / "missing")
+
+
+def test_imports_point_from_scripts_to_the_package_to_the_core():
+    """The core knows nothing of the package; training and evaluation nothing of each other."""
+    source = ROOT / "src"
+    scripts = {path.stem for path in source.glob("*.py") if "__main__" in path.read_text("utf-8")}
+    for path in source.rglob("*.py"):
+        room = path.relative_to(source).parts
+        for name in imported(path):
+            assert name.split(".")[0] not in scripts, f"{path} imports the script {name}"
+            if len(room) == 1 and path.stem not in scripts:
+                assert not name.startswith("gpt2"), f"{path}, in the core, imports {name}"
+            for a, b in [("training", "evaluation"), ("evaluation", "training")]:
+                assert not (a in room and name.startswith(f"gpt2.{b}")), f"{path} imports {name}"
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
