@@ -10,7 +10,7 @@ import time
 from gpt2 import language_model
 
 
-class FakeModel(language_model.Sampler):
+class FakeModel(language_model.LanguageModel):
     """Its samples are their seed and number in brackets and the prompt again: `[7.1] ROMEO:`.
 
     A sample of a prompt that begins with "endless" has no end.
@@ -30,6 +30,6 @@ class FakeModel(language_model.Sampler):
 
 
 if __name__ == "__main__":
-    language_model.Sampler = FakeModel
+    language_model.LanguageModel = FakeModel
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__")

@@ -54,7 +54,7 @@ def call_here(monkeypatch, capsys):
     def call_here(script, *flags, input="", model=None):
         module = importlib.import_module(script.stem)
         if model:
-            monkeypatch.setattr(module, "Sampler", model)
+            monkeypatch.setattr(module, "LanguageModel", model)
         stdin = io.TextIOWrapper(io.BytesIO(input.encode()), encoding="utf-8")
         monkeypatch.setattr(sys, "stdin", stdin)
         monkeypatch.setattr(sys, "argv", [str(script), *map(str, flags)])
