@@ -1,12 +1,14 @@
 # make sample   set up and print samples
 # make test     set up and run the tests
 # make lint     set up and check style and types
+# make check-transformers   set up transformers and PyTorch in peers/, and compare with them
 # make gpt-2-samples MODEL=117M   make the samples folder anew
 PYTHON ?= python3
 MODEL ?= 1M
+PEERS ?= peers
 BIN := .venv/bin
 
-.PHONY: sample test lint gpt-2-samples format clean
+.PHONY: sample test lint check-transformers gpt-2-samples format clean
 
 sample: .venv/.installed
 	$(BIN)/python src/generate_unconditional_samples.py --nsamples 2 --length 160 --temperature 0.8 --top_p 0.9
@@ -19,6 +21,9 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile.cpu Dockerfile.gpu
+
+check-transformers: .venv/.installed-dev $(PEERS)/.installed
+	$(BIN)/python tools/check_transformers.py --peer_python $(PEERS)/bin/python
 
 gpt-2-samples: .venv/.installed
 	$(BIN)/python tools/make_samples.py $(MODEL)
@@ -40,4 +45,9 @@ clean:
 
 .venv/.installed-dev: requirements-dev.txt requirements-convert.txt requirements.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(PEERS)/.installed: benchmarks/requirements.txt
+	test -e $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	touch $@

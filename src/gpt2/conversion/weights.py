@@ -29,10 +29,14 @@ def import_safetensors() -> Any:
     try:
         import safetensors
         import safetensors.numpy
+
+        version = tuple(map(int, safetensors.__version__.split(".")[:2]))
     except ModuleNotFoundError:
+        version = (0, 0)
+    if version < (0, 8):
         raise UserError(
-            "this needs the safetensors library; install it: python3 -m pip install safetensors"
-        ) from None
+            'this needs the safetensors library; install it: pip install "safetensors>=0.8"'
+        )
     return safetensors
 
 
@@ -96,7 +100,9 @@ class Tensors:
 
         refuse_pointer(path)
         try:
-            file = self._files.enter_context(safetensors.safe_open(path, framework="np"))
+            # Not mapped into memory: the pages that were read would stay until it is closed.
+            opened = safetensors.safe_open(path, framework="np", backend="pread")
+            file = self._files.enter_context(opened)
             names = file.keys()
         except (self._error, OSError) as error:
             raise self._damaged(path, error) from None
