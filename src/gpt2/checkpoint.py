@@ -123,6 +123,20 @@ def restore(session: Any, prefix: Path, variables: Sequence[Any] | None = None) 
         raise UserError(f"{prefix} is damaged: a checksum does not match; {remedy}") from None
 
 
+def meta_graph(hparams: HParams) -> bytes:
+    """The model's graph for the file model.ckpt.meta, as TensorFlow 1.15 and later can read it."""
+    import tensorflow.compat.v1 as tf
+
+    import model
+
+    with tf.Graph().as_default():
+        model.model(hparams, tf.placeholder(tf.int32, [None, None]))
+        meta = tf.train.Saver().export_meta_graph(clear_devices=True, strip_default_attrs=True)
+    for node in meta.graph_def.node:
+        node.attr.pop("debug_name", None)  # new in TensorFlow 2: 1.15 refuses what it does not know
+    return meta.SerializeToString(deterministic=True)
+
+
 def _newest_prefix(folder: Path) -> Path:
     """What the file `checkpoint` calls the newest weights; it is a text-format protocol buffer."""
     path = folder / "checkpoint"

@@ -153,3 +153,14 @@ def test_a_byte_order_mark_before_hparams_is_dropped(folder):
     before = checkpoint.load_hparams(folder)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert checkpoint.load_hparams(folder) == before
+
+
+def test_meta_files_hold_nothing_that_tensorflow_1_15_refuses(tf):
+    # It stops at an attribute that its own VarHandleOp lacks.
+    known = {"container", "shared_name", "dtype", "shape", "_class", "_output_shapes"}
+    shipped = (ROOT / "models" / "1M" / "model.ckpt.meta").read_bytes()
+    for meta in (shipped, checkpoint.meta_graph(HPARAMS)):
+        nodes = tf.MetaGraphDef.FromString(meta).graph_def.node
+        handles = [node for node in nodes if node.op == "VarHandleOp"]
+        assert len(handles) > 25
+        assert {key for node in handles for key in node.attr} <= known

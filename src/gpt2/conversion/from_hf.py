@@ -68,7 +68,9 @@ def _write_checkpoint(folder: Path, tensors: Tensors, hparams: HParams) -> None:
             variable.load(value.reshape(variable.shape.as_list()), session)
             bar.update(value.nbytes)
         try:
-            tf.train.Saver(save_relative_paths=True).save(session, str(folder / "model.ckpt"))
+            saver = tf.train.Saver(save_relative_paths=True)
+            saver.save(session, str(folder / "model.ckpt"), write_meta_graph=False)
+            (folder / "model.ckpt.meta").write_bytes(checkpoint.meta_graph(hparams))
         except tf.errors.OpError as error:
             reason = str(error.message).partition("\n")[0]
             raise OSError(None, f"cannot be written: {reason}", str(folder)) from None

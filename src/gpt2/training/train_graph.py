@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import model
+from gpt2 import checkpoint
 from gpt2.training.workers import Cluster
 from hparams import HParams
 
@@ -113,6 +114,4 @@ def _sum_variable(like: Any) -> Any:
 
 def model_graph(hparams: HParams) -> bytes:
     """The graph of the model alone, as in the file .meta of a release."""
-    with tf.Graph().as_default():
-        model.model(hparams, tf.placeholder(tf.int32, [None, None]))
-        return tf.train.Saver().export_meta_graph(clear_devices=True).SerializeToString()
+    return checkpoint.meta_graph(hparams)
