@@ -77,6 +77,26 @@ def test_logits_equal_a_numpy_twin_at_odd_shapes(tf, sess, n_head):
     np.testing.assert_allclose(sess.run(logits, {X: tokens}), expected, rtol=0, atol=1e-4)
 
 
+def test_a_second_call_shares_the_weights_where_reuse_says_so(tf, sess):
+    """As training scripts call it: once for the loss, once more for validation."""
+    X = tf.placeholder(tf.int32, [None, None])
+    with pytest.raises(ValueError, match="does not exist"):
+        model.model(ODD, X, reuse=True)
+    calls = [model.model(ODD, X)]
+    with pytest.raises(ValueError, match="already exists"):
+        model.model(ODD, X)
+    calls.append(model.model(ODD, X, reuse=True))
+    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+        calls.append(model.model(ODD, X))
+    n_variables = len(tf.global_variables())
+    model.model(ODD, X, scope="another")
+    assert len(tf.global_variables()) == 2 * n_variables
+    sess.run(tf.global_variables_initializer())
+    first, *others = sess.run([call["logits"] for call in calls], {X: [[1, 2, 3]]})
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
 def test_model_with_past_one_token_at_a_time_equals_one_pass(tf, sess):
     X = tf.placeholder(tf.int32, [None, None])
     full = model.model(ODD, X)

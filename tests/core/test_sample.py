@@ -103,26 +103,44 @@ def allowed(p, top_k, top_p):
     return q / q.sum()
 
 
+SETTINGS = [
+    *[(1, 0, 1), (0.7, 0, 1), (1, 4, 1), (0.7, 6, 1)],
+    *[(1, 0, 0.8), (0.7, 0, 0.9), (1, 5, 0.75)],
+]
+
+
 @pytest.mark.parametrize("batch_size", [1, 7])
-@pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
-    [(1, 0, 1), (0.7, 0, 1), (1, 4, 1), (0.7, 6, 1), (1, 0, 0.8), (0.7, 0, 0.9), (1, 5, 0.75)],
-)
-def test_frequencies_match_the_distribution(tf, sess, batch_size, temperature, top_k, top_p):
+def test_frequencies_match_the_distribution_in_one_graph_for_all_settings(tf, sess, batch_size):
     tf.set_random_seed(7)
     weights = constant_weights()
+    options = {
+        "temperature": tf.placeholder(tf.float32, []),
+        "top_k": tf.placeholder(tf.int32, []),
+        "top_p": tf.placeholder(tf.float32, []),
+    }
     output = sample.sample_sequence(
-        hparams=CONSTANT,
-        length=CONSTANT.n_ctx,
-        start_token=0,
-        batch_size=batch_size,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
+        hparams=CONSTANT, length=CONSTANT.n_ctx, start_token=0, batch_size=batch_size, **options
     )
     numpy_gpt2.assign(tf, sess, weights)
-    runs = 42 // batch_size
-    draws = np.concatenate([sess.run(output)[:, 1:].ravel() for _ in range(runs)])
+    for values in SETTINGS:
+        feed = dict(zip(options.values(), values, strict=True))
+        check_frequencies(lambda: sess.run(output, feed), weights, batch_size, *values)  # noqa: B023
+
+
+@pytest.mark.parametrize("values", [(0.7, 6, 1), (1, 5, 0.75)])
+def test_frequencies_match_the_distribution_with_numbers(tf, sess, values):
+    tf.set_random_seed(7)
+    weights = constant_weights()
+    options = dict(zip(["temperature", "top_k", "top_p"], values, strict=True))
+    output = sample.sample_sequence(
+        hparams=CONSTANT, length=CONSTANT.n_ctx, start_token=0, batch_size=7, **options
+    )
+    numpy_gpt2.assign(tf, sess, weights)
+    check_frequencies(lambda: sess.run(output), weights, 7, *values)
+
+
+def check_frequencies(run, weights, batch_size, temperature, top_k, top_p):
+    draws = np.concatenate([run()[:, 1:].ravel() for _ in range(42 // batch_size)])
     logits = numpy_gpt2.logits(CONSTANT, weights, np.array([0]))[-1] / temperature
     p = allowed(np.exp(logits) / np.exp(logits).sum(), top_k, top_p)
     counts = np.bincount(draws, minlength=CONSTANT.n_vocab)
