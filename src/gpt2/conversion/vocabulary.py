@@ -14,6 +14,7 @@ from gpt2.conversion.folder import read_object, refuse_pointer, write_object
 from hparams import HParams, UserError
 
 VERSION = "#version: 0.2"
+OTHER_IDS = "which gives other token ids than GPT-2's rules"
 Merges = list[tuple[str, str]]
 BYTE_LEVEL: dict[str, Any] = {
     "type": "ByteLevel",
@@ -34,7 +35,7 @@ def read_vocabulary(folder: Path, n_vocab: int) -> tuple[dict[str, int], Merges,
     settings = _read_if_there(folder / "tokenizer_config.json")
     for name in ("add_prefix_space", "add_bos_token"):
         if settings.get(name):
-            raise UserError(f"{folder / 'tokenizer_config.json'}: {name} is set; GPT-2 has no such")
+            raise UserError(f"{folder / 'tokenizer_config.json'}: {name} is set, {OTHER_IDS}")
     if whole.exists():
         tokenizer = read_object(whole)
         _check_rules(tokenizer, whole)
@@ -138,7 +139,7 @@ def _check_rules(tokenizer: Mapping[str, Any], path: Path) -> None:
     settings |= {name: model.get(name) for name in names}
     for name, value in settings.items():
         if value:
-            raise UserError(f"{path}: {name} is set; GPT-2 has no such")
+            raise UserError(f"{path}: {name} is set, {OTHER_IDS}")
 
 
 def _added_tokens(

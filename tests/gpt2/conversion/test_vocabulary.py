@@ -1,0 +1,187 @@
+"""Vocabularies in both forms; none of this needs TensorFlow or transformers."""
+
+import json
+
+import pytest
+import tokenizers
+from conftest import ROOT, shared
+
+from encoder import Encoder, get_encoder
+from gpt2.conversion.vocabulary import read_vocabulary, write_hugging_face, write_released
+from hparams import HParams, UserError
+
+HPARAMS = HParams(n_vocab=1280)
+TEXT = "ROMEO: I'll  say 3½ 中文 🙂 of 'em\n\n\tNay!  "
+TOKENIZER = "tokenizer.json"
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return get_encoder("1M", str(ROOT / "models"))
+
+
+@pytest.fixture
+def folder(encoder, tmp_path):
+    """The vocabulary of 1M in Hugging Face's form."""
+    write_hugging_face(tmp_path, encoder, HPARAMS)
+    return tmp_path
+
+
+def change(path, **fields):
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(values | fields), encoding="utf-8")
+
+
+def change_part(folder, part, **fields):
+    values = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
+    change(folder / TOKENIZER, **{part: (values[part] or {}) | fields})
+
+
+def test_the_tokenizers_library_gives_the_same_ids(encoder, folder):
+    theirs = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
+    assert theirs.encode(TEXT).ids == encoder.encode(TEXT)
+    assert theirs.decode(encoder.encode(TEXT)) == TEXT
+    assert theirs.encode("a<|endoftext|>").ids[-1] == encoder.encoder["<|endoftext|>"]
+
+
+@pytest.mark.parametrize("kept", [[TOKENIZER], ["vocab.json", "merges.txt"]])
+def test_either_set_of_files_will_do(encoder, folder, kept):
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink()
+    ids, merges, left_out = read_vocabulary(folder, 1280)
+    assert list(ids.items()) == list(encoder.encoder.items())
+    assert (merges, left_out) == (list(encoder.bpe_ranks), [])
+
+
+def test_the_released_vocabulary_comes_back_byte_for_byte(tmp_path):
+    release = shared("gpt2")
+    write_hugging_face(tmp_path, get_encoder("gpt2", str(release.parent)), HParams())
+    ids, merges, _ = read_vocabulary(tmp_path, 50257)
+    write_released(tmp_path, ids, merges)
+    for ours, theirs in [("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")]:
+        assert (tmp_path / ours).read_bytes() == (release / ours).read_bytes()
+        assert (tmp_path / theirs).read_bytes() == (release / ours).read_bytes()
+
+
+def test_merges_may_lack_the_version_and_end_lines_in_any_way(encoder, folder):
+    (folder / TOKENIZER).unlink()
+    path = folder / "merges.txt"
+    lines = path.read_text(encoding="utf-8").split("\n")
+    path.write_bytes("\ufeff".encode() + "\r\n".join(lines[1:]).encode())
+    assert read_vocabulary(folder, 1280)[1] == list(encoder.bpe_ranks)
+
+
+@pytest.mark.parametrize("place", ["tokenizer.json", "added_tokens.json", "tokenizer_config.json"])
+def test_added_tokens_keep_their_text_and_id(folder, place):
+    old = {"id": 1279, "content": "<|endoftext|>"}
+    fields = {
+        "tokenizer.json": {"added_tokens": [old, {"id": 1280, "content": "<new é>"}]},
+        "added_tokens.json": {"<new é>": 1280},
+        "tokenizer_config.json": {"added_tokens_decoder": {"1280": {"content": "<new é>"}}},
+    }
+    change(folder / place, **fields[place])
+    ids, merges, left_out = read_vocabulary(folder, 1281)
+    assert left_out == []
+    made = Encoder(ids, merges)
+    assert made.decode([1280]) == "<new é>"
+    assert made.regular
+
+    write_hugging_face(folder, made, HParams(n_vocab=1281))
+    theirs = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
+    assert theirs.encode("a<new é>").ids[-1] == 1280
+    assert theirs.decode([1280], skip_special_tokens=False) == "<new é>"
+    (folder / "added_tokens.json").unlink(missing_ok=True)
+    assert read_vocabulary(folder, 1281) == (ids, merges, [])
+
+
+def test_added_tokens_without_a_row_are_left_out(encoder, folder):
+    change(folder / "added_tokens.json", **{"[PAD]": 1280})
+    ids, _, left_out = read_vocabulary(folder, 1280)
+    assert left_out == ["[PAD]"]
+    assert ids == encoder.encoder
+
+
+@pytest.mark.parametrize(
+    ("text", "i"), [("[PAD]", 5), ("!", 1280), ("", 1280), ("x", True), ("x", -1), ("x", "7")]
+)
+def test_an_added_token_that_has_no_place_is_named(folder, text, i):
+    change(folder / "added_tokens.json", **{text: i})
+    with pytest.raises(
+        UserError, match=f"tokenizer.json: .*added token.*{text!r}".replace("[", ".")
+    ):
+        read_vocabulary(folder, 1300)
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "message"),
+    [
+        ("normalizer", {"type": "NFC"}, "normalizer is 'NFC'; GPT-2's is None"),
+        ("pre_tokenizer", {"type": "Whitespace"}, "pre_tokenizer is 'Whitespace'; GPT-2's is 'By"),
+        ("pre_tokenizer", {"add_prefix_space": True}, "add_prefix_space is set"),
+        ("pre_tokenizer", {"use_regex": False}, "use_regex false is set"),
+        (
+            "post_processor",
+            {"type": "TemplateProcessing"},
+            "post_processor is 'TemplateProcessing'",
+        ),
+        ("model", {"type": "Unigram"}, "model is 'Unigram'; GPT-2's is 'BPE'"),
+        ("model", {"dropout": 0.1}, "dropout is set, which gives other token ids"),
+        ("model", {"ignore_merges": True}, "ignore_merges is set"),
+        ("model", {"end_of_word_suffix": "</w>"}, "end_of_word_suffix is set"),
+        ("model", {"vocab": []}, "it holds no table of tokens"),
+        ("model", {"vocab": {"a": 0.5}}, "an id is not a whole number"),
+        ("model", {"vocab": {"a": -1}}, "an id is not a whole number"),
+        ("model", {"vocab": {"a": 1, "b": 1}}, "two tokens have the same id"),
+        ("model", {"merges": {"a": "b"}}, "it holds no list of merges"),
+        ("model", {"merges": ["a b", "a"]}, r"a merge is \['a'\], not two tokens"),
+        ("model", {"merges": [["a b", "c"]]}, r"a merge is \['a b', 'c'\], not two tokens"),
+        ("model", {"merges": [["a", 1]]}, r"a merge is \['a', 1\], not two tokens"),
+    ],
+)
+def test_other_rules_and_broken_tables_are_named(folder, part, fields, message):
+    change_part(folder, part, **fields)
+    with pytest.raises(UserError, match=message) as caught:
+        read_vocabulary(folder, 1280)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, [], "BPE", 1])
+@pytest.mark.parametrize("part", ["model", "pre_tokenizer", "added_tokens"])
+def test_parts_of_another_type_are_no_traceback(folder, part, value):
+    change(folder / TOKENIZER, **{part: value})
+    if part == "added_tokens" and value in (None, []):
+        read_vocabulary(folder, 1280)
+    else:
+        with pytest.raises(UserError, match=TOKENIZER):
+            read_vocabulary(folder, 1280)
+
+
+@pytest.mark.parametrize("name", ["add_prefix_space", "add_bos_token"])
+def test_settings_that_add_to_a_text_are_refused(folder, name):
+    change(folder / "tokenizer_config.json", **{name: True})
+    with pytest.raises(UserError, match=f"tokenizer_config.json: {name} is set"):
+        read_vocabulary(folder, 1280)
+
+
+def test_a_vocabulary_larger_than_the_model_or_without_an_end_is_refused(folder):
+    with pytest.raises(UserError, match="an id is 1279, and config"):
+        read_vocabulary(folder, 1279)
+    text = (folder / TOKENIZER).read_text(encoding="utf-8").replace("<|endoftext|>", "</s>")
+    (folder / TOKENIZER).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"endoftext.*, with which texts begin"):
+        read_vocabulary(folder, 1280)
+
+
+def test_without_a_vocabulary_it_says_what_is_needed(folder):
+    for name in (TOKENIZER, "merges.txt"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=r"neither tokenizer.json nor vocab.json with merges.txt"):
+        read_vocabulary(folder, 1280)
+
+
+def test_merges_that_are_no_text_are_named(folder):
+    (folder / TOKENIZER).unlink()
+    (folder / "merges.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"merges.txt is not UTF-8 text"):
+        read_vocabulary(folder, 1280)
