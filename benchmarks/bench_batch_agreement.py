@@ -1,4 +1,4 @@
-"""How often another batch size tips the choice of a token: `python benchmarks/batch_agreement.py`.
+"""How often another batch size changes the choice of a token.
 
 The same samples are made one by one, then so many side by side. Their random numbers are the same,
 so a difference comes of floating-point sums that were taken in another order. What follows the
@@ -54,7 +54,10 @@ def main():
     parser.add_argument("--top_k", type=int, default=0)
     parser.add_argument("--top_p", type=float, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--smoke", action="store_true", help="a tiny case, to see that it runs")
     flags = parser.parse_args()
+    if flags.smoke:
+        flags.batch_sizes, flags.nsamples, flags.length = [3], 4, 4
 
     alone = samples(flags, 1)
     assert samples(flags, 1) == alone  # else there is something besides the batch

@@ -1,6 +1,6 @@
 """Tokens per second in sampling, beside Hugging Face transformers and CTranslate2.
 
-    python3 benchmarks/decode.py --peer_python OTHER_ENVIRONMENT/bin/python
+    python3 benchmarks/bench_decode.py --peer_python OTHER_ENVIRONMENT/bin/python
 
 All have the same random weights of the 117M shape, made at the first run in --folder (1.5 GB). Each
 engine is a process that lives as long as the benchmark; ours samples as the scripts do. They take
@@ -405,10 +405,18 @@ def main():
     parser.add_argument("--cases", default=CASES)
     parser.add_argument("--hparams", type=shape, default=HParams(), help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--smoke", action="store_true", help="a tiny case, to see that it runs")
     flags = parser.parse_args()
     if flags.serve:
         return serve(flags)
+    with tempfile.TemporaryDirectory() as folder:
+        if flags.smoke:
+            flags.hparams = HParams(n_vocab=300, n_ctx=64, n_embd=12, n_head=3, n_layer=2)
+            flags.folder, flags.cases, flags.rounds = Path(folder), "1x4,prefill8,17x3", 1
+        measure(parser, flags)
 
+
+def measure(parser, flags):
     flags.cases = [Case.parse(label, flags.hparams) for label in flags.cases.split(",")]
     flags.folder.mkdir(parents=True, exist_ok=True)
     held = flags.folder / "hparams.json"

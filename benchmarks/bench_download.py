@@ -1,4 +1,4 @@
-"""How fast a 500 MB file comes from loopback, against curl: `python benchmarks/download.py`.
+"""How fast a 500 MB file comes from loopback, against curl: `python benchmarks/bench_download.py`.
 
 Both are started as processes of their own and write to the same disk in turn. Ours hashes the
 file, compares the hash and flushes the file to the disk; curl does none of that. Prints seconds,
@@ -21,13 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = """
 import hashlib, pathlib, resource, sys
 sys.path.insert(0, sys.argv[1])
-import download_model, model_files
+import download_model
+from gpt2.download import release
 url, folder, size, sha256 = sys.argv[2], pathlib.Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-known = {model_files.META: model_files.Known(size, sha256)}
-model_files.RELEASED[folder.name] = known
+known = {release.META: release.Known(size, sha256)}
+release.RELEASED[folder.name] = known
 options = download_model.parse(["--base_url", "http://127.0.0.1", folder.name])
 with download_model.only_run(folder) as sums:
-    download_model.download([url], folder / model_files.META, sums, options)
+    download_model.download([url], folder / release.META, sums, options)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -63,7 +64,10 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=500)
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--folder", help="where to write; its disk counts")
+    parser.add_argument("--smoke", action="store_true", help="a tiny case, to see that it runs")
     options = parser.parse_args()
+    if options.smoke:
+        options.megabytes, options.pairs = 2, 1
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder, source = Path(name) / "bench", Path(name) / "source"
         folder.mkdir()

@@ -1,6 +1,6 @@
 """How fast the encoder is, beside tiktoken and tokenizers where these are installed.
 
-    python3 benchmarks/encode.py --model=models/117M --corpus=../shared/corpus
+    python3 benchmarks/bench_encode.py --model=models/117M --corpus=../shared/corpus
 
 All encoders take turns on the same text in one thread of one process, and a ratio is the median of
 the ratios of single turns, in processor time: on a busy machine nothing else says much. What they
@@ -219,7 +219,10 @@ def main():
     parser.add_argument("--corpus", type=Path, default=ROOT.parent / "shared" / "corpus")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory_mb", type=int, default=16, help="MB of text for the memory test")
+    parser.add_argument("--smoke", action="store_true", help="a tiny case, to see that it runs")
     args = parser.parse_args()
+    if args.smoke:
+        args.model, args.rounds, args.memory_mb = ROOT / "models" / "1M", 1, 1
     places = [args.model] if args.model else [ROOT / "models/117M", ROOT.parent / "shared/gpt2"]
     folder = next((place.resolve() for place in places if place.is_dir()), None)
     if folder is None:
