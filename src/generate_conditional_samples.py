@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Continue the texts of a file."""
 
-from gpt2.command_line import read_text, run
+from gpt2.command_line import read_text, run, unescape
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.dump import dump
 from hparams import UserError, parse_json, require
@@ -22,6 +22,7 @@ def continue_model(
     output: str | None = None,
     format: str = "text",
     stop_at_end: bool = True,
+    stop: tuple[str, ...] = (),
     shard: str = "1/1",
     device: str = "auto",
     dtype: str = "float32",
@@ -31,11 +32,11 @@ def continue_model(
     Args:
       prompts: file that holds the texts; - is standard input. In a .jsonl file each line is a
         JSON object with a `text`.
-      separator: what stands between two texts in other files; a line end unless given, \n\n for
-        a blank line.
-      nsamples: how many samples to make of each text; all texts are continued once before one is
-        continued again. 0 goes on until interrupted.
-      length: tokens in a sample; half of the model's n_ctx unless given.
+      separator: what separates the texts in other files; a line end by default. \n\n is a blank
+        line.
+      nsamples: number of samples of each text; each text is continued once before any is
+        continued again. 0 means no limit: until Ctrl-C.
+      length: tokens in a sample; half of the model's n_ctx by default.
     """
     texts = read_prompts(prompts, separator)
     require("nsamples", nsamples, nsamples >= 0, "0 (for ever) or above")
@@ -58,6 +59,7 @@ def continue_model(
         output=output,
         format=format,
         stop_at_end=stop_at_end,
+        stop=stop,
         shard=shard,
     )
 
@@ -72,7 +74,7 @@ def read_prompts(path: str, separator: str) -> list[str]:
         lines = enumerate(text.split("\n"), 1)
         texts = [_text_field(path, number, line) for number, line in lines if line.strip()]
     else:
-        separator = separator.replace("\\n", "\n").replace("\\t", "\t")
+        separator = unescape(separator)
         require("separator", repr(separator), separator != "", "some text")
         texts = text.removesuffix("\n").split(separator)
     texts = [text for text in texts if text]

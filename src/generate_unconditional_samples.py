@@ -19,6 +19,7 @@ def sample_model(
     output: str | None = None,
     format: str = "text",
     stop_at_end: bool = False,
+    stop: tuple[str, ...] = (),
     shard: str = "1/1",
     device: str = "auto",
     dtype: str = "float32",
@@ -44,6 +45,7 @@ def sample_model(
         output=output,
         format=format,
         stop_at_end=stop_at_end,
+        stop=stop,
         shard=shard,
     )
 

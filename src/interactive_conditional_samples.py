@@ -3,13 +3,14 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpt2.command_line import read_text, run
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.sample_file import banner
+from gpt2.sampling.sample_text import SampleText, read_stop_strings
 from gpt2.sampling.setting_line import KINDS, parse_settings
 from gpt2.text_stream import BYTE_ORDER_MARK, lines
 from hparams import UserError, require
@@ -36,6 +37,7 @@ def interact_model(
     prompt: str | None = None,
     prompt_file: str | None = None,
     stop_at_end: bool = True,
+    stop: tuple[str, ...] = (),
     device: str = "auto",
     dtype: str = "float32",
 ) -> None:
@@ -55,6 +57,7 @@ def interact_model(
         raise UserError("give either --prompt or --prompt_file")
     if prompt_file is not None:
         prompt = read_text(prompt_file)
+    stop_strings = read_stop_strings(stop)
     sampler = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
@@ -67,21 +70,32 @@ def interact_model(
         device=device,
         dtype=dtype,
     )
-    session = Session(sampler, nsamples, stop_at_end)
-    if prompt is not None:
-        session.respond(prompt)
-    elif sys.stdin.isatty():
-        with history():
-            session.converse()
-    else:
-        session.answer_lines()
+    session = Session(sampler, nsamples, stop_at_end, stop_strings)
+    try:
+        if prompt is not None:
+            session.respond(prompt)
+        elif sys.stdin.isatty():
+            with history():
+                session.converse()
+        else:
+            session.answer_lines()
+    finally:
+        if session.next_number > 1:  # --seed makes the samples again
+            print(f"seed {sampler.seed}", file=sys.stderr)
 
 
 class Session:
     """A conversation with a model."""
 
-    def __init__(self, sampler: LanguageModel, nsamples: int, stop_at_end: bool):
-        self.sampler, self.nsamples, self.stop_at_end = sampler, nsamples, stop_at_end
+    def __init__(
+        self,
+        sampler: LanguageModel,
+        nsamples: int,
+        stop_at_end: bool,
+        stop_strings: Sequence[str] = (),
+    ):
+        self.sampler, self.nsamples = sampler, nsamples
+        self.stop_at_end, self.stop_strings = stop_at_end, stop_strings
         self.next_number = 1  # counts on from prompt to prompt, so none gets the same sample twice
 
     def converse(self) -> None:
@@ -161,17 +175,18 @@ class Session:
         for start in range(self.next_number, end, self.sampler.batch_size):
             batch = range(start, min(start + self.sampler.batch_size, end))
             self.next_number = batch.stop  # also if the batch is interrupted
-            rows: list[list[int]] = [[] for _ in batch]
-            show = self.sampler.encoder.stream()
+            rows = [SampleText(self.sampler.encoder, self.stop_strings) for _ in batch]
             print(banner(start))
             for piece in self.sampler.pieces([context] * len(batch), batch, self.stop_at_end):
-                print(show(piece[0]), end="", flush=True)
-                for row, ids in zip(rows, piece, strict=True):
-                    row += ids
-            print(show([], final=True))
+                added = [row.add(ids) for row, ids in zip(rows, piece, strict=True)]
+                print(added[0], end="", flush=True)
+                if all(row.stopped for row in rows):
+                    break
+            print(rows[0].add([], final=True))
             for number, row in zip(batch[1:], rows[1:], strict=True):
+                row.add([], final=True)
                 print(banner(number))
-                print(self.sampler.encoder.decode(row), flush=True)
+                print(row.text, flush=True)
         print("=" * 80)
 
 

@@ -43,7 +43,8 @@ def make(name: str, model_name: str) -> None:
         f"# python {command}\n"
         f"# All of gpt-2-samples: make gpt-2-samples MODEL={model_name}\n\n"
     )
-    (FOLDER / name).write_text(header + made.stdout, encoding="utf-8", newline="\n")
+    samples = made.stdout.partition("\n")[2]  # the first line calls them synthetic
+    (FOLDER / name).write_text(header + samples, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
 import contextlib
 import difflib
+import importlib.metadata
 import inspect
 import io
+import json
 import logging
 import os
+import platform
 import re
 import sys
 import tempfile
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -18,9 +21,10 @@ from typing import Any
 import fire
 
 from gpt2 import checkpoint
-from gpt2.text_stream import BYTE_ORDER_MARK
+from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText
 from hparams import UserError
 
+VERSION = "2.0"
 RELEASED = "117M"  # the model that scripts use unless told otherwise
 EMBEDDED = "1M"  # the one that comes with the repository
 fire.decorators.FIRE_METADATA = "_fire_metadata"  # an attribute of functions; help lists others
@@ -38,6 +42,8 @@ FLAGS = {  # what a flag means where a script does not say otherwise
     "top_p": "draw among the likeliest tokens that together reach this probability, 0.9 for "
     "example; 1 among all.",
     "stop_at_end": "end a sample where the model ends the text, with <|endoftext|>.",
+    "stop": r"text before which a sample ends; it is not printed. \n is a line end. May be given "
+    "several times.",
     "output": "file to write instead of the terminal. The same command goes on with it after an "
     "interruption.",
     "format": "text, or jsonl for a JSON object a line.",
@@ -58,7 +64,14 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     """
     try:
         _open_closed_streams()
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a notebook's is another
+                stream.reconfigure(errors="replace")  # a strange character ends no run
+        _protect_terminal()
         _show_log()
+        if "--version" in sys.argv[1:]:
+            print(_versions())
+            return
         command = _attach_values(main, sys.argv[1:])
         for function in main.values() if isinstance(main, dict) else [main]:
             parsers = {
@@ -67,9 +80,6 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
             }
             fire.decorators.SetParseFns(**parsers)(function)
             function.__doc__ = _document(function)
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a notebook's is another
-                stream.reconfigure(errors="replace")  # a strange character ends no run
         fire.Fire(main, command=command)
         sys.stdout.flush()
     except UserError as error:
@@ -106,6 +116,22 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     if not was_open:
         raise UserError("standard output is closed; use > /dev/null to discard it")
+
+
+def _protect_terminal() -> None:
+    """Let no control characters of models and files reach a terminal; pipes stay exact."""
+    if sys.stdout.isatty():
+        sys.stdout = VisibleText(sys.stdout)
+    if sys.stderr.isatty():
+        sys.stderr = VisibleText(sys.stderr, kept="\r")  # progress bars begin with it
+
+
+def _versions() -> str:
+    try:
+        tensorflow = importlib.metadata.version("tensorflow")
+    except importlib.metadata.PackageNotFoundError:
+        tensorflow = "of another package"
+    return f"gpt-2 {VERSION}, Python {platform.python_version()}, TensorFlow {tensorflow}"
 
 
 def _discard_stdout() -> None:
@@ -169,6 +195,7 @@ def _attach_values(
         else:
             raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
     _check_values(flags, switches)
+    flags = _join_repeated(flags, parameters.values())
     given = {_name(flag) for flag in flags}
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
@@ -188,6 +215,16 @@ def _check_values(flags: list[str], switches: list[str]) -> None:
             raise UserError(f"{flag} needs a value")
 
 
+def _join_repeated(flags: list[str], parameters: Iterable[inspect.Parameter]) -> list[str]:
+    """The flags, with a JSON list as the value of each that may be given several times."""
+    for parameter in parameters:
+        if typing.get_origin(parameter.annotation) is tuple:
+            values = [flag.partition("=")[2] for flag in flags if _name(flag) == parameter.name]
+            flags = [flag for flag in flags if _name(flag) != parameter.name]
+            flags += [f"--{parameter.name}={json.dumps(values)}"] if values else []
+    return flags
+
+
 def _help_only(rest: list[str]) -> list[str]:
     """What fire is given for `--help`, or for `--` and what follows. Raises: UserError."""
     wrong = [argument for argument in rest[1:] if argument not in ("--help", "-h")]
@@ -204,6 +241,8 @@ def _label(parameter: inspect.Parameter) -> str:
 
 def parser(label: str, annotation: Any) -> Callable[[str], Any]:
     """A function that turns text into a value of the annotated type, or raises UserError."""
+    if typing.get_origin(annotation) is tuple:
+        return lambda text: tuple(json.loads(text))
     types = typing.get_args(annotation) or (annotation,)
     kinds = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
     (kind,) = [kind for kind in types if kind is not NoneType]
@@ -233,6 +272,11 @@ def _whole(text: str) -> int:
     if not number.is_integer():
         raise ValueError
     return int(number)
+
+
+def unescape(text: str) -> str:
+    r"""The text of a flag, with \n for a line end and \t for a tab."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from hparams import UserError
 
@@ -15,6 +15,7 @@ CHUNK = 1 << 16  # bytes
 # The encoder never puts a character that is no space and a space or line end after it into one
 # token, and looks at nothing beyond them: cut there, a text has the ids of the whole.
 BYTE_ORDER_MARK = "\ufeff"  # editors on Windows put it at the beginning of a file
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
 LAST_SAFE_CUT = re.compile(r".*\S(?=[ \n])", re.DOTALL)
 
 
@@ -112,3 +113,34 @@ def safe_pieces(chunks: Iterable[str]) -> Iterator[str]:
             held.append(chunk)
     if any(held):
         yield "".join(held)
+
+
+class VisibleText:
+    """A terminal's stream that shows control characters as U+FFFD, but for tab and line end.
+
+    Text of models and files may hold escape sequences, which could change what the terminal shows
+    and does.
+
+    Args:
+      stream: the text stream to write to; all else is left to it.
+      kept: control characters that are written as they are.
+    """
+
+    def __init__(self, stream: Any, kept: str = ""):
+        self._stream, self._kept = stream, kept
+
+    def write(self, text: str) -> int:
+        """Write text to the terminal."""
+        self._stream.write(CONTROL.sub(self._shown, text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts to the terminal."""
+        for line in lines:
+            self.write(line)
+
+    def _shown(self, found: re.Match[str]) -> str:
+        return found[0] if found[0] in self._kept else "\ufffd"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoder import PATTERN, get_encoder
-from gpt2.text_stream import Counts, lines, read_text, safe_pieces
+from gpt2.text_stream import Counts, VisibleText, lines, read_text, safe_pieces
 from hparams import UserError
 
 ENCODER = get_encoder("1M", str(ROOT / "models"))
@@ -107,3 +107,21 @@ def test_what_cannot_be_read_is_named(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         list(read_text(str(path)))
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kept", "shown"),
+    [
+        ("", "�[2J tab\t é � � � � �b end\r\nnext"),
+        ("\r", "�[2J tab\t é � � � � \rb end\r\nnext"),
+    ],
+)
+def test_a_terminal_shows_control_characters_as_replacements(kept, shown):
+    stream = io.StringIO(newline="")
+    terminal = VisibleText(stream, kept)
+    text = "\x1b[2J tab\t é \0 \x7f \x80 \x9f \rb end\r\nnext"
+    print(text, end="", file=terminal)
+    assert stream.getvalue() == shown
+    terminal.writelines(["\a", "\n"])
+    assert stream.getvalue() == shown + "�\n"
+    assert not terminal.isatty()

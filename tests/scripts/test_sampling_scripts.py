@@ -6,8 +6,10 @@ or run it with fake_model.py.
 
 import importlib
 import io
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,8 +18,10 @@ import pexpect
 import pytest
 from conftest import ROOT
 from fake_model import FakeModel
+from tqdm import tqdm
 
 from gpt2.command_line import choose_model, run
+from gpt2.sampling.dump import make_batch
 
 pytestmark = pytest.mark.end_to_end
 
@@ -81,7 +85,8 @@ def test_samples_are_made_anywhere_with_the_embedded_model_if_there_is_no_other(
     flags = ["--nsamples", 2, "--length", 60, "--seed", 1]
     done = call(UNCONDITIONAL, *flags, "--models_dir", "none", cwd=tmp_path)
     assert done.returncode == 0
-    first, *rest = done.stdout.splitlines()
+    header, first, *rest = done.stdout.splitlines()
+    assert header.startswith("# Synthetic text, written by a language model: model 1M, ")
     assert first == "=" * 40 + " SAMPLE 1 " + "=" * 40
     assert len("".join(rest)) > 200
     assert banners(done.stdout) == [1, 2]
@@ -89,7 +94,7 @@ def test_samples_are_made_anywhere_with_the_embedded_model_if_there_is_no_other(
     assert choice.startswith("using the small model 1M: no model in none/117M; download it with: ")
     assert choice.endswith("download_model.py 117M")
     assert processor.startswith("running on the ")
-    assert re.fullmatch(r"2 samples, 120 tokens in .* s: .* tokens/s", summary)
+    assert re.fullmatch(r"2 samples, 120 tokens in .* s: .* tokens/s; seed 1", summary)
 
 
 def test_a_seed_repeats_the_samples(call_here):
@@ -240,7 +245,7 @@ def test_a_reader_that_goes_away_ends_the_script_without_an_error(script, flags)
 def test_a_pipe_is_answered_line_by_line_without_prompt_text(call_here):
     flags = [*EMBEDDED, "--seed", 2, "--nsamples", 3, "--batch_size", 2]
     done = call_here(INTERACTIVE, *flags, input="KING RICHARD\n\nMy lord, ", model=FakeModel)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "seed 2\n")
     assert banners(done.stdout) == [1, 2, 3, 4, 5, 6]
     assert re.findall(r"\[2.\d] .*", done.stdout) == [
         *(f"[2.{number}] KING RICHARD" for number in (1, 2, 3)),
@@ -279,7 +284,7 @@ def test_prompt_flag_file_and_standard_input_give_the_same(call_here, tmp_path):
             ["--prompt_file", "-"],
         )
     ]
-    assert {(done.returncode, done.stderr) for done in outputs} == {(0, "")}
+    assert {(done.returncode, done.stderr) for done in outputs} == {(0, "seed 7\n")}
     assert len({done.stdout for done in outputs}) == 1
     assert banners(outputs[0].stdout) == [1]
     assert f"[7.1] {text}\n" in outputs[0].stdout
@@ -288,7 +293,7 @@ def test_prompt_flag_file_and_standard_input_give_the_same(call_here, tmp_path):
 def test_output_that_is_not_utf_8_gets_replacements_and_does_not_fail():
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = call_fake(INTERACTIVE, "--prompt", "è“", env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "seed 7\n")
     assert "[7.1] ??\n" in done.stdout
 
 
@@ -305,6 +310,81 @@ def test_text_is_shown_as_it_is_made(call_here, monkeypatch):
     call_here(INTERACTIVE, *EMBEDDED, "--prompt", "ROMEO:", model=Watched)
     assert seen[1].endswith("=\n[7.1]")
     assert stdout.getvalue().decode().startswith(seen[1] + " ROMEO:\n")
+
+
+@pytest.mark.parametrize("script", [INTERACTIVE, CONDITIONAL])
+def test_stop_strings_end_samples_and_are_not_printed(call_here, tmp_path, script):
+    (tmp_path / "prompts").write_text("To be, or not to be\nKING RICHARD\n", encoding="utf-8")
+    text = (tmp_path / "prompts").read_text(encoding="utf-8")
+    flags = ["--prompts", tmp_path / "prompts"] if script is CONDITIONAL else []
+    flags += ["--stop", "e, or n", "--stop", "RICH", "--seed", 5]
+    done = call_here(script, *EMBEDDED, *flags, input=text, model=FakeModel)
+    assert [line for line in done.stdout.splitlines() if "[" in line and "#" not in line] == (
+        ["To be, or not to be[5.1] To b", "KING RICHARD[5.2] KING "]
+        if script is CONDITIONAL
+        else ["[5.1] To b", "[5.2] KING "]
+    )
+
+
+def test_a_dump_records_its_stop_strings_and_what_they_ended(call_here, tmp_path):
+    flags = [
+        *EMBEDDED,
+        "--seed",
+        7,
+        "--nsamples",
+        1,
+        "--format",
+        "jsonl",
+        "--output",
+        tmp_path / "out",
+    ]
+    done = call_here(UNCONDITIONAL, *flags, "--stop", "1]", model=FakeModel)
+    assert done.returncode == 0
+    record = json.loads((tmp_path / "out").read_text(encoding="utf-8"))
+    assert (record["text"], record["ended"]) == ("[7.", True)
+    assert record["settings"]["stop"] == ["1]"]
+    assert_refused(call_here(UNCONDITIONAL, *flags, model=FakeModel), "was begun with stop ['1]']")
+
+
+@pytest.mark.parametrize("script", MAINS)
+def test_an_empty_stop_string_is_refused(call_here, script):
+    flags = ["--prompts", ROOT / "gpt-2-samples" / "prompts.txt"] if script is CONDITIONAL else []
+    assert_refused(call_here(script, *EMBEDDED, *flags, "--stop="), "stop must be some text, got")
+
+
+@pytest.mark.parametrize("script", MAINS)
+def test_a_script_says_which_version_it_is(call_here, script):
+    done = call_here(script, "--version")
+    assert re.fullmatch(r"gpt-2 [\d.]+, Python [\d.]+, TensorFlow .+\n", done.stdout)
+
+
+@pytest.mark.parametrize("stops", [[], [" the"]])
+def test_the_progress_bar_counts_the_tokens_that_were_made(stops):
+    flags = {"model_name": "1M", "models_dir": "models", "seed": 1, "device": "cpu"}
+    sampling = {"length": 50, "temperature": 1, "top_k": 0, "top_p": 1}
+    model = FakeModel(batch_size=2, **flags, **sampling)
+    prompts = ["To be", "is the question"]
+    contexts = [model.context(prompt) for prompt in prompts]
+    with tqdm(total=2 * 2 * 50, file=io.StringIO()) as bar:
+        n_made = 0
+        for numbers in ([1, 2], [3, 4]):
+            samples = make_batch(model, numbers, prompts, contexts, True, stops, bar)
+            n_made += sum(len(sample.tokens) for sample in samples)
+            assert bar.n == n_made
+        assert bar.total == n_made < 100
+
+
+def test_control_characters_reach_a_pipe_and_not_a_terminal(tmp_path):
+    text = "red \x1b[31m, bell \a, \x9b, tab\t, a\rb, end\r\nnext"
+    (tmp_path / "prompt").write_bytes(text.encode())
+    helper = ROOT / "tests" / "helpers" / "fake_model.py"
+    command = [sys.executable, helper, INTERACTIVE.stem, "--model_name", "1M", "--prompt_file"]
+    command = [*map(str, command), str(tmp_path / "prompt")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    piped = subprocess.run(command, env=environment, stdout=subprocess.PIPE).stdout
+    assert f"[7.1] {text}\n" in piped.decode()
+    shown = pexpect.run(shlex.join(command), env=environment, encoding="utf-8")
+    assert "[7.1] red \ufffd[31m, bell \ufffd, \ufffd, tab\t, a\ufffdb, end\r" in shown
 
 
 def test_a_terminal_answers_prompts_until_ctrl_d(tmp_path):

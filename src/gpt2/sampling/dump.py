@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.sample_file import FORMATS, Output, Sample, Terminal, read_record
+from gpt2.sampling.sample_text import SampleText, read_stop_strings
 from hparams import UserError, require
 
 
@@ -26,6 +28,7 @@ def dump(
     format: str = "text",
     shard: str = "1/1",
     stop_at_end: bool = False,
+    stop: Sequence[str] = (),
 ) -> None:
     """Make samples and write them, batch by batch.
 
@@ -41,13 +44,16 @@ def dump(
       format: "text" or "jsonl".
       shard: "i/n" makes the samples i, i + n, i + 2n, ... alone.
       stop_at_end: whether `<|endoftext|>` ends a sample.
+      stop: texts before which a sample ends, as --stop gives them.
     Raises: UserError if one of these is wrong; OSError if the output can't be written.
     """
     require("nsamples", last, last >= 0, "0 (for ever) or above")
     require("format", format, format in FORMATS, f"one of {', '.join(FORMATS)}")
     first, step = parse_shard(shard)
+    stop_strings = read_stop_strings(stop)
     contexts = [sampler.context(prompt) for prompt in prompts]
-    out = open_output(sampler, output, format, contexts, stop_at_end, shard)
+    ends = {"stop_at_end": stop_at_end, "stop": list(stop_strings) or None}
+    out = open_output(sampler, output, format, contexts, ends, shard)
     numbers = itertools.count(first + out.done * step, step)
     wanted: Iterator[int] = itertools.takewhile(last.__ge__, numbers) if last else numbers
     sampler.load()
@@ -57,7 +63,9 @@ def dump(
     with tqdm(total=total or None, unit="token", unit_scale=True, leave=False, disable=None) as bar:
         try:
             while batch := list(itertools.islice(wanted, sampler.batch_size)):
-                samples = make_batch(sampler, batch, prompts, contexts, stop_at_end, bar)
+                samples = make_batch(
+                    sampler, batch, prompts, contexts, stop_at_end, stop_strings, bar
+                )
                 with tqdm.external_write_mode():  # no bar before a sample in the same terminal
                     out.write(samples)
                 n_tokens += sum(len(sample.tokens) for sample in samples)
@@ -68,7 +76,7 @@ def dump(
             seconds = time.monotonic() - begun
             made = f"{out.done - done_before} samples, {n_tokens} tokens"
             speed = f"{n_tokens / seconds:.0f} tokens/s"
-            print(f"{made} in {seconds:.1f} s: {speed}", file=sys.stderr)
+            print(f"{made} in {seconds:.1f} s: {speed}; seed {sampler.seed}", file=sys.stderr)
 
 
 def make_batch(
@@ -77,19 +85,28 @@ def make_batch(
     prompts: Sequence[str | None],
     contexts: Sequence[list[int]],
     stop_at_end: bool,
+    stop_strings: Sequence[str],
     bar: tqdm,
 ) -> list[Sample]:
-    """The samples of these numbers."""
+    """The samples of these numbers. The bar counts their tokens, and expects no more of them."""
+    before = bar.n
     chosen = [(number - 1) % len(prompts) for number in numbers]
-    rows: list[list[int]] = [[] for _ in numbers]
+    rows = [SampleText(sampler.encoder, stop_strings) for _ in numbers]
     for piece in sampler.pieces([contexts[i] for i in chosen], numbers, stop_at_end):
         for row, ids in zip(rows, piece, strict=True):
-            row += ids
-            bar.update(len(ids))
+            row.add(ids)
+        n_made = sum(len(row.tokens) for row in rows)
+        bar.update(before + n_made - bar.n)
+        if all(row.stopped for row in rows):
+            break
+    if bar.total:
+        bar.total -= len(rows) * sampler.sampling.length - n_made
     samples = []
-    for number, i, ids in zip(numbers, chosen, rows, strict=True):
-        ended = len(ids) < sampler.sampling.length or sampler.end_of_text in ids
-        samples.append(Sample(number, prompts[i], ids, sampler.encoder.decode(ids), ended))
+    for number, i, row in zip(numbers, chosen, rows, strict=True):
+        row.add([], final=True)
+        short = len(row.tokens) < sampler.sampling.length
+        ended = row.stopped or short or sampler.end_of_text in row.tokens
+        samples.append(Sample(number, prompts[i], row.tokens, row.text, ended))
     return samples
 
 
@@ -98,7 +115,7 @@ def open_output(
     output: str | None,
     format: str,
     contexts: list[list[int]],
-    stop_at_end: bool,
+    ends: dict[str, Any],
     shard: str,
 ) -> Output | Terminal:
     """The output of a dump, with the seed of an earlier run where none is given."""
@@ -109,7 +126,7 @@ def open_output(
         record = read_record(path) if path else None
         sampler.seed = record["settings"]["seed"] if record else random.randrange(2**31)
     prompts = hashlib.sha256(json.dumps(contexts).encode()).hexdigest()[:16]
-    settings = sampler.settings() | {"stop_at_end": stop_at_end, "prompts": prompts}
+    settings = sampler.settings() | ends | {"prompts": prompts}
     kind, layout = FORMATS[format], {"format": format, "shard": shard}
     return Output(path, kind, settings, layout) if path else Terminal(kind, settings)
 

@@ -19,7 +19,7 @@ class Sample:
     prompt: str | None
     tokens: list[int]  # what follows the prompt
     text: str
-    ended: bool  # whether the model ended the text, with `<|endoftext|>`
+    ended: bool  # by `<|endoftext|>` or a stop string
 
 
 def banner(number: int) -> str:
@@ -39,7 +39,7 @@ class Text:
 
     def header(self, settings: dict[str, Any]) -> str:
         """One line that says that no person wrote the text, and what did."""
-        made = ", ".join(f"{name} {value}" for name, value in settings.items())
+        made = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
         return f"# Synthetic text, written by a language model: {made}\n"
 
     def sample(self, sample: Sample, settings: dict[str, Any]) -> str:
@@ -178,7 +178,9 @@ class Terminal:
         self.done = 0
 
     def write(self, samples: list[Sample]) -> None:
-        """Print samples."""
+        """Print samples; the header stands before the first."""
+        if not self.done:
+            sys.stdout.write(self.format.header(self.settings))
         for sample in samples:
             sys.stdout.write(self.format.sample(sample, self.settings))
         sys.stdout.flush()
