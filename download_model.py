@@ -18,12 +18,15 @@ from concurrent import futures
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-import requests
-import urllib3
-from tqdm import tqdm
-
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
+from gpt2.installation import check_installation  # noqa: E402
+
+check_installation()
+import requests  # noqa: E402
+import urllib3  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
 from gpt2.download import release  # noqa: E402
 from gpt2.download.release import (  # noqa: E402
     CHUNK,

@@ -29,7 +29,7 @@ import numpy as np
 import regex
 
 from fast_bpe import IrregularVocabulary, PieceTable
-from hparams import UserError, parse_json
+from hparams import UserError, download_command, parse_json
 
 # Faithful: contractions are split off in lower case only ("don't", but not "DON'T").
 PATTERN = regex.compile(
@@ -214,10 +214,14 @@ def _surrogate_error(text: str) -> UserError:
 def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") -> Encoder:
     """The encoder of a model, from its `encoder.json` and `vocab.bpe`.
 
+    A relative models_dir is looked for from the working directory, then from the repository.
     Raises: UserError if a file is missing or broken; it names the file and what to do.
     """
     folder = Path(models_dir) / model_name
-    remedy = f"python3 download_model.py {model_name}"
+    in_repository = Path(__file__).resolve().parents[1] / folder
+    if in_repository.is_dir() and not folder.is_dir():
+        folder = in_repository
+    remedy = download_command(model_name)
     encoder = _load(folder / "encoder.json", _parse_encoder, remedy)
     merges = _load(folder / "vocab.bpe", _parse_merges, remedy)
     if END_OF_TEXT not in encoder:

@@ -10,8 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 import gpt2
 from gpt2 import checkpoint
 from gpt2.command_line import run
@@ -219,6 +217,8 @@ def _find_first(names: tuple[str, ...], models_dir: str) -> Path:
 def _progress(file: str) -> Iterator[Callable[[int], object]]:
     """A bar of the bytes read, if stderr is a terminal; gives what to call with their number."""
     total = None if file == "-" else Path(file).stat().st_size or None
+    from tqdm import tqdm  # not at the top: gpt2 says what is not installed
+
     with tqdm(total=total, unit="B", unit_scale=True, desc=Path(file).name, disable=None) as bar:
         yield bar.update
 

@@ -6,8 +6,12 @@ the seconds that importing TensorFlow takes.
 
 import dataclasses
 import json
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from math import inf
+from pathlib import Path
 from typing import Any
 
 
@@ -29,6 +33,20 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise UserError("the JSON is nested too deeply") from None
+
+
+def download_command(model_name: str) -> str:
+    """The command that downloads a model with the Python that is running, as a user types it."""
+    script = Path(__file__).resolve().parents[1] / "download_model.py"
+    python = Path(sys.executable or "python3")
+    name = python.name if shutil.which(python.name) == str(python) else _short(python)
+    return shlex.join([name, _short(script), model_name])
+
+
+def _short(path: Path) -> str:
+    """A path from the working directory, if it leads down from there."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if here in path.parents else path)
 
 
 @dataclasses.dataclass

@@ -13,7 +13,7 @@ from typing import Any
 
 from encoder import Encoder, get_encoder
 from gpt2.download import tensor_index
-from hparams import KEYS, HParams, UserError, parse_json
+from hparams import KEYS, HParams, UserError, download_command, parse_json
 
 VOCABULARY = ("hparams.json", "encoder.json", "vocab.bpe")  # what a model has but its weights
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,4 +153,4 @@ def _newest_prefix(folder: Path) -> Path:
 
 def _remedy(model_name: str) -> str:
     released = re.fullmatch(r"(117|124|345|355|774|762|1558|1542)M", model_name)
-    return f"download it with: python3 download_model.py {model_name if released else '117M'}"
+    return f"download it with: {download_command(model_name if released else '117M')}"

@@ -22,7 +22,7 @@ import fire
 
 from gpt2 import checkpoint
 from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText
-from hparams import UserError
+from hparams import UserError, download_command
 
 VERSION = "2.0"
 RELEASED = "117M"  # the model that scripts use unless told otherwise
@@ -291,9 +291,8 @@ def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:
         folder = checkpoint.find_model(RELEASED, models_dir)
         if checkpoint.is_complete(folder):
             return folder, ""
-        reason = (
-            f"{folder} is only partly downloaded; run `python3 download_model.py {RELEASED}` again"
-        )
+        again = download_command(RELEASED)
+        reason = f"{folder} is only partly downloaded; run `{again}` again"
     except UserError as error:
         reason = str(error)
     return checkpoint.find_model(EMBEDDED), f"using the small model {EMBEDDED}: {reason}"

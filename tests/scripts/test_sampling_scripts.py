@@ -155,7 +155,7 @@ def broken(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model_name", "200M"], "no model in models/200M; download it with: python3 download"),
+        (["--model_name", "200M"], "no model in models/200M; download it with: "),
         (["--length", 257], "length must be from 1 to n_ctx = 256, got 257"),
         (["--length", 0], "length must be from 1 to n_ctx = 256, got 0"),
         (["--length", -3], "length must be from 1 to n_ctx = 256, got -3"),

@@ -1,0 +1,74 @@
+"""Outside the virtual environment: one line says what is missing and which Python to use."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from encoder import get_encoder
+from gpt2 import installation
+from hparams import UserError, download_command
+
+SCRIPTS = [path for path in ROOT.glob("src/*.py") if "\nif __name__ ==" in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, ROOT / "download_model.py"], ids=lambda p: p.name)
+def test_a_script_without_its_packages_is_one_line(script):
+    # -S leaves the packages out.
+    done = subprocess.run([sys.executable, "-S", script], capture_output=True, text=True)
+    begin = f"{script.name}: {sys.executable} does not have the package fire; "
+    assert done.stderr.startswith(begin)
+    assert done.stderr.count("\n") == 1
+    assert (done.stdout, done.returncode) == ("", 2)
+
+
+def test_an_import_elsewhere_is_an_import_error():
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import gpt2"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
+    assert "\nImportError: " in done.stderr
+    assert done.returncode == 1
+
+
+def test_the_virtual_environment_is_named_where_it_is_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(installation, "ROOT", tmp_path)
+    monkeypatch.setattr(installation, "NEEDED", ["no_such_package"])
+    with pytest.raises(ImportError) as without:
+        installation.check_installation()
+    assert "`make sample` sets up .venv/bin/python; to install them here: " in str(without.value)
+    assert f"-m pip install -r {tmp_path / 'requirements.txt'}" in str(without.value)
+    folder = tmp_path / ".venv" / ("Scripts" if sys.platform == "win32" else "bin")
+    folder.mkdir(parents=True)
+    for name in ("python", "python.exe"):
+        (folder / name).touch()
+    with pytest.raises(ImportError, match=r"no_such_package; use \S+python(.exe)?$"):
+        installation.check_installation()
+
+
+def test_an_old_python_is_told_which_ones_work(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    with pytest.raises(ImportError, match=r"Python 3.10 to 3.13 is needed, and \S+ is 3\.9; "):
+        installation.check_installation()
+
+
+def test_hints_name_the_python_that_is_running(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "executable", str(ROOT / ".venv" / "bin" / "python"))
+    assert download_command("117M") == ".venv/bin/python download_model.py 117M"
+    monkeypatch.chdir(tmp_path)
+    assert download_command("117M") == (
+        f"{ROOT / '.venv/bin/python'} {ROOT / 'download_model.py'} 117M"
+    )
+    python = tmp_path / "bin" / "python9"
+    python.parent.mkdir()
+    python.touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PATH", str(python.parent))
+    assert download_command("117M").startswith("python9 ")
+
+
+def test_get_encoder_finds_the_models_of_the_repository_from_anywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert get_encoder("1M").encode("To be")
+    with pytest.raises(UserError, match=r"models/none/encoder.json .*download_model.py none$"):
+        get_encoder("none")
