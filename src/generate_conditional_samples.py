@@ -30,16 +30,16 @@ def continue_model(
     r"""Continue the texts of a file.
 
     Args:
-      prompts: file that holds the texts; - is standard input. In a .jsonl file each line is a
+      prompts: file with the texts; - is standard input. In a .jsonl file each line is a
         JSON object with a `text`.
       separator: what separates the texts in other files; a line end by default. \n\n is a blank
         line.
       nsamples: number of samples of each text; each text is continued once before any is
         continued again. 0 means no limit: until Ctrl-C.
-      length: tokens in a sample; half of the model's n_ctx by default.
+      length: number of tokens in a sample; half of the model's n_ctx by default.
     """
     texts = read_prompts(prompts, separator)
-    require("nsamples", nsamples, nsamples >= 0, "0 (for ever) or above")
+    require("nsamples", nsamples, nsamples >= 0, "0 (no limit) or above")
     sampler = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,

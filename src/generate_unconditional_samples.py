@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make samples that start from nothing."""
+"""Generate samples without a prompt."""
 
 from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
@@ -24,7 +24,7 @@ def sample_model(
     device: str = "auto",
     dtype: str = "float32",
 ) -> None:
-    """Make samples that start from nothing: from <|endoftext|>, after which a text begins."""
+    """Generate samples without a prompt: each starts after <|endoftext|>, where texts begin."""
     sampler = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Continue the texts that are typed at a prompt, or come from a pipe or a file."""
+"""Continue texts that are typed at a prompt, or read from a pipe or a file."""
 
 import contextlib
 import sys
@@ -43,14 +43,14 @@ def interact_model(
 ) -> None:
     """Continue texts.
 
-    Where standard input is a terminal, asks for one text after another. From a pipe, each line
-    is a text. With --prompt or --prompt_file, continues that text and ends.
+    In a terminal, the script asks for one text after another. From a pipe, each line is a text.
+    With --prompt or --prompt_file, it continues that text and ends.
 
     Args:
-      nsamples: how many samples to print for a text. Their numbers count on from text to text.
-      length: tokens in a sample; half of the model's n_ctx unless given.
+      nsamples: number of samples for each text. They are numbered on from text to text.
+      length: number of tokens in a sample; half of the model's n_ctx by default.
       prompt: the text to continue.
-      prompt_file: file that holds the text to continue; - is standard input.
+      prompt_file: file with the text to continue; - is standard input.
     """
     require("nsamples", nsamples, nsamples >= 1, "at least 1")
     if prompt is not None and prompt_file is not None:
@@ -130,7 +130,7 @@ class Session:
             self.respond(line)
 
     def answer_lines(self) -> None:
-        """Answer each line of standard input; a line that can't be continued is passed over.
+        """Answer each line of standard input; one that cannot be continued is reported.
 
         Raises: UserError at the end if there was such a line.
         """

@@ -1,4 +1,4 @@
-"""What every script does around its work: flags, errors in one line, a TensorFlow that is quiet."""
+"""Shared by all scripts: flags, one-line errors, a quiet TensorFlow."""
 
 import contextlib
 import difflib
@@ -25,32 +25,33 @@ from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText
 from hparams import UserError, download_command
 
 VERSION = "2.0"
-RELEASED = "117M"  # the model that scripts use unless told otherwise
-EMBEDDED = "1M"  # the one that comes with the repository
+RELEASED = "117M"  # the default model
+EMBEDDED = "1M"  # comes with the repository
 fire.decorators.FIRE_METADATA = "_fire_metadata"  # an attribute of functions; help lists others
 FLAGS = {  # what a flag means where a script does not say otherwise
-    "model_name": f"model to use; {RELEASED} unless given, or {EMBEDDED} where that is not there.",
-    "models_dir": "folder that holds the models.",
-    "seed": "repeats the samples of a run that had this seed; unless given, they are new ones.",
-    "nsamples": "how many samples to make; 0 goes on until interrupted.",
-    "batch_size": "how many samples to make side by side; bears on speed and memory only. Unless "
-    "given, as many as a quarter of the memory holds, and 32 at most.",
-    "length": "tokens in a sample; n_ctx of the model at most, which is the default.",
-    "temperature": "1 draws as the model predicts, less takes likelier tokens more often, 0 always "
-    "the likeliest.",
-    "top_k": "draw among the k likeliest tokens, 40 for example; 0 among all.",
-    "top_p": "draw among the likeliest tokens that together reach this probability, 0.9 for "
-    "example; 1 among all.",
+    "model_name": f"folder of the model in models_dir; {RELEASED} by default, or {EMBEDDED} if "
+    "that is not there.",
+    "models_dir": "folder that contains the models.",
+    "seed": "the same seed makes the same samples again; a new one by default.",
+    "nsamples": "number of samples; 0 means no limit: until Ctrl-C.",
+    "batch_size": "number of samples made at the same time; affects only speed and memory. By "
+    "default, as many as fit in a quarter of the memory, at most 32.",
+    "length": "number of tokens in a sample; by default, and at most, n_ctx of the model.",
+    "temperature": "1 samples from the model's own probabilities; lower values prefer likely "
+    "tokens; 0 always takes the most likely one.",
+    "top_k": "sample from the k most likely tokens, for example 40; 0 means all.",
+    "top_p": "sample from the most likely tokens that together have this probability, for example "
+    "0.9; 1 means all.",
     "stop_at_end": "end a sample where the model ends the text, with <|endoftext|>.",
-    "stop": r"text before which a sample ends; it is not printed. \n is a line end. May be given "
+    "stop": r"end a sample before this text, which is not printed. \n is a line end. Can be given "
     "several times.",
-    "output": "file to write instead of the terminal. The same command goes on with it after an "
-    "interruption.",
-    "format": "text, or jsonl for a JSON object a line.",
-    "shard": "i/n makes the samples i, i+n, i+2n, ... only, so that n machines share a dump.",
-    "dtype": "what to compute in. float32 gives the original numbers; tf32 is it with products "
-    "of 10-bit fractions, on GPUs that have them; bfloat16 has 8 bits, and halves the caches.",
-    "device": "cpu, gpu, gpu:1 and so on; auto is the first GPU, or the CPU where there is none.",
+    "output": "write to this file and not to the terminal. After an interruption, the same command "
+    "continues it.",
+    "format": "text, or jsonl for one JSON object per line.",
+    "shard": "i/n makes only the samples i, i+n, i+2n, ..., so that n machines can share a dump.",
+    "dtype": "precision. float32 gives the numbers of the original; tf32 rounds the factors of "
+    "products to 10-bit fractions, on GPUs that can; bfloat16 has 8 bits and halves the caches.",
+    "device": "cpu, gpu, gpu:1 and so on; auto takes the first GPU, or the CPU if there is none.",
 }
 
 
@@ -59,8 +60,9 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
 
     Flags, their types and defaults are `main`'s parameters; `-- --help` shows its docstring, with
     FLAGS for the parameters that it leaves out. A positional-only parameter is an argument without
-    a flag. Of a dict of functions, the first argument chooses one. A UserError becomes one line on
-    stderr and exit status 2; Ctrl-C is status 130; a reader that went away (`| head`) is no error.
+    a flag. If `main` is a dict of functions, the first argument selects one. A UserError becomes
+    one line on stderr and exit status 2; Ctrl-C is status 130; a closed pipe (`| head`) is not an
+    error.
     """
     try:
         _open_closed_streams()
@@ -152,18 +154,18 @@ def _document(main: Callable[..., None]) -> str:
 def _attach_values(
     main: Callable[..., None] | dict[str, Callable[..., None]], arguments: list[str]
 ) -> list[str]:
-    """The command line with `--name value`, and an argument without a flag, as `--name=value`.
+    """The command line with each value attached to its name: `--name=value`.
 
-    fire leaves unknown names and stray words until `main` has run, and takes a lone - for a mark
-    of its own. Raises: UserError for these, and for a flag that is needed and not there.
+    fire reports unknown names and stray words only after `main` has run, and reads a lone - as a
+    separator. Raises: UserError for these, and for a missing flag.
     """
     if isinstance(main, dict):
         chosen, *rest = arguments or [""]
         if chosen in ("--", "--help", "-h"):
             return ["--", "--help"]
         if chosen not in main:
-            wrong = f"unknown command {chosen!r}" if chosen else "a command is needed"
-            raise UserError(f"{wrong}; it is one of {', '.join(main)}; -- --help tells more")
+            wrong = f"unknown command {chosen!r}; choose one" if chosen else "choose a command"
+            raise UserError(f"{wrong}: {', '.join(main)}; -- --help describes them")
         return [chosen, *_attach_values(main[chosen], rest)]
     parameters = inspect.signature(main).parameters
     positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
@@ -199,7 +201,7 @@ def _attach_values(
     given = {_name(flag) for flag in flags}
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
-            raise UserError(f"{_label(parameter)} is needed; -- --help tells what it is")
+            raise UserError(f"{_label(parameter)} is needed; -- --help describes it")
     return flags
 
 
@@ -209,7 +211,7 @@ def _name(flag: str) -> str:
 
 
 def _check_values(flags: list[str], switches: list[str]) -> None:
-    """Raise UserError for a flag without a value, except a switch; fire would take it for True."""
+    """Raise UserError for a flag without a value, except a switch; fire would read it as True."""
     for flag in flags:
         if "=" not in flag and not {_name(flag), _name(flag).removeprefix("no")} & {*switches}:
             raise UserError(f"{flag} needs a value")
@@ -280,9 +282,9 @@ def unescape(text: str) -> str:
 
 
 def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:
-    """The folder of the model that was asked for; without a name, of the best one that is here.
+    """The folder of the model with this name; by default, of the best one that is here.
 
-    Returns: the folder, and what the user should be told of the choice, if anything.
+    Returns: the folder, and a notice for the user if it is not RELEASED by default.
     Raises: UserError if there is no model of that name.
     """
     if model_name is not None:
@@ -322,7 +324,7 @@ def import_tensorflow() -> Any:
     logs on the way still reach stderr.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    # oneDNN's own allocator keeps what it once had: 2 GB with 64 samples side by side.
+    # oneDNN's own allocator never returns memory: 2 GB with 64 samples at a time.
     os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     with _without_chatter():
         import tensorflow.compat.v1 as tf
@@ -336,7 +338,7 @@ def import_tensorflow() -> Any:
 
 @contextlib.contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Hold back what is written to stderr, native code included; let errors through at the end."""
+    """Capture stderr, including native code's, and print only the errors at the end."""
     # No setting of TensorFlow's silences what it logs before its logger is set up.
     sys.stderr.flush()
     terminal = os.dup(2)

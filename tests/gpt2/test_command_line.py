@@ -177,8 +177,8 @@ def test_commands_have_arguments_and_flags(call_commands, arguments, printed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "a command is needed; it is one of show, keep"),
-        (["shwo", "x"], "unknown command 'shwo'; it is one of show, keep"),
+        ([], "choose a command: show, keep; -- --help describes them"),
+        (["shwo", "x"], "unknown command 'shwo'; choose one: show, keep; -- --help describes"),
         (["show"], "FILE is needed"),
         (["show", "x"], "N is needed"),
         (["show", "x", "y"], "N must be a whole number, got 'y'"),

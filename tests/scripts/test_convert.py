@@ -37,7 +37,7 @@ def test_there_and_back(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "a command is needed; it is one of from-hf, to-hf"),
+        ([], "choose a command: from-hf, to-hf"),
         (["from-hf"], "FOLDER is needed"),
         (["from-hf", "."], "--model_name is needed"),
         (["from-hf", ".", "--model_name", ".."], "--model_name must be the name of a folder"),

@@ -56,7 +56,7 @@ def test_falls_back_to_the_embedded_model_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "a command is needed; it is one of score, perplexity, task, paper"),
+        ([], "choose a command: score, perplexity, task, paper"),
         (["scores"], "unknown command 'scores'"),
         (["score"], "FILE is needed"),
         (["score", "nowhere"], "nowhere: no such file"),

@@ -126,17 +126,18 @@ def test_help_describes_every_flag(script):
     assert "SAMPLE 1" not in done.stdout
     shown = " ".join((done.stdout + done.stderr).split())
     for words in (
-        "model to use; 117M unless given",
-        "repeats the samples of a run",
-        "how many samples",
-        "how many samples to make side by side",
-        "tokens in a sample",
-        "1 draws as the model predicts",
-        "among the k likeliest tokens",
-        "that together reach this probability",
-        "folder that holds the models",
+        "folder of the model in models_dir; 117M by default",
+        "the same seed makes the same samples",
+        "number of samples",
+        "number of samples made at the same time",
+        "number of tokens in a sample",
+        "1 samples from the model's own probabilities",
+        "the k most likely tokens",
+        "that together have this probability",
+        "folder that contains the models",
         "end a sample where the model ends the text",
-        "auto is the first GPU",
+        "end a sample before this text",
+        "auto takes the first GPU",
     ):
         assert words in shown
 

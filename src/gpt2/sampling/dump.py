@@ -38,7 +38,7 @@ def dump(
 
     Args:
       sampler: is loaded only after everything else was found in order.
-      last: number of the last sample; 0 goes on for ever.
+      last: number of the last sample; 0 means no limit.
       prompts: None starts from `<|endoftext|>`.
       output: file to write, or to go on with; None is standard output.
       format: "text" or "jsonl".
@@ -47,7 +47,7 @@ def dump(
       stop: texts before which a sample ends, as --stop gives them.
     Raises: UserError if one of these is wrong; OSError if the output can't be written.
     """
-    require("nsamples", last, last >= 0, "0 (for ever) or above")
+    require("nsamples", last, last >= 0, "0 (no limit) or above")
     require("format", format, format in FORMATS, f"one of {', '.join(FORMATS)}")
     first, step = parse_shard(shard)
     stop_strings = read_stop_strings(stop)
