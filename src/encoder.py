@@ -4,13 +4,13 @@
     ids = encoder.encode("Hello, world")  # [15496, 11, 995]
     text = encoder.decode(ids)
 
-A text is cut into pieces, roughly words with the space before them. A piece becomes UTF-8 bytes,
-each written as one printable character. Then, of all neighbours that the vocabulary lists as a
-pair, the pair listed first is joined, again and again until none is left:
+A text is split into pieces, roughly words with the space before them. A piece becomes UTF-8 bytes,
+each written as one printable character. Neighbours that the vocabulary lists as a pair are then
+joined, the pair that is listed first before all others, until no listed pair is left:
 
     Ġ l o w e r  ->  Ġ l o w er  ->  Ġl o w er  ->  Ġl ow er  ->  Ġl ower  ->  Ġlower
 
-What is left are the tokens. Any text has ids, as every byte is a token by itself.
+The result is the tokens. Any text has ids, because every byte is a token by itself.
 
 Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019), section 2.2;
 arXiv:1508.07909 for the merging.
@@ -53,12 +53,20 @@ def bytes_to_unicode() -> dict[int, str]:
 
 
 def get_pairs(word: Iterable[str]) -> set[tuple[str, str]]:
-    """The pairs of neighbours in a word, a sequence of tokens."""
+    """The pairs of neighbours in a word, a sequence of tokens.
+
+    >>> sorted(get_pairs(["l", "ow", "er"]))
+    [('l', 'ow'), ('ow', 'er')]
+    """
     return set(itertools.pairwise(word))
 
 
 def join_pair(word: list[str], pair: tuple[str, str]) -> list[str]:
-    """`word` with `pair` joined wherever it stands, from left to right."""
+    """`word` with each occurrence of `pair` joined, from left to right.
+
+    >>> join_pair(["l", "o", "w", "l", "o"], ("l", "o"))
+    ['lo', 'w', 'lo']
+    """
     joined: list[str] = []
     for token in word:
         # What was joined is longer than pair[0] and joins no further.

@@ -4,13 +4,15 @@ Sources: "Language Models are Unsupervised Multitask Learners" (Radford et al., 
 "Attention Is All You Need" (arXiv:1706.03762); "Gaussian Error Linear Units" (arXiv:1606.08415).
 
 Axes, by the same names everywhere:
-  batch     texts that are computed side by side
+  batch     texts that are computed together
   sequence  positions in a text; `past` positions come before them
   n_vocab, n_ctx, n_embd, n_head, n_layer   as in `HParams`
   head_dim  n_embd // n_head
 
 The variable scopes below are the names in the released checkpoints, and thus fixed:
 `model/wte`, `model/h0/attn/c_attn/w`, ... Each convolution of width 1 is a matrix product.
+
+The examples in the docstrings run with eager execution on; in a graph, evaluate them in a session.
 """
 
 import numpy as np
@@ -29,12 +31,20 @@ def shape_list(x):
 
 
 def softmax(x, axis=-1):
-    """Probabilities along `axis` from unnormalised log-probabilities; shape and dtype of `x`."""
+    """Probabilities along `axis` from unnormalised log-probabilities; shape and dtype of `x`.
+
+    >>> softmax(tf.constant([0.0, 0.0])).numpy().tolist()
+    [0.5, 0.5]
+    """
     return tf.nn.softmax(x, axis=axis)
 
 
 def gelu(x):
-    """Gaussian error linear unit, elementwise. Source: arXiv:1606.08415, section 2."""
+    """Gaussian error linear unit, elementwise. Source: arXiv:1606.08415, section 2.
+
+    >>> print(gelu(tf.constant([-1.0, 0.0, 2.0])).numpy().round(3))
+    [-0.159  0.     1.955]
+    """
     # Faithful: the tanh form, not the exact one; the released weights were trained with it.
     return 0.5 * x * (1 + tf.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x * x * x)))
 
@@ -57,13 +67,21 @@ def norm(x, scope, *, axis=-1, epsilon=1e-5):
 
 
 def split_states(x, n):
-    """[..., n_state] -> [..., n, n_state // n]"""
+    """[..., n_state] -> [..., n, n_state // n]
+
+    >>> split_states(tf.range(6), 2).numpy().tolist()
+    [[0, 1, 2], [3, 4, 5]]
+    """
     *start, m = shape_list(x)
     return tf.reshape(x, [*start, n, m // n])
 
 
 def merge_states(x):
-    """[..., n, m] -> [..., n * m]; undoes split_states."""
+    """[..., n, m] -> [..., n * m]; the inverse of split_states.
+
+    >>> merge_states(tf.constant([[0, 1, 2], [3, 4, 5]])).numpy().tolist()
+    [0, 1, 2, 3, 4, 5]
+    """
     *start, n, m = shape_list(x)
     return tf.reshape(x, [*start, n * m])
 
@@ -86,15 +104,17 @@ def conv1d(x, scope, nf, *, w_init_stdev=0.02, activation=None):
         )
         b = tf.get_variable("b", [nf], initializer=tf.constant_initializer(0))
         y = product(tf.reshape(x, [-1, nx]), w)
-        # On a CPU, TensorFlow joins a product, a bias and a GELU that follow each other, and gains.
-        # It would join product and bias alone, and lose: the reshape between them keeps it off.
+        # On a CPU, TensorFlow fuses a product, a bias and a GELU, which is faster. It would also
+        # fuse a product and a bias alone, which is slower: the reshape between them prevents that.
         if activation is None:
             return tf.reshape(y, [*start, nf]) + b
         return tf.reshape(activation(y + b), [*start, nf])
 
 
 def product(x, w):
-    """float [m, nx] times float [nx, nf] in one piece, or cut into [blocks, nx // blocks, nf].
+    """Matrix product of float [m, nx] and float [nx, nf].
+
+    The matrix can also be given in blocks of rows, as [blocks, nx // blocks, nf].
 
     Returns: float [m, nf]
     """
@@ -107,7 +127,10 @@ def product(x, w):
 
 
 def attention_mask(nd, ns, *, dtype):
-    """Which of `ns` positions each of the last `nd` of them may look at: itself and those before.
+    """Which of `ns` positions the last `nd` of them attend to: themselves and those before.
+
+    >>> attention_mask(2, 3, dtype=tf.int32).numpy().tolist()
+    [[1, 1, 0], [1, 1, 1]]
 
     Returns: dtype [nd, ns] of ones and zeros; row i ends in nd - 1 - i zeros.
     """
@@ -154,8 +177,8 @@ def attn(x, scope, n_state, *, past, hparams, attend=causal_attention):
       x: float [batch, sequence, n_embd]
       n_state: width of queries, keys and values; n_head divides it.
       past: what `attend` takes as `past`.
-      attend: computes attention from q, k, v and `past`; causal_attention defines it.
-    Returns: float [batch, sequence, n_state]; and what `attend` returned beside the result.
+      attend: computes attention from q, k, v and `past`, as causal_attention does.
+    Returns: float [batch, sequence, n_state]; and the second result of `attend`.
     """
     if x.shape.ndims != 3:
         raise ValueError(f"x must be [batch, sequence, n_embd], got shape {x.shape}")
@@ -174,7 +197,10 @@ def attn(x, scope, n_state, *, past, hparams, attend=causal_attention):
 
 
 def causal_bias(nd, ns, *, dtype):
-    """What attention adds to hide later positions, as in attention_mask: dtype [nd, ns]."""
+    """Added to the scores to hide later positions: 0 where attention_mask is 1, else -1e10.
+
+    Returns: dtype [nd, ns]
+    """
     # Faithful: 1e10, not infinity.
     hidden = tf.cast(-1e10, dtype)
     return tf.where_v2(attention_mask(nd, ns, dtype=tf.bool), tf.zeros_like(hidden), hidden)
@@ -188,9 +214,9 @@ def mlp(x, scope, n_state, *, hparams):
 
 
 def block(x, scope, *, past, hparams, attend=causal_attention):
-    """One layer: attention, then the MLP, each normalised before and added to what came in.
+    """One layer: attention, then the MLP, each on the normalised input and added to the input.
 
-    Args and returns: as `attn`, with the result as wide as `x`.
+    Args and returns: as in `attn`; the result is as wide as `x`.
     """
     with tf.variable_scope(scope):
         nx = x.shape[-1]
@@ -201,31 +227,43 @@ def block(x, scope, *, past, hparams, attend=causal_attention):
 
 
 def past_shape(*, hparams, batch_size=None, sequence=None):
-    """The shape of `past` and `present`: keys and values of each layer and head."""
+    """The shape of `past` and `present`: keys and values of each layer and head.
+
+    >>> past_shape(hparams=HParams(n_embd=12, n_head=3, n_layer=2), batch_size=1, sequence=5)
+    [1, 2, 2, 3, 5, 4]
+    """
     head_dim = hparams.n_embd // hparams.n_head
     return [batch_size, hparams.n_layer, 2, hparams.n_head, sequence, head_dim]
 
 
 def expand_tile(value, size):
-    """Repeat `value` along a new first axis of `size`."""
+    """Repeat `value` along a new first axis of `size`.
+
+    >>> expand_tile([7, 8], 2).numpy().tolist()
+    [[7, 8], [7, 8]]
+    """
     value = tf.convert_to_tensor(value, name="value")
     return tf.tile(tf.expand_dims(value, axis=0), [size] + [1] * value.shape.ndims)
 
 
 def positions_for(tokens, past_length):
-    """Position of each of `tokens` [batch, sequence] when `past_length` tokens come before."""
+    """Position of each of `tokens` [batch, sequence] when `past_length` tokens come before.
+
+    >>> positions_for(tf.zeros([1, 3], tf.int32), 4).numpy().tolist()
+    [[4, 5, 6]]
+    """
     batch_size, n_steps = shape_list(tokens)
     return expand_tile(past_length + tf.range(n_steps), batch_size)
 
 
 def transformer(hparams, X, positions, pasts, block=block):
-    """All blocks: what the network makes of tokens, before it predicts.
+    """Embeddings, all blocks and the last normalisation: everything before the prediction.
 
     Args:
-      X, positions: int32 [batch, sequence], token ids and where they stand.
+      X, positions: int32 [batch, sequence], token ids and their positions.
       pasts: for each layer, what `attn` takes as `past`.
-      block: computes a layer, as the function above.
-    Returns: float [batch, sequence, n_embd], and a list of what `attn` returned beside it.
+      block: computes a layer, as the function above does.
+    Returns: float [batch, sequence, n_embd]; and for each layer the second result of `attn`.
     """
     wpe = tf.get_variable(
         "wpe",
@@ -233,7 +271,7 @@ def transformer(hparams, X, positions, pasts, block=block):
         initializer=tf.random_normal_initializer(stddev=0.01),
     )
     wte = token_embedding(hparams)
-    # As tensors: a variable that was gathered from is copied whenever it is read.
+    # As tensors: TensorFlow copies a variable at each read once tf.gather has read it.
     wte, wpe = tf.convert_to_tensor(wte), tf.convert_to_tensor(wpe)
     h = tf.gather(wte, X) + tf.gather(wpe, positions)
     presents = []
@@ -266,12 +304,12 @@ def model(hparams, X, past=None, scope="model", reuse=False):
     Args:
       hparams: HParams
       X: int32 [batch, sequence], token ids.
-      past: None, or what earlier calls returned as `present`, joined along its sequence axis:
+      past: None, or `present` of earlier calls, concatenated along the sequence axis:
         float [batch, n_layer, 2, n_head, past, head_dim].
       scope, reuse: as in tf.variable_scope.
     Returns: a dict of
       present: float [batch, n_layer, 2, n_head, sequence, head_dim], keys and values of X.
-      logits: float [batch, sequence, n_vocab], unnormalised log-probabilities of what follows.
+      logits: float [batch, sequence, n_vocab], unnormalised log-probabilities of the next token.
     """
     with tf.variable_scope(scope, reuse=reuse):
         positions = positions_for(X, 0 if past is None else tf.shape(past)[-2])

@@ -41,7 +41,8 @@ def sample_by_definition(hparams, context, uniform, length, choose):
 def top_k_logits(logits, k):
     """Mask all but the k largest logits, and those equal to the k-th.
 
-    For example, top_k_logits([[1., 3., 2.]], 2) is [[-1e10, 3., 2.]].
+    >>> top_k_logits(tf.constant([[1.0, 3.0, 2.0]]), 2).numpy().tolist()
+    [[-10000000000.0, 3.0, 2.0]]
 
     Args:
       logits: float [batch, n_vocab]
@@ -57,7 +58,8 @@ def top_k_logits(logits, k):
 def top_p_logits(logits, p):
     """Mask all but the nucleus: the smallest set of tokens whose total probability reaches p.
 
-    For example, with probabilities [[.3, .5, .05, .15]] and p = 0.9 the third is masked.
+    >>> print(top_p_logits(tf.math.log([[0.3, 0.5, 0.05, 0.15]]), 0.9).numpy().round(1))
+    [[-1.2e+00 -7.0e-01 -1.0e+10 -1.9e+00]]
 
     Args:
       logits: float [batch, n_vocab], unnormalised log-probabilities.
@@ -93,6 +95,12 @@ def _mask_below(logits, threshold, masked):
 
 def sample_token(logits, uniform, temperature=1, top_k=0, top_p=1):
     """Sample a token for each row, by inverting the cumulative distribution.
+
+    With probabilities 1/4 and 3/4, uniform numbers below 1/4 give token 0:
+
+    >>> logits = tf.math.log([[1.0, 3.0], [1.0, 3.0]])
+    >>> sample_token(logits, tf.constant([0.2, 0.3])).numpy().tolist()
+    [0, 1]
 
     Args:
       logits: float [batch, n_vocab]
