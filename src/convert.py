@@ -12,17 +12,17 @@ from gpt2.conversion import from_hf, to_hf
 from hparams import UserError
 
 
-def convert_from(folder: str, /, model_name: str, models_dir: str = "models") -> None:
+def convert_from(folder: str, /, model_name: str, models_dir: str | None = None) -> None:
     """Make a model folder of config.json, model.safetensors, and the tokenizer's files.
 
     Args:
       folder: what was downloaded from Hugging Face's Hub, or saved with save_pretrained.
       model_name: name of the new model.
-      models_dir: folder that it goes to.
+      models_dir: folder that it goes to; models/ of the repository unless given.
     """
     if model_name.strip("./\\") == "":
         raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
-    target = _path(models_dir) / model_name
+    target = (_path(models_dir) if models_dir else checkpoint.ROOT / "models") / model_name
     from_hf.convert(_path(folder), target)
     print(f"{target} is complete", file=sys.stderr)
 

@@ -25,7 +25,7 @@ def convert(source_folder: Path, target_folder: Path) -> None:
     Args:
       source_folder: what transformers' save_pretrained writes, or a clone of a model on the Hub.
       target_folder: appears when it is complete; must not exist.
-    Raises: UserError if the source is not a complete GPT-2, or the target exists.
+    Raises: UserError if the source is not a complete GPT-2, or the target exists; OSError.
     """
     refuse_existing(target_folder)
     if not source_folder.is_dir():

@@ -27,7 +27,7 @@ def convert(source_folder: Path, target_folder: Path) -> None:
     Args:
       source_folder: a model in the released file set.
       target_folder: appears when it is complete; must not exist.
-    Raises: UserError if the model is not complete, or the target exists.
+    Raises: UserError if the model is not complete, or the target exists; OSError.
     """
     refuse_existing(target_folder)
     import_safetensors()
@@ -60,4 +60,7 @@ def _write_weights(path: Path, prefix: Path, hparams: HParams) -> None:
                 bar.update(tensors[PREFIX + name_there].nbytes)
     except (tf.errors.OpError, IndexError) as error:
         raise UserError(f"{prefix} is damaged: {one_line(error)}") from None
-    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:  # a full disk, say
+        raise OSError(None, f"cannot be written: {one_line(error)}", str(path)) from None

@@ -236,6 +236,25 @@ def test_an_interruption_leaves_nothing(source, target, monkeypatch, interruptio
     assert list(target.parent.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the limit stands for a full disk")
+@pytest.mark.parametrize("convert", [from_hf.convert, to_hf.convert])
+def test_a_full_disk_leaves_nothing(tmp_path, target, convert):
+    import resource
+
+    source = MODEL
+    if convert is from_hf.convert:
+        to_hf.convert(MODEL, source := tmp_path / "source")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="cannot be written: ") as caught:
+            convert(source, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename.startswith(str(target))
+    assert list(target.parent.iterdir()) == []
+
+
 def test_what_exists_is_not_touched(source, target):
     target.mkdir(parents=True)
     for convert, folder in [(from_hf.convert, source), (to_hf.convert, MODEL)]:
