@@ -111,3 +111,16 @@ def test_the_contents_list_every_section():
     listed = re.findall(r"\]\(#(.*?)\)", read("DEVELOPERS.md").partition("\n## ")[0])
     sections = re.findall(r"^## (.*)$", read("DEVELOPERS.md"), re.MULTILINE)
     assert listed == [section.lower().replace(" ", "-") for section in sections]
+
+
+def test_the_reading_order_has_the_right_number_of_lines():
+    table = read("README.md").partition("## Reading the code")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`src/.*?`) \| (\d+) \|", table, re.MULTILINE)
+    assert len(rows) == 6
+    for files, lines in rows:
+        found = sum(read(name).count("\n") for name in re.findall(r"`(.*?)`", files))
+        assert abs(found - int(lines)) <= 20, f"{files}: {found} lines"
+
+
+def test_the_readme_stays_short():
+    assert read("README.md").count("\n") < 200
