@@ -7,6 +7,10 @@ PYTHON ?= python3
 MODEL ?= 1M
 PEERS ?= peers
 BIN := .venv/bin
+# What $(PYTHON) runs to see whether TensorFlow has a release for it; any Python can read this.
+CHECK := import sys; sys.exit(None if (3, 10) <= sys.version_info[:2] <= (3, 13) else \
+	'Python 3.10 to 3.13 is needed, and this is ' + sys.version.split()[0] + \
+	'; try: make clean && make PYTHON=python3.12')
 
 .PHONY: sample test lint check-transformers gpt-2-samples format clean
 
@@ -37,13 +41,16 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
+	@$(PYTHON) -c "$(CHECK)"
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: requirements.txt | .venv/bin/python
+	@$(BIN)/python -c "$(CHECK)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
 .venv/.installed-dev: requirements-dev.txt requirements-convert.txt requirements.txt | .venv/bin/python
+	@$(BIN)/python -c "$(CHECK)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 

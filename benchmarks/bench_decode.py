@@ -62,7 +62,9 @@ class Ours:
         from gpt2 import checkpoint
 
         # Token ids come and go, so no vocabulary is needed.
-        checkpoint.load_encoder = lambda *_: SimpleNamespace(encoder={"<|endoftext|>": -1})
+        checkpoint.load_encoder = lambda _, hparams: SimpleNamespace(
+            encoder={"<|endoftext|>": -1}, decoder=range(hparams.n_vocab)
+        )
         self.name = f"TensorFlow {tf.__version__}"
         self.folder, self.sampler, self.made_for = folder, None, None
         if not (folder / "weights.npz").exists():

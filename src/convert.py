@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 """Convert models between the released form and Hugging Face's."""
 
-import os
 import signal
 import sys
-from pathlib import Path
 
 from gpt2 import checkpoint
 from gpt2.command_line import run
 from gpt2.conversion import from_hf, to_hf
 from hparams import UserError
+from user_file import expand
 
 
 def convert_from(folder: str, /, model_name: str, models_dir: str | None = None) -> None:
@@ -22,8 +21,8 @@ def convert_from(folder: str, /, model_name: str, models_dir: str | None = None)
     """
     if model_name.strip("./\\") == "":
         raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
-    target = (_path(models_dir) if models_dir else checkpoint.ROOT / "models") / model_name
-    from_hf.convert(_path(folder), target)
+    target = (expand(models_dir) if models_dir else checkpoint.ROOT / "models") / model_name
+    from_hf.convert(expand(folder), target)
     print(f"{target} is complete", file=sys.stderr)
 
 
@@ -34,13 +33,9 @@ def convert_to(model: str, folder: str, /, models_dir: str = "models") -> None:
       model: name of the model.
       folder: new folder to write.
     """
-    target = _path(folder)
+    target = expand(folder)
     to_hf.convert(checkpoint.find_model(model, models_dir), target)
     print(f"{target} is complete", file=sys.stderr)
-
-
-def _path(text: str) -> Path:
-    return Path(os.path.expandvars(text)).expanduser()
 
 
 COMMANDS = {"from-hf": convert_from, "to-hf": convert_to}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpt2 import checkpoint
 from gpt2.command_line import choose_model, run
-from gpt2.training.dataset import encode_files, find_files, write_tokens
+from gpt2.training.dataset import encode_files, find_files, is_ours, write_tokens
 from hparams import UserError
 
 
@@ -20,15 +20,25 @@ def encode(
       output: file to write; its name ends in .npz.
       model_name: model whose vocabulary is used.
     """
-    if not output.endswith(".npz"):
-        raise UserError(f"the name of the output must end in .npz, got {output}")
+    files = find_files(dataset)
+    check_output(Path(output))
     folder, notice = choose_model(model_name, models_dir)
     if notice:
         print(notice, file=sys.stderr)
     encoder = checkpoint.load_encoder(folder, checkpoint.load_hparams(folder))
-    tokens = encode_files(find_files(dataset), encoder)
+    tokens = encode_files(files, encoder)
     write_tokens(Path(output), tokens, folder)
     print(f"{output}: {len(tokens)} tokens")
+
+
+def check_output(path: Path) -> None:
+    """Raise UserError if token ids cannot be written to `path`, or another's file is there."""
+    if path.suffix != ".npz":
+        raise UserError(f"the name of OUTPUT must end in .npz, got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise UserError(f"no folder {path.parent} to write {path.name} in")
+    if path.exists() and not is_ours(path):
+        raise UserError(f"{path} is there already, and not from encode.py; name another OUTPUT")
 
 
 if __name__ == "__main__":

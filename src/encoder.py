@@ -30,6 +30,7 @@ import regex
 
 from fast_bpe import IrregularVocabulary, PieceTable
 from hparams import UserError, download_command, parse_json
+from user_file import read_text
 
 # Faithful: contractions are split off in lower case only ("don't", but not "DON'T").
 PATTERN = regex.compile(
@@ -37,6 +38,7 @@ PATTERN = regex.compile(
 )
 END_OF_TEXT = "<|endoftext|>"
 T = TypeVar("T")
+MOST_GAPS = 1 << 16  # ids without a token, as there is a list of all ids
 CACHE_SIZE = 1 << 16  # words that `bpe` remembers, at most
 
 
@@ -234,43 +236,61 @@ def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") 
     merges = _load(folder / "vocab.bpe", _parse_merges, remedy)
     if END_OF_TEXT not in encoder:
         raise UserError(f"{folder / 'encoder.json'} has no {END_OF_TEXT}; get it again: {remedy}")
-    # Every token is a byte, the end of text, or what a merge makes.
-    needed = len(encoder) - len(bytes_to_unicode()) - 1
-    if len(merges) < needed:
-        raise UserError(
-            f"{folder / 'vocab.bpe'} is cut short: it has {len(merges)} merges, and encoder.json "
-            f"needs {needed}; get both again: {remedy}"
-        )
     made = Encoder(encoder, merges)
+    lost = _lost_merges(made)
+    if lost:
+        raise UserError(
+            f"{folder / 'vocab.bpe'} is cut short: none of its {len(merges)} merges makes "
+            f"{lost[0]!r}, which encoder.json has; get both again: {remedy}"
+        )
     unknown = [] if made.regular else [pair for pair in merges if "".join(pair) not in encoder]
     if unknown:
         raise UserError(
-            f"{folder / 'vocab.bpe'} joins {' '.join(unknown[0])!r}, which encoder.json beside it "
-            f"does not know: one of the two is broken; get both anew: {remedy}"
+            f"{folder / 'vocab.bpe'} joins {' '.join(unknown[0])!r}, which encoder.json next to it "
+            f"does not have: one of the two is broken; get both again: {remedy}"
         )
     return made
+
+
+def learned_tokens(encoder: Encoder) -> set[str]:
+    """The tokens that text can become: bytes, what merges make, and the end of text."""
+    return {*encoder.byte_decoder, *map("".join, encoder.bpe_ranks), END_OF_TEXT}
+
+
+def _lost_merges(encoder: Encoder) -> list[str]:
+    """Tokens that a merge must have made, as they are two others put together.
+
+    Where the end of text has the highest id of what was learned, as in the released models, later
+    ids are of tokens that somebody added.
+    """
+    ids, learned = encoder.encoder, learned_tokens(encoder)
+    last = max(ids[token] for token in learned if token in ids)
+    added_from = last if last == ids[END_OF_TEXT] else 1 + max(ids.values())
+    rest = [token for token in ids.keys() - learned if ids[token] < added_from]
+    return [t for t in rest if any(t[:i] in ids and t[i:] in ids for i in range(1, len(t)))]
 
 
 def _load(path: Path, parse: Callable[[str], T], remedy: str) -> T:
     """What `parse` makes of a text file."""
     try:
-        # utf-8-sig: editors on Windows may put a byte order mark in front.
-        return parse(path.read_text(encoding="utf-8-sig"))
+        return parse(read_text(path).replace("\r\n", "\n"))
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); get it: {remedy}") from None
     except ValueError as error:
-        raise UserError(f"{path} is broken ({error}); get it anew: {remedy}") from None
+        raise UserError(f"{path} is broken ({error}); get it again: {remedy}") from None
 
 
 def _parse_encoder(text: str) -> dict[str, int]:
     encoder = parse_json(text)
     if not isinstance(encoder, dict) or not encoder:
-        raise ValueError("no table of tokens")
+        raise ValueError("not an object of tokens and their ids")
     ids = encoder.values()
-    if {*map(type, ids)} != {int} or min(ids) < 0 or max(ids) >= 1 << 24:
-        raise ValueError("an id is no whole number of a sensible size")
+    if {*map(type, ids)} != {int} or min(ids) < 0 or max(ids) >= len(ids) + MOST_GAPS:
+        raise ValueError("an id is not a whole number, or far beyond the number of tokens")
     if len(set(ids)) < len(ids):
         raise ValueError("two tokens have the same id")
+    if any("\ud800" <= char <= "\udfff" for char in "".join(encoder)):
+        raise ValueError("a token holds half a character")
     return encoder
 
 

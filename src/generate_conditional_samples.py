@@ -38,7 +38,7 @@ def continue_model(
         continued again. 0 means no limit: until Ctrl-C.
       length: number of tokens in a sample; half of the model's n_ctx by default.
     """
-    texts = read_prompts(prompts, separator)
+    places, texts = zip(*read_prompts(prompts, separator), strict=True)
     require("nsamples", nsamples, nsamples >= 0, "0 (no limit) or above")
     sampler = LanguageModel(
         model_name=model_name,
@@ -56,6 +56,7 @@ def continue_model(
         sampler,
         last=nsamples * len(texts),
         prompts=texts,
+        places=[f"{prompts}, line {line}" for line in places],
         output=output,
         format=format,
         stop_at_end=stop_at_end,
@@ -64,20 +65,21 @@ def continue_model(
     )
 
 
-def read_prompts(path: str, separator: str) -> list[str]:
-    """The texts of a file; CRLF is read as a line feed, and empty texts are left out.
+def read_prompts(path: str, separator: str) -> list[tuple[int, str]]:
+    """The texts of a file, each with the number of the line that it begins in.
 
-    Raises: UserError if there is none.
+    CRLF is read as a line feed; empty texts are left out. Raises: UserError if there is none.
     """
     text = read_text(path).replace("\r\n", "\n")
-    if path.endswith(".jsonl"):
-        lines = enumerate(text.split("\n"), 1)
-        texts = [_text_field(path, number, line) for number, line in lines if line.strip()]
-    else:
-        separator = unescape(separator)
-        require("separator", repr(separator), separator != "", "some text")
-        texts = text.removesuffix("\n").split(separator)
-    texts = [text for text in texts if text]
+    jsonl = path.endswith(".jsonl")
+    separator = "\n" if jsonl else unescape(separator)
+    require("separator", repr(separator), separator != "", "some text")
+    texts, line = [], 1
+    for part in text.removesuffix("\n").split(separator):
+        if part.strip() or not jsonl:
+            texts.append((line, _text_field(path, line, part) if jsonl else part))
+        line += (part + separator).count("\n")
+    texts = [(line, text) for line, text in texts if text]
     if not texts:
         raise UserError(f"{path} holds no text to continue")
     return texts

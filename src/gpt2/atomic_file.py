@@ -17,7 +17,8 @@ def replacing(path: Path, suffix: str = ".new") -> Iterator[IO[bytes]]:
     """
     new = path.with_name(path.name + suffix)
     try:
-        with new.open("wb") as file:
+        new.unlink(missing_ok=True)  # it may be a link, or what a kill left
+        with new.open("xb") as file:
             yield file
         new.replace(path)
     except OSError as error:

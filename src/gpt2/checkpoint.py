@@ -4,19 +4,25 @@ A model is a folder with the released file set: `hparams.json`, `encoder.json`, 
 `checkpoint`, and `model.ckpt.*`. All but `restore` work without TensorFlow.
 """
 
+import functools
 import hashlib
-import os
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from encoder import Encoder, get_encoder
+from encoder import Encoder, get_encoder, learned_tokens
+from gpt2.checkpoint_file import newest_weights
 from gpt2.download import tensor_index
+from gpt2.text_stream import escaped
 from hparams import KEYS, HParams, UserError, download_command, parse_json
+from user_file import expand, read_text
 
 VOCABULARY = ("hparams.json", "encoder.json", "vocab.bpe")  # what a model has but its weights
+log = logging.getLogger("gpt2")
 ROOT = Path(__file__).resolve().parents[2]
+MOST_PADDING = 1024  # rows without a token: other trainers round n_vocab up
 
 
 def find_model(model_name: str, models_dir: str = "models") -> Path:
@@ -30,7 +36,7 @@ def find_model(model_name: str, models_dir: str = "models") -> Path:
     """
     if model_name.strip("./\\") == "":
         raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
-    models = Path(os.path.expandvars(models_dir)).expanduser()
+    models = expand(models_dir)
     for folder in (models / model_name, ROOT / models / model_name):
         if model_name and folder.is_dir():
             return folder
@@ -40,7 +46,7 @@ def find_model(model_name: str, models_dir: str = "models") -> Path:
 def is_complete(folder: Path) -> bool:
     """Whether the files of a model are in `folder`, and the weights in full length."""
     try:
-        prefix = _newest_prefix(folder)
+        prefix = newest_weights(folder)
     except UserError:
         return False
     index = prefix.with_name(prefix.name + ".index")
@@ -51,7 +57,7 @@ def load_hparams(folder: Path) -> HParams:
     """The shape of the model in `folder`. Raises: UserError if hparams.json is not in order."""
     path = folder / "hparams.json"
     try:
-        values = parse_json(path.read_text(encoding="utf-8-sig"))
+        values = parse_json(read_text(path))
         if not isinstance(values, dict):
             raise UserError(f"expected an object with {', '.join(KEYS)}")
         missing = [key for key in KEYS if key not in values]
@@ -65,14 +71,34 @@ def load_hparams(folder: Path) -> HParams:
 
 
 def load_encoder(folder: Path, hparams: HParams) -> Encoder:
-    """The vocabulary of the model in `folder`. Raises: UserError if it is of another size."""
+    """The vocabulary of the model in `folder`; what is irregular in it is said on stderr, once.
+
+    A vocabulary may have added tokens, which no text becomes, and the model rows without a token,
+    up to MOST_PADDING. Raises: UserError if it is of another model.
+    """
     encoder = get_encoder(folder.name, str(folder.parent))
-    if len(encoder.encoder) != hparams.n_vocab:
+    ids, n_vocab = encoder.encoder, hparams.n_vocab
+    learned = learned_tokens(encoder)
+    needed = 1 + max(ids[token] for token in learned & ids.keys())
+    if n_vocab < needed or n_vocab - len(ids) > MOST_PADDING:
         raise UserError(
-            f"{folder}: hparams.json says {hparams.n_vocab} tokens, encoder.json has "
-            f"{len(encoder.encoder)}; the two are not of one model"
+            f"{folder}: hparams.json says {n_vocab} tokens, encoder.json has {len(ids)}; the two "
+            "are not of one model"
         )
+    if added := sorted(ids.keys() - learned, key=ids.__getitem__):
+        say_once(
+            f"{folder}: irregular vocabulary: no merge makes {len(added)} of the tokens in "
+            f"encoder.json, {added[0]!r} for one; text is never encoded as these"
+        )
+    elif not encoder.regular:
+        say_once(f"{folder}: irregular vocabulary: text is encoded slowly")
     return encoder
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """Log a line, which scripts print on stderr, unless this process has logged it before."""
+    log.warning(escaped(line))
 
 
 def find_weights(folder: Path, hparams: HParams) -> Path:
@@ -80,18 +106,53 @@ def find_weights(folder: Path, hparams: HParams) -> Path:
 
     Raises: UserError if a file is missing, or holds less than the model needs.
     """
-    prefix = _newest_prefix(folder)
+    try:
+        prefix = newest_weights(folder)
+    except UserError as error:
+        raise UserError(f"{error}; {_remedy(folder.name)}") from None
     index = prefix.with_name(prefix.name + ".index")
-    data = sorted(folder.glob(f"{prefix.name}.data-*-of-*"))
     if not index.is_file():
         raise UserError(f"{index} is missing; {_remedy(folder.name)}")
-    if not data:
-        raise UserError(f"{prefix}.data-00000-of-00001 is missing; {_remedy(folder.name)}")
-    size = sum(path.stat().st_size for path in data)
-    needed = 4 * hparams.n_params()  # float32
+    try:
+        sizes = tensor_index.data_files(index)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{index} is damaged: {error}; {_remedy(folder.name)}") from None
+    for path, size in sizes.items():
+        if not path.is_file():
+            raise UserError(f"{path} is missing; {_remedy(folder.name)}")
+        if (found := path.stat().st_size) < size:
+            raise UserError(f"{path} is cut short: {found} bytes of {size}; {_remedy(folder.name)}")
+    size, needed = sum(sizes.values()), 4 * hparams.n_params()  # float32
     if size < needed:
-        raise UserError(f"{data[0]} is cut short: {size} bytes of {needed}; {_remedy(folder.name)}")
+        raise UserError(
+            f"{folder / 'hparams.json'} is of another model: it needs {needed} bytes of weights, "
+            f"and {prefix.name} has {size}"
+        )
     return prefix
+
+
+def _held_shapes(tf: Any, prefix: Path) -> dict[str, list[int]]:
+    """The variables of a checkpoint. Raises: UserError if its index is damaged."""
+    try:
+        return tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+    except Exception as error:  # of many kinds, with several lines
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{prefix}.index is damaged: {reason}; {_remedy(prefix.parent.name)}"
+        ) from None
+
+
+def _check_shape(prefix: Path, held: dict[str, list[int]], name: str, shape: list[int]) -> None:
+    """Raise UserError unless the weights hold a variable, which may be padded, in this shape."""
+    found = held.get(name, [])
+    if found != shape and not 0 < _padding(name, found, shape) <= MOST_PADDING:
+        found_as = f"as {found}, not {shape}" if name in held else "not at all"
+        raise UserError(f"{prefix} holds {name} {found_as}; hparams.json is of another model")
+
+
+def _padding(name: str, found: list[int], shape: list[int]) -> int:
+    """How many rows the token embedding has beyond n_vocab."""
+    return found[0] - shape[0] if name == "model/wte" and found[1:] == shape[1:] else 0
 
 
 def fingerprint(prefix: Path) -> str:
@@ -107,17 +168,19 @@ def restore(session: Any, prefix: Path, variables: Sequence[Any] | None = None) 
     """
     import tensorflow.compat.v1 as tf
 
+    held = _held_shapes(tf, prefix)
+    variables = variables or session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+    padded: list[Any] = []
+    unpadded: list[Any] = []
+    for variable in variables:
+        name, shape = variable.op.name, variable.shape.as_list()
+        _check_shape(prefix, held, name, shape)  # the saver itself lets a wrong shape pass
+        (unpadded if held[name] == shape else padded).append(variable)
     try:
-        held = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
-        variables = variables or session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-        for variable in variables:
-            # The saver itself lets a wrong shape pass.
-            name, shape = variable.op.name, variable.shape.as_list()
-            if held.get(name) != shape:
-                found = f"as {held[name]}, not {shape}" if name in held else "not at all"
-                raise UserError(f"{prefix} holds {name} {found}; hparams.json is of another model")
         with session.graph.as_default():
-            tf.train.Saver(variables).restore(session, str(prefix))
+            tf.train.Saver(unpadded).restore(session, str(prefix))
+            for variable in padded:
+                session.run(_first_rows(tf, prefix, variable, held[variable.op.name]))
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError):
         remedy = _remedy(prefix.parent.name)
         raise UserError(f"{prefix} is damaged: a checksum does not match; {remedy}") from None
@@ -137,18 +200,16 @@ def meta_graph(hparams: HParams) -> bytes:
     return meta.SerializeToString(deterministic=True)
 
 
-def _newest_prefix(folder: Path) -> Path:
-    """What the file `checkpoint` calls the newest weights; it is a text-format protocol buffer."""
-    path = folder / "checkpoint"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path} is missing or no text; {_remedy(folder.name)}") from None
-    found = re.search(r'^model_checkpoint_path: "(.+)"$', text, re.MULTILINE)
-    if not found:
-        raise UserError(f"{path} names no model_checkpoint_path; {_remedy(folder.name)}")
-    # A folder may have been moved since it was written: only the name counts.
-    return folder / Path(found[1]).name
+def _first_rows(tf: Any, prefix: Path, variable: Any, held: list[int]) -> Any:
+    """The operation that reads as many rows as `variable` has, of a tensor with more."""
+    part = " ".join([*map(str, held), f"0,{variable.shape[0]}:-"])
+    [value] = tf.raw_ops.RestoreV2(
+        prefix=str(prefix),
+        tensor_names=[variable.op.name],
+        shape_and_slices=[part],
+        dtypes=[variable.dtype.base_dtype],
+    )
+    return variable.assign(value)
 
 
 def _remedy(model_name: str) -> str:

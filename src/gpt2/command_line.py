@@ -1,5 +1,6 @@
 """Shared by all scripts: flags, one-line errors, a quiet TensorFlow."""
 
+import codecs
 import contextlib
 import difflib
 import importlib.metadata
@@ -21,13 +22,15 @@ from typing import Any
 import fire
 
 from gpt2 import checkpoint
-from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText
+from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText, escaped
 from hparams import UserError, download_command
+from user_file import open_file
 
 VERSION = "2.0"
 RELEASED = "117M"  # the default model
 EMBEDDED = "1M"  # comes with the repository
 fire.decorators.FIRE_METADATA = "_fire_metadata"  # an attribute of functions; help lists others
+REPORTED = "gpt2.reported"  # how standard input is decoded
 FLAGS = {  # what a flag means where a script does not say otherwise
     "model_name": f"folder of the model in models_dir; {RELEASED} by default, or {EMBEDDED} if "
     "that is not there.",
@@ -68,7 +71,8 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         _open_closed_streams()
         for stream in (sys.stdin, sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a notebook's is another
-                stream.reconfigure(errors="replace")  # a strange character ends no run
+                # A strange character ends no run.
+                stream.reconfigure(errors=REPORTED if stream is sys.stdin else "replace")
         _protect_terminal()
         _show_log()
         if "--version" in sys.argv[1:]:
@@ -85,13 +89,13 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         fire.Fire(main, command=command)
         sys.stdout.flush()
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        _print_error(str(error))
         sys.exit(error.exit_status)
     except BrokenPipeError:
         _discard_stdout()
     except OSError as error:  # a full disk, say
         place = error.filename or "standard output"
-        print(f"{Path(sys.argv[0]).name}: {place}: {error.strerror}", file=sys.stderr)
+        _print_error(f"{place}: {error.strerror}")
         if not error.filename:
             _discard_stdout()
         sys.exit(1)
@@ -104,6 +108,19 @@ def _show_log() -> None:
     log = logging.getLogger("gpt2")
     log.setLevel(logging.INFO)
     log.handlers[:] = [logging.StreamHandler()]
+
+
+def _print_error(message: str) -> None:
+    print(f"{Path(sys.argv[0]).name}: {escaped(message)}", file=sys.stderr)
+
+
+def _replace_and_report(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Put U+FFFD where standard input is not UTF-8, and say so once."""
+    checkpoint.say_once("standard input is not UTF-8 text: U+FFFD stands for each wrong byte")
+    return codecs.replace_errors(error)
+
+
+codecs.register_error(REPORTED, _replace_and_report)
 
 
 def _open_closed_streams() -> None:
@@ -308,8 +325,8 @@ def read_text(path: str) -> str:
     try:
         if path == "-":
             return sys.stdin.read().removeprefix(BYTE_ORDER_MARK)
-        with Path(path).open(encoding="utf-8", newline="") as file:  # newline: as it stands
-            return file.read().removeprefix(BYTE_ORDER_MARK)
+        with open_file(path, pipes=True) as file:
+            return file.read().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ model. That affects 1.6 to 1.8 % of samples of 256 tokens.
 
 import functools
 import logging
+import math
 import numbers
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from gpt2.evaluation.scorer import Scorer, TokenScore, check_window
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
 from gpt2.tensorflow_session import check_device, choose_device
 from hparams import DamagedModelError, Sampling, UserError, require
+from user_file import expand
 
 DTYPES = "float32", "tf32", "bfloat16"
 CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C is heard
@@ -45,7 +47,7 @@ def load(
     Raises: UserError if the folder is missing or its files do not fit together.
     """
     if isinstance(model, Path) or (model and set(model) & set("/\\")):
-        path = Path(model).expanduser().resolve()
+        path = expand(str(model)).resolve()
         model, models_dir = path.name, str(path.parent)
     return LanguageModel(model_name=model, models_dir=models_dir, **options)
 
@@ -420,7 +422,13 @@ class LanguageModel:
             "top_k": tf.placeholder(tf.int32, []),
             "top_p": tf.placeholder(tf.float32, []),
         }
-        choose = functools.partial(sample.sample_token, **settings)
+        known = [i in self.encoder.decoder for i in range(self.hparams.n_vocab)]
+
+        def choose(logits: Any, uniform: Any) -> Any:
+            if not all(known):  # other trainers add rows that are not tokens
+                logits = tf.where_v2(known, logits, tf.cast(-math.inf, logits.dtype))
+            return sample.sample_token(logits, uniform, **settings)
+
         dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
         return Decoding(
             decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype), settings, [None]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hparams import UserError
+from user_file import open_file
 
 CHUNK = 1 << 16  # bytes
 # The encoder never puts a character that is no space and a space or line end after it into one
@@ -73,19 +74,24 @@ def read_text(
 
 
 def _open(path: str) -> BinaryIO:
-    return sys.stdin.buffer if path == "-" else Path(path).open("rb")
+    return sys.stdin.buffer if path == "-" else open_file(path, pipes=True)
 
 
 def fingerprint(path: str | Path) -> str:
     """SHA-256 of a file. Raises: UserError if it cannot be read."""
     digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             while data := file.read(CHUNK):
                 digest.update(data)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     return digest.hexdigest()
+
+
+def escaped(text: str) -> str:
+    """One line that a terminal shows as it stands: what does not print is written as `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def lines(chunks: Iterable[str]) -> Iterator[str]:

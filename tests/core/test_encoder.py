@@ -409,6 +409,8 @@ def test_missing_file_names_its_path_and_the_download(model, name):
         ("encoder.json", b'{"a": 1.5}'),
         ("encoder.json", b'{"a": -1}'),
         ("encoder.json", b'{"a": 99999999999999}'),
+        ("encoder.json", b'{"a": 16777215}'),
+        ("encoder.json", b'{"a": 0, "\\ud83d": 1}'),
         ("encoder.json", b'{"a": 1, "b": 1}'),
         ("encoder.json", b"\xff\xfe\x00"),
         ("vocab.bpe", b"#version: 0.2\na b c\n"),
@@ -429,7 +431,7 @@ def test_broken_file_names_its_path_and_the_download(model, name, content):
 def test_merges_that_are_cut_short_are_refused(model, n_lines):
     lines = (model / "vocab.bpe").read_text(encoding="utf-8").splitlines(keepends=True)
     (model / "vocab.bpe").write_text("".join(lines[:n_lines]), encoding="utf-8")
-    with pytest.raises(UserError, match=r"vocab.bpe is cut short: it has \d+ merges, and encoder"):
+    with pytest.raises(UserError, match=r"vocab.bpe is cut short: none of its \d+ merges"):
         load(model)
 
 

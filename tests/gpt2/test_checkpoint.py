@@ -1,7 +1,10 @@
 """Finding models, and everything that can be wrong with their files."""
 
+import json
+import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -107,7 +110,7 @@ def test_hparams_that_are_no_text_are_named(folder):
 )
 def test_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    with pytest.raises(UserError, match=f"{name} is missing.*download_model.py"):
+    with pytest.raises(UserError, match=rf"{name}( is missing|: No such file).*download_model.py"):
         checkpoint.find_weights(folder, HPARAMS)
 
 
@@ -119,9 +122,11 @@ def test_file_that_is_cut_short_is_named_with_its_size(folder):
         checkpoint.find_weights(folder, HPARAMS)
 
 
-def test_checkpoint_file_that_names_nothing_is_named(folder):
-    (folder / "checkpoint").write_text("<html>", encoding="utf-8")
-    with pytest.raises(UserError, match="names no model_checkpoint_path"):
+@pytest.mark.parametrize("name", ["checkpoint", "model.ckpt.index"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=f"{name}.* (is missing|a pipe or a device, not a file)"):
         checkpoint.find_weights(folder, HPARAMS)
 
 
@@ -164,3 +169,56 @@ def test_meta_files_hold_nothing_that_tensorflow_1_15_refuses(tf):
         handles = [node for node in nodes if node.op == "VarHandleOp"]
         assert len(handles) > 25
         assert {key for node in handles for key in node.attr} <= known
+
+
+def test_a_larger_n_ctx_in_hparams_is_not_blamed_on_the_weights(folder):
+    larger = HParams(**{**HPARAMS.values(), "n_ctx": 4096})
+    with pytest.raises(
+        UserError, match=r"hparams\.json is of another model: it needs \d+"
+    ) as caught:
+        checkpoint.find_weights(folder, larger)
+    assert "download" not in str(caught.value)
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    """A copy of the embedded model's vocabulary, and what adds tokens to it."""
+    for name in ("encoder.json", "vocab.bpe"):
+        shutil.copyfile(ROOT / "models" / "1M" / name, tmp_path / name)
+    path = tmp_path / "encoder.json"
+
+    def add(tokens):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(json.dumps(json.loads(text) | tokens), encoding="utf-8")
+
+    return SimpleNamespace(folder=tmp_path, add=add)
+
+
+@pytest.mark.parametrize("n_vocab", [1280, 1282, 1344, 2304])
+@pytest.mark.parametrize(
+    "tokens", [{"<|pad|>": 1280, "ĠROMEOĠROMEO": 1281}, {"<|pad|>": 1281, "zyzzyva": 1300}]
+)
+def test_tokens_that_were_added_load_with_a_line_that_says_so(vocabulary, caplog, n_vocab, tokens):
+    vocabulary.add(tokens)
+    encoder = checkpoint.load_encoder(vocabulary.folder, HParams(n_vocab=n_vocab))
+    assert encoder.decode(encoder.encode("What, The <|pad|>")) == "What, The <|pad|>"
+    assert encoder.decode([1281]) in ("ROMEO ROMEO", " ROMEO ROMEO", "<|pad|>")
+    checkpoint.load_encoder(vocabulary.folder, HParams(n_vocab=n_vocab))
+    (said,) = caplog.messages
+    assert "irregular vocabulary: no merge makes 2 of the tokens in encoder.json, '<|pad|>'" in said
+
+
+@pytest.mark.parametrize("n_vocab", [1000, 1279, 1280 + 1025, 50257])
+def test_a_vocabulary_of_another_size_is_refused(n_vocab):
+    with pytest.raises(UserError, match=f"hparams.json says {n_vocab} tokens, encoder.json has"):
+        checkpoint.load_encoder(ROOT / "models" / "1M", HParams(n_vocab=n_vocab))
+
+
+def test_merges_that_are_cut_short_are_refused_next_to_added_tokens(vocabulary):
+    vocabulary.add({"<|pad|>": 1280})
+    path = vocabulary.folder / "vocab.bpe"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for end in (0, 1, 500, -1):
+        path.write_text("".join(lines[:end]), encoding="utf-8")
+        with pytest.raises(UserError, match=r"vocab.bpe is cut short"):
+            checkpoint.load_encoder(vocabulary.folder, HParams(n_vocab=1281))

@@ -250,3 +250,26 @@ def test_model_that_is_partly_downloaded_is_reported_and_not_used(tmp_path, lack
         assert "download_model.py 117M` again" in notice
     else:
         assert notice == ""
+
+
+def test_standard_input_that_is_not_utf_8_is_reported_once(tmp_path):
+    script = tmp_path / "speak.py"
+    script.write_text(
+        "import sys\n"
+        "from gpt2.command_line import run\n"
+        "def main(): print(ascii(sys.stdin.read()))\n"
+        "run(main)\n",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"}
+    for text, shown, lines in [("café, café", "caf\\ufffd, caf\\ufffd", 1), ("cafe", "cafe", 0)]:
+        done = subprocess.run(
+            [sys.executable, script],
+            input=text.encode("latin-1"),
+            capture_output=True,
+            env=environment,
+            check=True,
+        )
+        assert done.stdout.decode().strip() == f"'{shown}'"
+        assert done.stderr.count(b"\n") == lines
+        assert lines == 0 or b"standard input is not UTF-8 text" in done.stderr

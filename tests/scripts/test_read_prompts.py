@@ -5,9 +5,13 @@ import sys
 
 import pytest
 
-from generate_conditional_samples import read_prompts
+import generate_conditional_samples
 from hparams import UserError
 from interactive_conditional_samples import Session
+
+
+def texts_of(path, separator="\\n"):
+    return [text for _, text in generate_conditional_samples.read_prompts(path, separator)]
 
 
 @pytest.mark.parametrize(
@@ -21,13 +25,13 @@ from interactive_conditional_samples import Session
 )
 def test_crlf_ends_a_line(tmp_path, name, content, separator, prompts):
     (tmp_path / name).write_bytes(content)
-    assert read_prompts(str(tmp_path / name), separator) == prompts
+    assert texts_of(str(tmp_path / name), separator) == prompts
 
 
 def test_crlf_ends_a_line_of_standard_input(monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(b"ROMEO:\r\nJULIET:\r\n"), newline="\n")
     monkeypatch.setattr(sys, "stdin", stdin)
-    assert read_prompts("-", "\\n") == ["ROMEO:", "JULIET:"]
+    assert texts_of("-") == ["ROMEO:", "JULIET:"]
 
 
 def test_crlf_ends_a_line_of_a_pipe(monkeypatch):
@@ -44,7 +48,7 @@ def test_crlf_ends_a_line_of_a_pipe(monkeypatch):
 def test_a_byte_order_mark_is_dropped(tmp_path, name):
     line = b'{"text": "A"}' if name == "a.jsonl" else b"A"
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + line)
-    assert read_prompts(str(tmp_path / name), "\\n") == ["A"]
+    assert texts_of(str(tmp_path / name)) == ["A"]
 
 
 def test_a_byte_order_mark_of_a_pipe_is_dropped(monkeypatch):
@@ -61,4 +65,39 @@ def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("[" * 100_000, encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.jsonl, line 1: expected a JSON object with a text"):
-        read_prompts(str(path), "\\n")
+        texts_of(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "separator", "lines"),
+    [
+        ("a.txt", "A\n\nB\nC\n", "\\n", [1, 3, 4]),
+        ("a.txt", "A\nb\n\nC\n\n\nD", "\\n\\n", [1, 4, 6]),
+        ("a.txt", "A###B\nb###C", "###", [1, 1, 2]),
+        ("a.jsonl", '{"text": "A\\n"}\n\n{"text": ""}\n{"text": "B"}', "", [1, 4]),
+    ],
+)
+def test_prompts_know_their_lines(tmp_path, name, content, separator, lines):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    found = generate_conditional_samples.read_prompts(str(tmp_path / name), separator)
+    assert [line for line, _ in found] == lines
+
+
+@pytest.mark.parametrize("escapes", ["\\ud83d\\ude00", "\\uD83D\\uDE00", "😀"])
+def test_a_surrogate_pair_in_json_is_a_character(tmp_path, escapes):
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "{escapes}"}}', encoding="utf-8")
+    assert texts_of(str(tmp_path / "a.jsonl")) == ["😀"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [("\\ud83d", "a lone surrogate"), ("word " * 600, "the prompt is too long")],
+)
+def test_one_wrong_prompt_among_many_is_named_by_file_and_line(
+    tmp_path, monkeypatch, wrong, reason
+):
+    path = tmp_path / "a.jsonl"
+    texts = ["fine", "fine", wrong, "fine"]
+    path.write_text("".join(f'{{"text": "{text}"}}\n' for text in texts), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"^{path}, line 3: .*{reason}"):
+        generate_conditional_samples.continue_model(prompts=str(path), model_name="1M")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from typing import IO
 from tqdm import tqdm
 
 from gpt2.download import read_tensors, tensor_index
+from hparams import parse_json
 
 INDEX, META, SHARD = "model.ckpt.index", "model.ckpt.meta", ".data-00000-of-00001"
 DATA = "model.ckpt" + SHARD
@@ -192,7 +192,7 @@ def problem(path: Path, known: Known, sha256: FileHash) -> str:
     if path.name.endswith((".json", ".bpe", "checkpoint")):
         try:
             text = path.read_text(encoding="utf-8")
-            json.loads(text if path.suffix == ".json" else "{}")
+            parse_json(text if path.suffix == ".json" else "{}")
         except ValueError as error:
             return f"is no {'JSON' if path.suffix == '.json' else 'text'} ({error})"
     if path.suffix == ".index":

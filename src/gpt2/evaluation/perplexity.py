@@ -12,6 +12,7 @@ from gpt2.atomic_file import replacing
 from gpt2.evaluation.scorer import Scorer, Scores, sliding_windows
 from gpt2.text_stream import Counts, safe_pieces
 from hparams import UserError, parse_json
+from user_file import read_text
 
 
 @dataclasses.dataclass
@@ -70,7 +71,7 @@ class SavedState:
         if not self.path or not self.path.exists():
             return
         try:
-            found = parse_json(self.path.read_text(encoding="utf-8"))
+            found = parse_json(read_text(self.path))
             if not isinstance(found["done"], dict):
                 raise TypeError
             differing = [name for name in run if found["run"].get(name) != run[name]]

@@ -170,7 +170,9 @@ class Scorer:
 
     def all_but(self, words: Collection[str]) -> np.ndarray:
         """Float [n_vocab]: 0 for tokens that are a space and one of the lower-case words."""
-        tokens = [self.encoder.decode([i]) for i in range(self.hparams.n_vocab)]
+        known = self.encoder.decoder
+        ids = range(self.hparams.n_vocab)
+        tokens = [self.encoder.decode([i]) if i in known else "" for i in ids]
         out = [token[:1] == " " and token[1:].lower() in words for token in tokens]
         return 1 - np.array(out, np.float32)
 

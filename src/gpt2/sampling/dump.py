@@ -24,6 +24,7 @@ def dump(
     *,
     last: int,
     prompts: Sequence[str | None] = (None,),
+    places: Sequence[str] = (),
     output: str | None = None,
     format: str = "text",
     shard: str = "1/1",
@@ -40,6 +41,7 @@ def dump(
       sampler: is loaded only after everything else was found in order.
       last: number of the last sample; 0 means no limit.
       prompts: None starts from `<|endoftext|>`.
+      places: where each prompt comes from, for an error about it.
       output: file to write, or to go on with; None is standard output.
       format: "text" or "jsonl".
       shard: "i/n" makes the samples i, i + n, i + 2n, ... alone.
@@ -51,7 +53,7 @@ def dump(
     require("format", format, format in FORMATS, f"one of {', '.join(FORMATS)}")
     first, step = parse_shard(shard)
     stop_strings = read_stop_strings(stop)
-    contexts = [sampler.context(prompt) for prompt in prompts]
+    contexts = encode_prompts(sampler, prompts, places)
     ends = {"stop_at_end": stop_at_end, "stop": list(stop_strings) or None}
     out = open_output(sampler, output, format, contexts, ends, shard)
     numbers = itertools.count(first + out.done * step, step)
@@ -77,6 +79,20 @@ def dump(
             made = f"{out.done - done_before} samples, {n_tokens} tokens"
             speed = f"{n_tokens / seconds:.0f} tokens/s"
             print(f"{made} in {seconds:.1f} s: {speed}; seed {sampler.seed}", file=sys.stderr)
+
+
+def encode_prompts(
+    sampler: LanguageModel, prompts: Sequence[str | None], places: Sequence[str]
+) -> list[list[int]]:
+    """Token ids of each prompt. Raises: UserError that says where the first wrong one is."""
+    contexts = []
+    for i, prompt in enumerate(prompts):
+        try:
+            contexts.append(sampler.context(prompt))
+        except UserError as error:
+            place = f"{places[i]}: " if places else ""
+            raise UserError(f"{place}{error}") from None
+    return contexts
 
 
 def make_batch(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from gpt2.atomic_file import replacing
 from hparams import UserError, parse_json
+from user_file import read_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,13 +157,13 @@ def read_record(path: Path) -> dict[str, Any] | None:
     if not record_path.exists():
         return None
     try:
-        record = parse_json(record_path.read_text(encoding="utf-8"))
+        record = parse_json(read_text(record_path))
         if (
             min(record["samples"], record["bytes"]) >= 0
             and record["settings"].get("seed") is not None
         ):
             return record
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise UserError(
         f"{record_path} is damaged; the samples in {path} are safe: remove {record_path}, and "

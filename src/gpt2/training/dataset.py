@@ -1,8 +1,11 @@
 """Texts as token ids: encoded once, kept as .npz, and cut into windows."""
 
 import hashlib
+import math
 import os
+import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,9 @@ from gpt2 import checkpoint
 from gpt2.atomic_file import replacing
 from gpt2.text_stream import fingerprint, read_text, safe_pieces
 from hparams import HParams, UserError
+from user_file import open_file
+
+VOCABULARY_MARK = b"token ids of the GPT-2 vocabulary "  # begins the comment of our archives
 
 
 def load_tokens(dataset: str, model_folder: Path, hparams: HParams, cache_dir: Path) -> np.ndarray:
@@ -32,7 +38,7 @@ def load_tokens(dataset: str, model_folder: Path, hparams: HParams, cache_dir: P
     files = find_files(dataset)
     key = hashlib.sha256(" ".join([vocabulary, *map(fingerprint, files)]).encode()).hexdigest()
     cached = cache_dir / f"{key[:16]}.npz"
-    if cached.exists():
+    if is_ours(cached):
         return read_tokens(cached, vocabulary, hparams.n_vocab)
     tokens = encode_files(files, encoder)
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -45,15 +51,31 @@ def find_files(dataset: str) -> list[Path]:
 
     Hidden ones are left out. Raises: UserError if there are none.
     """
-    path = Path(dataset).expanduser()
-    if path.is_file():
-        return [path]
-    pattern = path / "**" / "*" if path.is_dir() else path
-    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
-    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    if not dataset or Path(dataset) == Path(Path(dataset).anchor or "no root"):
+        raise UserError(f"the dataset must be a file, a folder or a pattern, got {dataset!r}")
+    try:
+        path = Path(dataset).expanduser()
+        if path.is_file():
+            return [path]
+        found = path.rglob("*") if path.is_dir() else _matches(path)
+        files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"the dataset {dataset!r}: {error.strerror}") from None
+    except (ValueError, RuntimeError, NotImplementedError) as error:  # an odd pattern, ~nobody
+        raise UserError(f"the dataset {dataset!r}: {error}") from None
     if not files:
-        raise UserError(f"--dataset {dataset}: no such file, and no files that match")
+        raise UserError(f"the dataset {dataset!r}: no such file, and no files that match")
     return files
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """What a pattern matches; as far as its folders exist they are names, brackets included."""
+    folder, rest = Path(pattern.anchor), list(pattern.relative_to(pattern.anchor).parts)
+    while rest and (folder / rest[0]).is_dir():
+        folder /= rest.pop(0)
+    if rest[-1:] == ["**"]:
+        rest.append("*")
+    return folder.glob(str(Path(*rest)))
 
 
 def encode_files(files: list[Path], encoder: Encoder) -> np.ndarray:
@@ -68,6 +90,8 @@ def encode_files(files: list[Path], encoder: Encoder) -> np.ndarray:
     size = sum(file.stat().st_size for file in files)
     with tqdm(total=size, unit="B", unit_scale=True, desc="encoding", disable=None) as bar:
         for file in files:
+            if file.suffix == ".npz":
+                raise UserError(f"{file} holds token ids, not text; keep it apart from texts")
             if parts and file.stat().st_size:
                 parts.append(end)
             for piece in safe_pieces(read_text(str(file), on_read=bar.update)):
@@ -80,34 +104,74 @@ def encode_files(files: list[Path], encoder: Encoder) -> np.ndarray:
 
 
 def write_tokens(path: Path, tokens: np.ndarray, model_folder: Path) -> None:
-    """Write an .npz that says which vocabulary its ids are of."""
-    with replacing(path, f".{os.getpid()}.new") as file:  # workers may write it side by side
-        np.savez(file, tokens=tokens, vocabulary=np.array(_vocabulary(model_folder)))
+    """Write an .npz of one array, whose comment as a zip archive says what vocabulary it is of.
+
+    Other programs train on all arrays of a file, so the vocabulary must not be one of them.
+    """
+    with (
+        replacing(path, f".{os.getpid()}.new") as file,  # workers may write it side by side
+        zipfile.ZipFile(file, "w") as archive,
+    ):
+        archive.comment = VOCABULARY_MARK + _vocabulary(model_folder).encode()
+        with archive.open("tokens.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, tokens)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether write_tokens wrote this file."""
+    try:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            return archive.comment.startswith(VOCABULARY_MARK)
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def read_tokens(path: Path, vocabulary: str, n_vocab: int) -> np.ndarray:
-    """All arrays of an .npz, one after the other.
+    """All arrays of an .npz, one after the other: uint16 or int32 [tokens].
 
     Args:
       vocabulary: hash that the ids must be of, if the file names one; those of other
         programs do not.
-    Raises: UserError if the file is no such thing.
+    Raises: UserError if the file does not hold token ids.
     """
+    dtype = np.uint16 if n_vocab <= 1 << 16 else np.int32
+    tokens = [np.array([], dtype)]
     try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            written = archive.comment.startswith(VOCABULARY_MARK)
+            if written and archive.comment != VOCABULARY_MARK + vocabulary.encode():
+                raise UserError("was encoded with the vocabulary of another model; encode it again")
+            for array in _arrays(archive):
+                if array.size and not 0 <= array.min() <= array.max() < n_vocab:
+                    raise UserError(f"holds ids that are not from 0 to n_vocab - 1 = {n_vocab - 1}")
+                tokens.append(array.ravel().astype(dtype))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile):
-        raise UserError(f"{path} is no .npz of token ids; make one with src/encode.py") from None
-    if str(arrays.pop("vocabulary", vocabulary)) != vocabulary:
-        raise UserError(f"{path} was encoded with the vocabulary of another model; encode it again")
-    tokens = np.concatenate([*map(np.ravel, arrays.values()), np.array([], np.uint16)])
-    if not np.issubdtype(tokens.dtype, np.integer):
-        raise UserError(f"{path} holds {tokens.dtype}, not token ids")
-    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < n_vocab:
-        raise UserError(f"{path} holds ids that are not from 0 to n_vocab - 1 = {n_vocab - 1}")
-    return tokens
+    except UserError as error:
+        raise UserError(f"{path} {error}") from None
+    except Exception:  # an archive can be wrong in too many ways to list
+        raise UserError(
+            f"{path} is not an .npz of token ids; make one with src/encode.py"
+        ) from None
+    return np.concatenate(tokens)
+
+
+def _arrays(archive: zipfile.ZipFile) -> Iterator[np.ndarray]:
+    """The arrays of an .npz. Raises: UserError for another type, and much else for odd files."""
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    for info in archive.infolist():
+        with archive.open(info) as member, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd headers warn before they are refused
+            shape, _, dtype = headers[np.lib.format.read_magic(member)](member)
+        if dtype.kind not in "iu":
+            raise UserError(f"holds {dtype}, not token ids")
+        if math.prod(shape) * dtype.itemsize > info.file_size:  # before memory is taken for it
+            raise ValueError
+        with archive.open(info) as member:
+            yield np.lib.format.read_array(member, allow_pickle=False)
 
 
 def split(tokens: np.ndarray, held_out: float, window: int) -> tuple[np.ndarray, np.ndarray]:

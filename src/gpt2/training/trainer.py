@@ -82,7 +82,12 @@ class Run:
             batch_size=1,
             top_k=min(40, self.hparams.n_vocab),
         )
-        return lambda: encoder.decode(self.session.run(tokens)[0, 1:])
+
+        def make() -> str:
+            ids = self.session.run(tokens)[0, 1:].tolist()
+            return encoder.decode(i for i in ids if i in encoder.decoder)  # not rows of padding
+
+        return make
 
     def go(self, weights: Path | None, training: np.ndarray, testing: np.ndarray) -> None:
         """Train to the end.

@@ -5,13 +5,12 @@ model, and collective operations add up what the processes computed. Worker 0 is
 writes all files.
 """
 
-import json
 import os
 import sys
 import threading
 from typing import Any
 
-from hparams import UserError
+from hparams import UserError, parse_json
 
 JOIN_SECONDS = 600  # how long the workers wait for each other at the start
 PULSE_SECONDS = 5  # between two looks at whether all of them live
@@ -161,11 +160,12 @@ def _parse(text: str) -> tuple[list[str], int]:
         return ["localhost"], 0
     form = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
     try:
-        config = json.loads(text)
+        config = parse_json(text)
         jobs, task = config["cluster"], config["task"]
         workers, index = jobs["worker"], int(task["index"])
-        if list(jobs) == ["worker"] and task["type"] == "worker" and 0 <= index < len(workers):
-            return workers, index
-    except (ValueError, KeyError, TypeError):
+        addresses = isinstance(workers, list) and all(isinstance(w, str) for w in workers)
+        if list(jobs) == ["worker"] and task["type"] == "worker" and addresses:
+            return workers, range(len(workers)).index(index)
+    except (ValueError, OverflowError, KeyError, TypeError):
         pass
     raise UserError(f"TF_CONFIG must read {form}, got {text}")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+import encode as encode_script
 from encoder import get_encoder
 from gpt2 import checkpoint
 from gpt2.training import dataset
-from hparams import HParams, UserError
+from hparams import UserError
 
 MODEL = ROOT / "models" / "1M"
 HPARAMS = checkpoint.load_hparams(MODEL)
@@ -123,7 +125,7 @@ def test_an_npz_that_is_torn_or_of_another_vocabulary_is_refused(tmp_path):
     with pytest.raises(UserError, match="vocabulary of another model"):
         dataset.read_tokens(path, "other", 1280)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"is no \.npz of token ids"):
+    with pytest.raises(UserError, match=r"is not an \.npz of token ids"):
         dataset.read_tokens(path, "other", 1280)
 
 
@@ -164,6 +166,131 @@ def test_neighbouring_windows_predict_no_token_twice(n, window, most):
     assert {*predicted} <= {*range(1, n)}
 
 
-def test_a_vocabulary_of_another_size_is_refused():
-    with pytest.raises(UserError, match=r"hparams\.json says 1000 tokens, encoder\.json has 1280"):
-        checkpoint.load_encoder(MODEL, HParams(n_vocab=1000))
+def npz(path, header, data=b"", **how):
+    """An .npz of one array, with a header of one's own."""
+    member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+    with zipfile.ZipFile(path, "w", **how) as archive:
+        archive.writestr("a.npy", member)
+
+
+def header(descr="'<u2'", shape="(3,)"):
+    return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        header(shape="(10**18,)"),
+        header(shape="(1000000000000000,)"),
+        header(shape="(-1,)"),
+        header(shape="(0, 99999999999999999999)"),
+        header(shape="((3,),)"),
+        header(descr="[('a', '<u2'), ('b', '<u2')]"),
+        header(descr="'<M8[s]'"),
+        header(descr="'|O'"),
+        header(descr="'<U9'"),
+        header(descr="'?'"),
+        header(descr="'" + "<u2" * 99 + "'"),
+        b"{" + b"(" * 9000 + b"}\n",
+        b"(" * 60_000,
+        b"\0" * 99,
+        b"\xff",
+        b"",
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_an_odd_header_is_refused_before_memory_is_taken(tmp_path, text):
+    npz(tmp_path / "a.npz", text, b"\1\0" * 3)
+    with pytest.raises(UserError, match=r"a\.npz (is not an \.npz of token ids|holds )"):
+        load(tmp_path / "a.npz", tmp_path)
+    npz(tmp_path / "a.npz", header(), b"\1\0" * 3)
+    assert load(tmp_path / "a.npz", tmp_path).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("at", "value"), [(8, 1), (10, 99), (10, 6)])
+def test_encryption_and_unknown_compression_are_refused(tmp_path, at, value):
+    path = tmp_path / "a.npz"
+    npz(path, header(), b"\1\0" * 3)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + at] = value
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"is not an \.npz of token ids"):
+        load(path, tmp_path)
+
+
+def test_an_array_that_is_no_archive_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(3))
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    with pytest.raises(UserError, match=r"is not an \.npz of token ids"):
+        load(tmp_path / "a.npz", tmp_path)
+
+
+def test_arrays_of_several_types_are_taken_one_after_the_other(tmp_path):
+    arrays = [np.array(5, np.int64), np.array([[6]], np.uint64), np.array([7], ">i4")]
+    np.savez_compressed(tmp_path / "a.npz", *arrays)
+    assert load(tmp_path / "a.npz", tmp_path).tolist() == [5, 6, 7]
+
+
+def test_other_programs_can_train_on_all_arrays_of_our_file(tmp_path):
+    path = tmp_path / "a.npz"
+    tokens = np.arange(1000, dtype=np.uint16)
+    dataset.write_tokens(path, tokens, MODEL)
+    chunks = []
+    with np.load(path) as npz:  # as the forks' load_dataset does
+        for item in npz.files:
+            chunks.append(npz[item])
+    assert np.concatenate(chunks).tolist() == tokens.tolist()
+    assert dataset.is_ours(path)
+    np.savez(path, tokens)
+    assert not dataset.is_ours(path)
+
+
+def test_a_folder_with_brackets_is_no_pattern(tmp_path):
+    for folder in ("data [v2]", "data v"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a[1].txt").write_text(folder, encoding="utf-8")
+    expected = [tmp_path / "data [v2]" / "a[1].txt"]
+    for name in ("data [v2]", "data [v2]/a[1].txt", "data [v2]/*.txt", "data [v2]/**"):
+        assert dataset.find_files(str(tmp_path / name)) == expected
+    assert dataset.find_files(str(tmp_path / "data [a-z]/*")) == [tmp_path / "data v" / "a[1].txt"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/", "a**", "***/x", "~nobody-here/x", "a\0b", "x" * 5000, "\ud800", "/dev/zero"]
+)
+def test_a_dataset_that_names_nothing_is_refused(name):
+    with pytest.raises(UserError, match=r"^the dataset ") as caught:
+        dataset.find_files(name)
+    assert "\n" not in str(caught.value)
+    assert "--dataset" not in str(caught.value)
+
+
+def test_token_ids_among_texts_are_named(texts, tmp_path):
+    dataset.write_tokens(texts / "a.npz", np.arange(9, dtype=np.uint16), MODEL)
+    with pytest.raises(UserError, match=r"a\.npz holds token ids, not text; keep it apart"):
+        load(texts, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("a.txt", r"OUTPUT must end in \.npz, got"),
+        ("nothing/a.npz", "no folder .*nothing to write a.npz in"),
+        ("theirs.npz", r"theirs\.npz is there already, and not from encode\.py"),
+        ("folder.npz", r"folder\.npz is there already"),
+    ],
+)
+def test_the_script_checks_its_output_before_it_encodes(texts, tmp_path, output, message):
+    np.savez(tmp_path / "theirs.npz", np.arange(3))
+    before = (tmp_path / "theirs.npz").read_bytes()
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(UserError, match=message):
+        encode_script.encode(str(texts), str(tmp_path / output), model_name="1M")
+    assert (tmp_path / "theirs.npz").read_bytes() == before
+
+
+def test_the_script_replaces_its_own_output(texts, tmp_path):
+    for text in ("once", "once, twice"):
+        (texts / "a.txt").write_text(text, encoding="utf-8")
+        encode_script.encode(str(texts / "a.txt"), str(tmp_path / "a.npz"), model_name="1M")
+    assert load(tmp_path / "a.npz", tmp_path).tolist() == encode("once, twice")
