@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hparams import UserError, parse_json
+from user_file import open_file, read_text
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -41,7 +42,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises: UserError if there is none."""
     refuse_pointer(path)
     try:
-        found = parse_json(path.read_text(encoding="utf-8-sig"))
+        found = parse_json(read_text(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValueError as error:
@@ -59,7 +60,7 @@ def write_object(path: Path, values: dict[str, Any]) -> None:
 def refuse_pointer(path: Path) -> None:
     """Raise UserError if a file cannot be read, or git has put a pointer in its place."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(len(LFS_POINTER))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
