@@ -1,0 +1,359 @@
+"""The kinds of hostile input, a test each: never a traceback, but one line that names the fault.
+
+The table "Faults and what covers them" in DEVELOPERS.md names the mechanism behind each. A run ends
+where TensorFlow would be imported: until there, all that a user can have got wrong is checked.
+"""
+
+import inspect
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import convert
+import encode
+import evaluate
+import generate_conditional_samples as conditional
+import generate_unconditional_samples as unconditional
+import interactive_conditional_samples as interactive
+import train
+from gpt2 import language_model
+from gpt2.command_line import run
+
+# What is accepted leaves its files open, as the run would go on.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+MODEL = ROOT / "models" / "1M"
+FUZZ = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+class AcceptedError(BaseException):
+    """The input was found in order: TensorFlow would be imported now."""
+
+
+class HangError(BaseException):
+    """Minutes have passed."""
+
+
+@pytest.fixture(autouse=True)
+def no_hang():
+    """What waits for ever fails."""
+
+    def fail(*_):
+        raise HangError
+
+    signal.signal(signal.SIGALRM, fail)
+    signal.alarm(200)
+    yield
+    signal.alarm(0)
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch, tmp_path):
+    """A working directory two folders down, with a text, a prompt file and a dataset."""
+
+    def accept():
+        raise AcceptedError
+
+    for module in (language_model, train):
+        monkeypatch.setattr(module, "import_tensorflow", accept)
+    folder = tmp_path / "some" / "place"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    (folder / "text.txt").write_text("What news, my lord?\n" * 200, encoding="utf-8")
+    return folder
+
+
+SCRIPTS = {
+    "unconditional": (unconditional.sample_model, ["--model_name=1M", "--nsamples=1"]),
+    "conditional": (conditional.continue_model, ["--prompts=text.txt", "--model_name=1M"]),
+    "interactive": (interactive.interact_model, ["--prompt=So", "--model_name=1M"]),
+    "train": (
+        train.train,
+        ["--dataset=text.txt", "--model_name=1M", "--run_name=run", "--window=64"],
+    ),
+    "score": (evaluate.score, ["--file=text.txt", "--model_name=1M"]),
+    "task": (evaluate.task, ["--name=enwik8", "--file=text.txt", "--model_name=1M"]),
+    "convert": (convert.convert_from, ["--folder=text.txt", "--model_name=new"]),
+    "encode": (encode.encode, ["--dataset=text.txt", "--output=a.npz", "--model_name=1M"]),
+}
+
+
+def call(script, *arguments, stdin=b""):
+    """Run a script in this process; its exit status, None if it was accepted."""
+    main, needed = SCRIPTS[script]
+    values = dict(flag.removeprefix("--").split("=", 1) for flag in needed)
+    odd = [argument for argument in arguments if "=" not in argument]
+    values |= dict(flag.removeprefix("--").split("=", 1) for flag in arguments if "=" in flag)
+    parameters = inspect.signature(main).parameters.items()
+    files = [values.pop(name) for name, p in parameters if p.kind is p.POSITIONAL_ONLY]
+    arguments = [*files, *odd, *(f"--{name}={value}" for name, value in values.items())]
+    before = sys.argv, sys.stdin, sys.stdout, sys.stderr
+    sys.argv = [f"{script}.py", *arguments]
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    sys.stdin, sys.stdout, sys.stderr = io.TextIOWrapper(io.BytesIO(stdin)), out, err
+    status = 0
+    try:
+        run(main)
+    except AcceptedError:
+        status = None
+    except SystemExit as error:
+        status = error.code
+    finally:
+        sys.argv, sys.stdin, sys.stdout, sys.stderr = before
+        logging.getLogger("gpt2").handlers.clear()
+        err.flush()
+    check(script, status, err.buffer.getvalue().decode())
+    return status
+
+
+def check(script, status, said):
+    """A failure has status 1 or 2 and one line; nothing that was said steers a terminal."""
+    lines = [line for line in said.splitlines() if line.startswith(f"{script}.py: ")]
+    assert status in (None, 0, 1, 2)
+    assert len(lines) == (1 if status else 0), said
+    assert "Traceback" not in said
+    assert all(line.isprintable() for line in said.split("\n")), said
+
+
+# Flags -------------------------------------------------------------------------------------------
+
+NUMBERS = [
+    "", "-", "nan", "inf", "-inf", "-1", "0", "1e400", "-1e-400", "1" + "0" * 30, "9" * 5000,
+    "0x10", "1_000", "²", "٣", "1,5", "1e5", "--1", "True", "None", "[1]", "1/0", "\x1b[2J",
+]  # fmt: skip
+NAMES = [
+    "", " ", ".", "..", "../..", "/", "//", "~", "~nobody-here/x", "**", "***/a", "[", "data [v2]",
+    "a\nb", "\x1b]0;title\x07", "\u202eexe.txt", "\udcff", "é" * 300, "n" * 5000, "-", "--", "None",
+    "True", "$HOME", "${", "$(id)", "%s", "{0}", "con", "/dev/null", "/dev/zero", "/dev/full",
+    "/proc/self/mem", "/proc/1/root/x", "text.txt/x", "text.txt", "gpu:" + "9" * 20, "cpu:-1",
+    "1/0", "0/0", "²/³", "1/1/1",
+]  # fmt: skip
+WRITES_THERE = {"checkpoint_dir": ["/", "//", "~"], "dataset": ["~"]}  # not in a test
+
+
+def flags():
+    """A case for each flag of each script, with the values to try."""
+    for script, (main, _) in SCRIPTS.items():
+        for name, parameter in inspect.signature(main).parameters.items():
+            numeric = parameter.annotation not in (str, str | None)
+            left_out = WRITES_THERE.get(name, [])
+            values = [value for value in (NUMBERS if numeric else NAMES) if value not in left_out]
+            yield pytest.param(script, name, values, id=f"{script}-{name}")
+
+
+@pytest.mark.parametrize(("script", "name", "values"), [*flags()])
+def test_values_of_flags(script, name, values):
+    for value in values:
+        call(script, f"--{name}={value}")
+
+
+@FUZZ
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
+def test_any_text_as_a_flag(text):
+    for script in ("unconditional", "score"):
+        call(script, text)
+        call(script, f"--{text}=1")
+        call(script, f"--model_name={text}")
+
+
+@pytest.mark.parametrize("arguments", [["", "a.npz"], ["~nobody-here/x", "a.npz"], ["\x1b[2J"]])
+def test_flags_of_a_process_of_its_own(arguments):
+    command = [sys.executable, str(ROOT / "src" / "encode.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    check("encode", done.returncode, done.stderr)
+    assert done.returncode == 2
+
+
+# Files of a model --------------------------------------------------------------------------------
+
+CONTENTS = [
+    b"", b"\n", b"\0" * 100, b"\xff\xfe{\0}\0", b"\xef\xbb\xbf", b"{", b"[]", b"null", b"1e999",
+    b'"text"', b"[" * 100_000, b'{"a":' * 100_000, b"<!doctype html><title>404</title>",
+    b"version https://git-lfs.github.com/spec/v1\n", b"\x1b[2J" * 9, b"{}" * 9, b"\r\r\r", b"NaN",
+    b'{"n_vocab": NaN, "n_ctx": 1, "n_embd": 1, "n_head": 1, "n_layer": 1}',
+    b'{"n_vocab": 1280, "n_ctx": 1e3, "n_embd": 128, "n_head": 4, "n_layer": 4}',
+    b'{"n_vocab": 1280, "n_ctx": ' + b"9" * 4000 + b', "n_embd": 1, "n_head": 1, "n_layer": 1}',
+    b'{"n_vocab": 1280, "n_ctx": 256, "n_embd": 128, "n_head": 0, "n_layer": 4}',
+    b'{"a": 0, "a": 1}', b'{"<|endoftext|>": 16777215}', b'{"<|endoftext|>": 0}',
+    b'{"\\ud800": 0, "<|endoftext|>": 1}', b'{"": 0, "<|endoftext|>": 1}', b"#version: 0.2\n \n",
+    b"#version: 0.2\na b\na b\n", b"#version: 0.2\n" + b"a " * 9,
+    b'model_checkpoint_path: "**"', b'model_checkpoint_path: "\\000"',
+    b'model_checkpoint_path: "' + b"m" * 5000 + b'"', b'model_checkpoint_path: "\\033[2J"',
+    b'model_checkpoint_path: "../../../../etc/passwd"', b'model_checkpoint_path: ".."',
+    bytes.fromhex("57fb808b247547db") * 9,
+]  # fmt: skip
+FILES = [
+    "hparams.json", "encoder.json", "vocab.bpe", "checkpoint", "model.ckpt.index",
+    "model.ckpt.data-00000-of-00001",
+]  # fmt: skip
+
+
+@pytest.fixture
+def model(place):
+    """A folder `models/mine` that is the embedded model, in links: to write breaks a link."""
+    folder = place / "models" / "mine"
+    folder.mkdir(parents=True)
+    for name in FILES:
+        (folder / name).symlink_to(MODEL / name)
+    return folder
+
+
+def use(folder):
+    return call("unconditional", f"--models_dir={folder.parent}", f"--model_name={folder.name}")
+
+
+def put(path, content):
+    """Put bytes where a file or link was."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_contents_of_a_models_files(model, name):
+    assert use(model) is None
+    for content in CONTENTS:
+        put(model / name, content)
+        assert use(model) == 2, content[:100]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_no_file_in_a_model(model, name):
+    path = model / name
+    path.unlink()
+    assert use(model) == 2
+    os.mkfifo(path)
+    assert use(model) == 2
+    path.unlink()
+    for target in ("/dev/zero", "/dev/tty", "nothing", name, ".", "/proc/self/mem"):
+        path.symlink_to(target)
+        assert use(model) == 2, target
+        path.unlink()
+
+
+@pytest.mark.parametrize("name", FILES[:-1])
+def test_damage_to_a_models_files(model, name):
+    whole = (MODEL / name).read_bytes()
+
+    @FUZZ
+    @given(st.integers(0, len(whole)), st.binary(max_size=4), st.integers(0, 4))
+    def damage(at, inserted, removed):
+        put(model / name, whole[:at] + inserted + whole[at + removed :])
+        use(model)
+        put(model / name, whole[:at])
+        use(model)
+
+    damage()
+
+
+def test_tables_of_tokens(model):
+    tokens = json.loads((MODEL / "encoder.json").read_text(encoding="utf-8"))
+    odd = st.dictionaries(
+        st.text(max_size=3) | st.sampled_from([*tokens][:500]),
+        st.integers(-2, 2000) | st.sampled_from([1.5, None, "1", True, [], 2**24 - 1, 10**30]),
+        max_size=3,
+    )
+
+    @FUZZ
+    @given(odd)
+    def change(added):
+        put(model / "encoder.json", json.dumps(tokens | added).encode())
+        use(model)
+
+    change()
+
+
+# Texts, data sets and what scripts kept -----------------------------------------------------------
+
+READERS = {
+    "prompts": ("conditional", "--prompts={}.txt"),
+    "prompts in JSON": ("conditional", "--prompts={}.jsonl"),
+    "a prompt": ("interactive", "--prompt_file={}.txt"),
+    "a text to score": ("score", "--file={}.txt"),
+    "a text to train on": ("train", "--dataset={}.txt"),
+    "token ids to train on": ("train", "--dataset={}.npz"),
+    "a text to encode": ("encode", "--dataset={}.txt"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_contents_of_files_that_flags_name(place, reader):
+    script, flag = READERS[reader]
+    path = place / flag.format("odd").partition("=")[2]
+    for content in [*CONTENTS, b'{"text": "\\ud800"}', b'{"text": 1}', b"word " * 9000]:
+        path.write_bytes(content)
+        call(script, flag.format("odd"))
+
+    @FUZZ
+    @given(st.binary(max_size=200) | st.text(max_size=50).map(lambda text: text.encode("utf-16")))
+    def any_bytes(content):
+        path.write_bytes(content)
+        call(script, flag.format("odd"))
+
+    any_bytes()
+    path.unlink()
+    os.mkfifo(path)
+    assert call(script, flag.format("odd")) == 2
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig", "cp1252"])
+def test_encodings_of_standard_input(encoding):
+    text = "»Où?« — né".encode(encoding, errors="replace")
+    assert call("conditional", "--prompts=-", stdin=text) is None
+
+
+def test_damage_to_an_archive_of_token_ids(place):
+    np.savez_compressed(place / "whole.npz", np.arange(900) % 1280)
+    whole = (place / "whole.npz").read_bytes()
+
+    @FUZZ
+    @given(st.integers(0, len(whole)), st.binary(max_size=4), st.integers(0, 4))
+    def damage(at, inserted, removed):
+        (place / "odd.npz").write_bytes(whole[:at] + inserted + whole[at + removed :])
+        call("train", "--dataset=odd.npz")
+
+    damage()
+
+
+@pytest.mark.parametrize("name", ["odd.txt.progress", "odd.state"])
+def test_contents_of_what_a_run_kept(place, name):
+    for content in [*CONTENTS, b'{"samples": 1}', b'{"done": {}, "run": []}']:
+        (place / name).write_bytes(content)
+        if name == "odd.state":
+            assert call("score", "--state=odd.state") in (1, 2)
+        else:
+            (place / "odd.txt").write_bytes(b"mine")
+            assert call("unconditional", "--output=odd.txt") in (1, 2)
+            assert (place / "odd.txt").read_bytes() == b"mine"
+        assert (place / name).read_bytes() == content
+
+
+TF_CONFIGS = [
+    "{", "[]", "null", "1", "[" * 100_000, "{}", '{"cluster": 1, "task": 1}', "\x1b[2J", "\udcff",
+    '{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
+    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1e400}}',
+    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "²"}}',
+    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
+    '{"cluster": {"worker": 5}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": [5]}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": "ab"}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": ["a"], "ps": ["b"]}, "task": {"type": "worker", "index": 0}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(TF_CONFIGS)))
+def test_values_of_tf_config(monkeypatch, number):
+    monkeypatch.setenv("TF_CONFIG", TF_CONFIGS[number])
+    assert call("train") == 2
