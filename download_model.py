@@ -27,6 +27,7 @@ import requests  # noqa: E402
 import urllib3  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from gpt2.command_line import versions  # noqa: E402
 from gpt2.download import release  # noqa: E402
 from gpt2.download.release import (  # noqa: E402
     CHUNK,
@@ -429,6 +430,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--list", action="store_true", help="tell what there is, and what is here")
     action.add_argument("--verify", action="store_true", help="check what is here")
+    action.add_argument("--version", action="version", version=versions())
     parser.add_argument(
         "--force", action="store_true", help="replace a complete checkpoint that is another model"
     )

@@ -76,7 +76,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         _protect_terminal()
         _show_log()
         if "--version" in sys.argv[1:]:
-            print(_versions())
+            print(versions())
             return
         command = _attach_values(main, sys.argv[1:])
         for function in main.values() if isinstance(main, dict) else [main]:
@@ -145,7 +145,8 @@ def _protect_terminal() -> None:
         sys.stderr = VisibleText(sys.stderr, kept="\r")  # progress bars begin with it
 
 
-def _versions() -> str:
+def versions() -> str:
+    """What --version prints."""
     try:
         tensorflow = importlib.metadata.version("tensorflow")
     except importlib.metadata.PackageNotFoundError:
@@ -194,6 +195,7 @@ def _attach_values(
         if argument in ("--", "--help", "-h"):
             return _help_only(arguments[i:])
         if re.match("--|-[a-zA-Z]", argument):
+            argument = _spell_out(argument, known)
             name = _name(argument)
             if name not in known and name.removeprefix("no") not in switches:
                 if value_may_follow and _name(flags[-1]) not in switches:
@@ -220,6 +222,13 @@ def _attach_values(
         if parameter.default is parameter.empty and name not in given:
             raise UserError(f"{_label(parameter)} is needed; -- --help describes it")
     return flags
+
+
+def _spell_out(flag: str, known: list[str]) -> str:
+    """A flag of one letter in full, as fire's help lists those that are not ambiguous."""
+    letter, equals, value = flag.partition("=")
+    names = [name for name in known if letter == f"-{name[0]}"]
+    return f"--{names[0]}{equals}{value}" if len(names) == 1 else flag
 
 
 def _name(flag: str) -> str:

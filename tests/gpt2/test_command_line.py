@@ -59,6 +59,7 @@ def call(tmp_path):
         (["--length", "1e5"], "(100000, 1, 'x', False)"),
         (["--length", "40.0"], "(40, 1, 'x', False)"),
         (["--temperature", "-1"], "(None, -1.0, 'x', False)"),
+        (["-t", "2", "-n=y"], "(None, 2.0, 'y', False)"),
     ],
 )
 def test_flags_have_the_types_of_their_annotations(call, arguments, printed):
@@ -85,6 +86,8 @@ def test_flags_have_the_types_of_their_annotations(call, arguments, printed):
         (["--name"], "--name needs a value"),
         (["--name", "--loud"], "--name needs a value"),
         (["--noname"], "unknown flag --noname"),
+        (["-l", "5"], "unknown flag -l"),
+        (["-x", "5"], "unknown flag -x"),
         (["--name", "-Hello"], "--name needs a value; one that begins with - is written --name=-H"),
         (["--", "--seed", "5"], "only --help may follow --; other flags go before it"),
         (["--name", "x", "--"], "only --help may follow --; other flags go before it"),

@@ -21,7 +21,8 @@ from fake_model import FakeModel
 from tqdm import tqdm
 
 from gpt2.command_line import choose_model, run
-from gpt2.sampling.dump import make_batch
+from gpt2.language_model import LanguageModel
+from gpt2.sampling.dump import dump, make_batch
 
 pytestmark = pytest.mark.end_to_end
 
@@ -30,6 +31,7 @@ UNCONDITIONAL = ROOT / "src" / "generate_unconditional_samples.py"
 INTERACTIVE = ROOT / "src" / "interactive_conditional_samples.py"
 CONDITIONAL = ROOT / "src" / "generate_conditional_samples.py"
 SCRIPTS = [UNCONDITIONAL, INTERACTIVE]
+VERSIONS = r"gpt-2 [\d.]+, Python [\d.]+, TensorFlow .+\n"
 MAINS = {
     UNCONDITIONAL: "sample_model",
     INTERACTIVE: "interact_model",
@@ -97,13 +99,20 @@ def test_samples_are_made_anywhere_with_the_embedded_model_if_there_is_no_other(
     assert re.fullmatch(r"2 samples, 120 tokens in .* s: .* tokens/s; seed 1", summary)
 
 
-def test_a_seed_repeats_the_samples(call_here):
+def test_a_seed_repeats_the_samples(capsys):
     # 16 samples are not compiled.
-    flags = [*EMBEDDED, "--nsamples", 16, "--batch_size", 16, "--length", 12, "--seed"]
-    first, again, other = (call_here(UNCONDITIONAL, *flags, seed).stdout for seed in (5, 5, 6))
+    model = LanguageModel(model_name="1M", batch_size=16, length=12, device="cpu")
+
+    def samples(seed):
+        model.change(seed=seed)
+        dump(model, last=16)
+        return capsys.readouterr().out.partition("\n")[2]  # the first line names the seed
+
+    first = samples(5)
     assert banners(first) == list(range(1, 17))
-    assert first == again
-    assert first != other
+    assert samples(6) != first
+    assert samples(5) == first
+    model.close()
 
 
 @pytest.mark.parametrize(("nsamples", "batch_size"), [(1, 3), (5, 2), (3, 3)])
@@ -356,7 +365,11 @@ def test_an_empty_stop_string_is_refused(call_here, script):
 @pytest.mark.parametrize("script", MAINS)
 def test_a_script_says_which_version_it_is(call_here, script):
     done = call_here(script, "--version")
-    assert re.fullmatch(r"gpt-2 [\d.]+, Python [\d.]+, TensorFlow .+\n", done.stdout)
+    assert re.fullmatch(VERSIONS, done.stdout)
+
+
+def test_the_downloader_says_which_version_it_is():
+    assert re.fullmatch(VERSIONS, call(ROOT / "download_model.py", "--version").stdout)
 
 
 @pytest.mark.parametrize("stops", [[], [" the"]])
