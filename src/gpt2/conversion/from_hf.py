@@ -1,13 +1,11 @@
 """From a folder in Hugging Face's form to one in the released form."""
 
-import contextlib
-import io
-import sys
 from pathlib import Path
 from typing import Any
 
 from encoder import END_OF_TEXT
 from gpt2 import checkpoint
+from gpt2.checkpoint import say_once
 from gpt2.command_line import import_tensorflow
 from gpt2.conversion.config import read_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
@@ -38,20 +36,22 @@ def convert(source_folder: Path, target_folder: Path) -> None:
         _check_vocabulary(source_folder, folder, hparams)
         _write_checkpoint(folder, tensors, hparams)
     if left_out:
-        print(f"left out, as the model has no row for them: {' '.join(left_out)}", file=sys.stderr)
+        say_once(f"left out, as the model has no row for them: {' '.join(left_out)}")
     end = config.get("eos_token_id")
     if end not in (None, ids[END_OF_TEXT]):
-        print(f"texts end with {END_OF_TEXT} here, not with token {end!r}", file=sys.stderr)
+        say_once(f"texts end with {END_OF_TEXT} here, not with token {end!r}")
 
 
 def _check_vocabulary(source: Path, folder: Path, hparams: HParams) -> None:
     """Raise UserError if the vocabulary that was written cannot be used."""
+    checkpoint.log.disabled = True  # it says the same whenever it is loaded
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # it says the same whenever it is loaded
-            checkpoint.load_encoder(folder, hparams)
+        checkpoint.load_encoder(folder, hparams)
     except UserError as error:
         reason = str(error).partition(";")[0].replace(str(folder), str(source))
         raise UserError(f"the vocabulary cannot be used: {reason}") from None
+    finally:
+        checkpoint.log.disabled = False
 
 
 def _write_checkpoint(folder: Path, tensors: Tensors, hparams: HParams) -> None:

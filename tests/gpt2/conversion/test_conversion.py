@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 
 import encoder
+from gpt2 import checkpoint
 from gpt2.conversion import from_hf, to_hf
 from gpt2.conversion import weights as hf_weights
 from hparams import UserError
@@ -87,6 +88,27 @@ def test_half_precision_is_widened_exactly(tf, tiny, source, target, dtype):
     found = written(tf, target)
     for name, value in tiny.weights.items():
         assert (found[name] == value.astype(dtype).astype(np.float32)).all()
+
+
+def test_added_tokens_and_padding_are_carried_there_and_back(tf, source, target, caplog, tmp_path):
+    embedding = np.zeros([1344, 12], np.float16)
+    change_tensors(source, lambda tensors: tensors | {"wte.weight": embedding})
+    change(source / "config.json", vocab_size=1344, eos_token_id=7)
+    added = {"[PAD]": 1280, "<new é>": 1281, "[NO ROW]": 1344}
+    (source / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
+    from_hf.convert(source, target)
+    assert caplog.messages == [
+        "left out, as the model has no row for them: [NO ROW]",
+        "texts end with <|endoftext|> here, not with token 7",
+    ]
+    hparams = checkpoint.load_hparams(target)
+    assert hparams.n_vocab == 1344
+    assert checkpoint.load_encoder(target, hparams).decode([1280, 1281]) == "[PAD]<new é>"
+
+    to_hf.convert(target, tmp_path / "there")
+    from_hf.convert(tmp_path / "there", tmp_path / "back")
+    for name in ("encoder.json", "hparams.json", "model.ckpt.index"):
+        assert (tmp_path / "back" / name).read_bytes() == (target / name).read_bytes()
 
 
 def test_shards_and_what_older_files_hold_beside_the_weights(tf, tiny, source, target):
