@@ -1,10 +1,10 @@
-"""How much of the time of a forward pass is left when its logits are scored.
+"""How fast windows are scored, compared with a bare forward pass.
 
-    python3 benchmarks/evaluate.py
+    python3 benchmarks/bench_evaluate.py
 
-A bare forward pass, to the logits, and the scoring of the same windows take turns on one graph
-with random weights of the 117M shape. A ratio is the median of the ratios of single turns: on a
-busy machine nothing else says much. The scores are checked against NumPy before they are timed.
+A forward pass up to the logits and the scoring of the same windows take turns on one graph with
+random weights of the 117M shape. The ratio is the median of the ratios of single turns, because
+only that is reliable on a busy machine. The scores are checked against NumPy before they are timed.
 """
 
 import argparse
@@ -40,17 +40,21 @@ def main():
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--top", type=int, default=0, help="alternatives to list for each token")
+    parser.add_argument("--smoke", action="store_true", help="once, with a tiny model")
     flags = parser.parse_args()
 
     tf = import_tensorflow()
-    hparams = HParams()
-    graph = scorer.build(hparams)
-    bare = graph["logits"].op  # computed, and not copied out
+    hparams = HParams(n_embd=12, n_layer=2) if flags.smoke else HParams()
+    if flags.smoke:
+        flags.window, flags.turns = 64, 1
+    graph = scorer.build(hparams, flags.top)
+    bare = graph.logits.op  # computed, and not copied out
     rng = np.random.default_rng(0)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         ids = rng.integers(0, hparams.n_vocab, [1, 65])
-        logits, scores = session.run([graph["logits"], graph["scores"]], {graph["ids"]: ids})
+        logits, scores = session.run([graph.logits, graph.scores], {graph.ids: ids})
         check(logits[0], ids[0, 1:], {name: value[0] for name, value in scores.items()})
 
         print(f"TensorFlow {tf.__version__}, 117M shape, windows of {flags.window} tokens")
@@ -59,9 +63,9 @@ def main():
             ids = rng.integers(0, hparams.n_vocab, [batch_size, flags.window + 1])
             seconds = {"bare": [], "scored": []}
             for _ in range(flags.turns + 1):
-                for name, fetches in [("bare", bare), ("scored", graph["scores"])]:
+                for name, fetches in [("bare", bare), ("scored", graph.scores)]:
                     began = time.perf_counter()
-                    session.run(fetches, {graph["ids"]: ids})
+                    session.run(fetches, {graph.ids: ids})
                     seconds[name].append(time.perf_counter() - began)
             pairs = zip(seconds["bare"][1:], seconds["scored"][1:], strict=True)  # one warms up
             ratios = sorted(a / b for a, b in pairs)

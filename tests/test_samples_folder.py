@@ -1,5 +1,7 @@
 """gpt-2-samples/: its files are what their commands make."""
 
+import html
+import re
 import subprocess
 import sys
 
@@ -7,7 +9,8 @@ import pytest
 from conftest import ROOT
 
 FOLDER = ROOT / "gpt-2-samples"
-FILES = sorted(set(FOLDER.glob("*.txt")) - {FOLDER / "prompts.txt"})
+BY_PEOPLE = {FOLDER / "prompts.txt", FOLDER / "human.txt"}
+FILES = sorted(set(FOLDER.glob("*.txt")) - BY_PEOPLE)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -37,3 +40,13 @@ def test_the_command_in_a_file_makes_its_beginning_again(name):
     beginning = "\n".join(done.stdout.splitlines()[1:7])
     assert len(beginning) > 120
     assert beginning in text
+
+
+def test_the_page_shows_the_human_and_a_synthetic_text():
+    page = (FOLDER / "human-and-synthetic.html").read_text(encoding="utf-8")
+    human = (FOLDER / "human.txt").read_text(encoding="utf-8")
+    assert html.escape(human) in re.sub(r"</?(p|div)>", "", page)
+    assert "<h2>human.txt</h2>" in page
+    assert "<h2>synthetic.txt</h2>" in page
+    script = (ROOT / "src" / "gpt2" / "evaluation" / "page.js").read_text(encoding="utf-8")
+    assert script in page, "the page is older than page.js: make gpt-2-samples"

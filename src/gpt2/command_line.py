@@ -212,7 +212,9 @@ def _attach_values(
             flags[-1] += f"={argument}"
             value_may_follow = False
         elif positional:
-            flags.append(f"--{positional.pop(0)}={argument}")
+            flags.append(f"--{positional[0]}={argument}")
+            if typing.get_origin(parameters[positional[0]].annotation) is not tuple:
+                positional.pop(0)  # a tuple takes all that follow
         else:
             raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
     _check_values(flags, switches)

@@ -22,7 +22,8 @@ import numpy as np
 from encoder import END_OF_TEXT
 from gpt2 import checkpoint
 from gpt2.command_line import choose_model, import_tensorflow
-from gpt2.evaluation.scorer import Scorer, TokenScore, check_window
+from gpt2.evaluation.scorer import ScoreGraph, Scorer, TokenScore
+from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
 from gpt2.tensorflow_session import check_device, choose_device
 from hparams import DamagedModelError, Sampling, UserError, require
@@ -127,6 +128,7 @@ class LanguageModel:
         self.end_of_text = self.encoder.encoder[END_OF_TEXT]
         self._session: Any = None
         self._decodings: dict[int, Decoding] = {}
+        self.score_graphs: dict[int, ScoreGraph] = {}  # of Scorer, by the alternatives they list
         self._restored = self._closed = False
         self._n_generated = 0
 
@@ -205,17 +207,18 @@ class LanguageModel:
         return texts()
 
     def score(
-        self, text: str, *, window: int | None = None, stride: int | None = None
+        self, text: str, *, top: int = 0, window: int | None = None, stride: int | None = None
     ) -> list[TokenScore]:
         """How likely the model finds each token of a text of any length.
 
         Args:
+          top: most likely tokens to list as the `alternatives` of each token.
           window: tokens that the model sees at once; None is n_ctx.
           stride: tokens from one window to the next; None is `window`.
         """
         self._check_text(text)
-        sizes = check_window(window, stride, self.hparams.n_ctx)
-        return list(Scorer(self).score_text([text], *sizes))
+        options = EvaluationOptions(window=window, stride=stride, top=top)
+        return list(Scorer(self, options).score_text([text]))
 
     def logits(self, tokens: Any) -> np.ndarray:
         """Unnormalised log-probabilities of the token after each one.
@@ -268,6 +271,7 @@ class LanguageModel:
             self._session.close()
         self._session, self._closed = None, True
         self._decodings.clear()
+        self.score_graphs.clear()
         vars(self).pop("_logits_graph", None)
 
     def __enter__(self) -> "LanguageModel":

@@ -58,12 +58,17 @@ def test_falls_back_to_the_embedded_model_and_says_so(tmp_path):
     [
         ([], "choose a command: score, perplexity, task, paper"),
         (["scores"], "unknown command 'scores'"),
-        (["score"], "FILE is needed"),
+        (["score"], "FILES is needed"),
         (["score", "nowhere"], "nowhere: no such file"),
         (["score", DATA], f"{DATA}: no such file"),
         (["perplexity", EVALUATE, "--state", "no/where"], "no/where: no such folder"),
         (["task", "ptb", EVALUATE, "--models_dir", "."], f"{EVALUATE}, line 1: a Penn"),
         (["score", "empty", "--model_name", "1M"], "the text is empty"),
+        (["score", EVALUATE, "nowhere"], "nowhere: no such file"),
+        (["score", "empty.jsonl", "--model_name", "1M"], "empty.jsonl: no texts in it"),
+        (["score", "empty", "empty", "--top", 2], "--top needs a single text, or --format html"),
+        (["score", EVALUATE, "--top", -1], "top must be from 0 to n_vocab"),
+        (["score", EVALUATE, "--against", "9M"], "no model in models/9M"),
         (["score", EVALUATE, "--format", "pdf"], "format must be one of table, jsonl, html, got"),
         (["perplexity", EVALUATE, "--windw", 5], "unknown flag --windw; did you mean --window?"),
         (["perplexity", EVALUATE, "--window", 999, "--model_name", "1M"], "window must be from 1"),
@@ -72,7 +77,9 @@ def test_falls_back_to_the_embedded_model_and_says_so(tmp_path):
         (["task", "lambada"], "FILE is needed"),
         (["paper"], "--data_dir is needed"),
         (["paper", "--data_dir", "nowhere"], "--data_dir: no folder nowhere"),
-        (["paper", "--data_dir", DATA, "--model_name", "9M"], "no model in models/9M"),
+        (["paper", "--data_dir", "data", "--model_name", "9M"], "no model in models/9M"),
+        (["paper", "--data_dir", "data", "--models_dir", "."], "no model in 117M"),
+        (["paper", "--data_dir", "no data"], "--data_dir: no file of a task in no data, such as"),
     ],
 )
 def test_mistakes_are_one_line_before_tensorflow_is_imported(
@@ -82,7 +89,9 @@ def test_mistakes_are_one_line_before_tensorflow_is_imported(
         raise AssertionError("TensorFlow was imported")
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").touch()
+    for name in ("empty", "empty.jsonl", "data/deep/text8", "no data/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     monkeypatch.setattr("gpt2.language_model.import_tensorflow", too_early)
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
     commands = ("score", "perplexity", "task", "paper")
@@ -92,6 +101,40 @@ def test_mistakes_are_one_line_before_tensorflow_is_imported(
     assert (caught.value.code, output.out) == (2, "")
     assert output.err.startswith(f"evaluate.py: {message}")
     assert output.err.count("\n") == 1
+
+
+def test_a_dump_is_a_row_for_each_sample(tmp_path, tiny, capsys):
+    path = tmp_path / "dump.jsonl"
+    samples = [{"number": 3, "prompt": "ROMEO:", "text": " Ay me"}, {"number": 4, "text": "No."}]
+    path.write_text("\n".join(map(json.dumps, samples)), encoding="utf-8")
+    flags = {"model_name": "tiny", "models_dir": str(tiny.folder.parent)}
+    evaluate.score([str(path)], format="jsonl", **flags)
+    rows = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    assert [(row["name"], row["totals"]["characters"]) for row in rows] == [("3", 6), ("4", 3)]
+
+
+def test_models_with_different_vocabularies_cannot_be_compared(tmp_path, tiny):
+    other = tmp_path / "other"
+    shutil.copytree(tiny.folder, other)
+    table = json.loads((other / "encoder.json").read_text(encoding="utf-8"))
+    table["A"], table["B"] = table["B"], table["A"]
+    (other / "encoder.json").write_text(json.dumps(table), encoding="utf-8")
+    with pytest.raises(UserError, match="different vocabularies"):
+        evaluate.score(
+            [str(DATA / "text8")],
+            model_name=str(tiny.folder.name),
+            against=str(other),
+            models_dir=str(tiny.folder.parent),
+        )
+
+
+def test_the_page_of_a_real_model(tmp_path, tiny, capsys):
+    flags = {"model_name": "tiny", "models_dir": str(tiny.folder.parent)}
+    evaluate.score([str(DATA / "text8")], format="html", top=3, against="tiny", **flags)
+    page = capsys.readouterr().out
+    assert page.startswith("<!DOCTYPE html>")
+    assert (DATA / "text8").read_text(encoding="utf-8").split()[3] in page
+    assert "the model tiny compared with the model tiny" in page
 
 
 def rows_of(printed):

@@ -1,28 +1,28 @@
-"""Data sets as natural text, and back: one invertible pair for each.
+"""Data sets as natural text, and back: one invertible pair of functions for each.
 
-The tokenised text that data sets come in ("It 's easy , he said .") is unlike anything the model
-was trained on; the paper scores natural text ("It's easy, he said.") and divides by the number of
-the original tokens. Source: "Language Models are Unsupervised Multitask Learners" (Radford et al.,
-2019), section 3.1; which rules its authors used is not published.
+The tokenised text of data sets ("It 's easy , he said .") is unlike anything the model was trained
+on. The paper scores natural text ("It's easy, he said.") and divides by the number of the original
+tokens. Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019),
+section 3.1; its authors did not publish their rules.
 
-A pair is made of rules by which a chunk, a run of text without spaces, falls into tokens, and of
-tokens that stand against their neighbours. `detokenize` closes a space only if `tokenize` opens
-it again, so whatever the rules are:
+A pair consists of rules that split a chunk, which is a run of text without spaces, into tokens, and
+of the tokens that attach to their neighbours. `detokenize` removes a space only if `tokenize` puts
+it back, so whatever the rules are:
 
-    A line comes back exactly if each of its tokens, by itself, comes back,
+    A line is restored exactly if each of its tokens, by itself, is restored,
     and if single spaces stand between them.
 
-What does not come back, then:
+What is not restored, then:
   all          runs of spaces; a space at an end of a line where the format has none, or none where
                it has one
-  WikiText     tokens that hold what the rules split off: `well-known` and `3.5` (the format writes
-               `well @-@ known`, `3 @.@ 5`), `end.` unless an abbreviation, `Vol.2/3`
-  PTB          `it's`, `$5`, `don't` in one token
-  CBT and      `it's`, `don't`, `end,` in one token; a double or single straight quote, a round
+  WikiText     tokens that contain what the rules split off: `well-known` and `3.5` (the format
+               writes `well @-@ known`, `3 @.@ 5`), `end.` unless it is an abbreviation, `Vol.2/3`
+  PTB          `it's`, `$5`, `don't` as one token
+  CBT and      `it's`, `don't`, `end,` as one token; a straight double or single quote, a round
   LAMBADA      bracket (the format writes `` '' ` -LRB- -RRB-)
-  1BW          `it's`, `(a`, `end,` in one token
+  1BW          `it's`, `(a`, `end,` as one token
   LAMBADA, as JSON Lines   curly quotes and outer white space: see natural_lambada
-  enwik8, text8   everything comes back: they are natural text
+  enwik8, text8   everything is restored: they are natural text
 """
 
 import re
@@ -32,27 +32,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Detokenizer:
-    """A pair of functions, inverse to each other.
+    """A pair of functions, each the inverse of the other."""
 
-    Args:
-      rules: finds the tokens of a chunk, one after the other. The name of the group that matched
-        chooses how the token is written: see `written`.
-      closing: tokens that stand against what is before them.
-      opening: tokens that stand against what follows them.
-      spelling: token -> how natural text has it.
-      joining: of these tokens, those that stand against both.
-      frame: what the format puts at both ends of a line that is not blank.
-      blank: a blank line of the format.
-    """
-
+    # Finds the tokens of a chunk in order. If a group matched, `written` has how its token is
+    # written, under the group's name.
     rules: re.Pattern[str]
-    closing: re.Pattern[str]
-    opening: re.Pattern[str]
+    closing: re.Pattern[str]  # tokens that attach to what is before them
+    opening: re.Pattern[str]  # tokens that attach to what follows them
     written: dict[str, str] = field(default_factory=dict)
-    spelling: dict[str, str] = field(default_factory=dict)
-    joining: frozenset[str] = frozenset()
-    frame: str = ""
-    blank: str = ""
+    spelling: dict[str, str] = field(default_factory=dict)  # token -> how natural text has it
+    joining: frozenset[str] = frozenset()  # tokens that attach on both sides
+    frame: str = ""  # what the format puts at both ends of a line that is not blank
+    blank: str = ""  # a blank line of the format
 
     def tokenize(self, text: str) -> str:
         """A line of natural text in the format of the data set; line ends are kept."""
@@ -83,7 +74,7 @@ class Detokenizer:
         return [self.written.get(match.lastgroup or "", match[0]) for match in found]
 
     def _units(self, tokens: list[str]) -> Iterator[tuple[list[str], bool]]:
-        """Tokens with those that stand against them, and whether to stand against the last."""
+        """Tokens with those attached to them, and whether they attach to the unit before."""
         unit: list[str] = []
         attaches = quoted = False
         for token in tokens:
@@ -103,7 +94,7 @@ class Detokenizer:
 
 
 LETTER = r"[^\W\d_]"
-# With a full stop that belongs to the word: "U.S.", "e.g.", a single capital, and these.
+# The full stop belongs to the word: "U.S.", "e.g.", a single capital, and these.
 ABBREVIATION = (
     rf"(?:{LETTER}\.)+{LETTER}\.|(?<!\w)[A-Z]\.|"
     r"(?<!\w)(?:[Mm]rs?|[Mm]s|[Dd]rs?|[Ss]t|[Pp]rof|[Ss]r|[Jj]r|[Cc]o|[Cc]orp|[Ii]nc|[Ll]td|No|[Vv]ol"
@@ -174,9 +165,9 @@ ONE_BILLION_WORDS = Detokenizer(
 
 
 def natural_lambada(text: str) -> str:
-    """A LAMBADA passage as the paper's authors fed it, as far as one of them remembered.
+    """A LAMBADA passage as the paper's authors fed it to the model, as one of them remembered it.
 
-    Not invertible: which quotes were curly, and white space at the ends, is lost.
+    Not invertible: it loses which quotes were curly, and white space at the ends.
     Source: openai/gpt-2 issue 131.
     """
     return "\n" + text.replace("“", '"').replace("”", '"').strip()

@@ -5,7 +5,7 @@ Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2
 
 from pathlib import Path
 
-# The names that the paper uses -> those that the same models were released under.
+# The paper's name of a model -> the names it was released under.
 SIZES = {
     "117M": ("117M", "124M"),
     "345M": ("345M", "355M"),
@@ -30,7 +30,7 @@ PUBLISHED = {
     "1bw": {"perplexity per word": (75.20, 55.72, 44.575, 42.16)},
 }
 
-# The names that the data sets' own archives give the files, the paper's choice first.
+# The names of the files in the data sets' own archives, the paper's choice first.
 FILES = {
     "lambada": ["lambada_test.jsonl", "lambada_test_plain_text.txt"],
     "cbt-cn": ["cbtest_CN_valid_2000ex.txt"],
@@ -45,13 +45,13 @@ FILES = {
 
 
 def find_file(task: str, data_dir: Path) -> Path | None:
-    """The file of a task in a folder or in folders below it, or None."""
+    """The file of a task, in a folder or in the folders below it; None if there is none."""
     found = (path for name in FILES[task] for path in sorted(data_dir.rglob(name)))
     return next((path for path in found if path.is_file()), None)
 
 
 def published(model_name: str, task: str, metric: str) -> float | None:
-    """What the paper says, or None. Of a metric's name, only what is before a comma counts."""
+    """The paper's value, or None. Only the part of the metric's name before a comma counts."""
     values = PUBLISHED[task].get(metric.split(",")[0])
     for value, names in zip(values or (), SIZES.values(), strict=False):
         if model_name in names:

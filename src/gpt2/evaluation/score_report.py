@@ -1,24 +1,109 @@
-"""The scores of a text as a table, as JSON Lines, or as a page that colours tokens by rank."""
+"""The scores of texts as a table or as JSON Lines; page.py has the page."""
 
-import html
+import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, tee
+from typing import Any
 
-from gpt2.evaluation.scorer import TokenScore
+from gpt2.evaluation.scorer import Scorer, TokenScore
+from gpt2.evaluation.texts import Text, counted
+from gpt2.evaluation.totals import BAND_NAMES, Totals
+from gpt2.text_stream import Counts
+from hparams import UserError
 
-Totals = Callable[[], dict[str, float]]  # known once all rows are through
-Format = Callable[[Iterable[TokenScore], Totals], Iterator[str]]
+
+class ScoredText:
+    """A text that is scored by one model, or by two, while `tokens` is iterated over.
+
+    Args:
+      scorers: their models have the same vocabulary.
+      may_be_empty: as a text in a list may be.
+    """
+
+    def __init__(self, text: Text, scorers: Sequence[Scorer], may_be_empty: bool):
+        self.name, self._text, self._scorers = text.name, text, scorers
+        self._may_be_empty = may_be_empty
+        self._counts, self._totals = Counts(), [Totals() for _ in scorers]
+
+    def tokens(self) -> Iterator[tuple[TokenScore, ...]]:
+        """For each token, its scores by each model. Can be used once. Raises: UserError."""
+        ids = self._scorers[0].encode(counted(self._text.chunks, self._counts))
+        each = zip(self._scorers, self._totals, tee(ids, len(self._scorers)), strict=True)
+        yield from zip(*(self._tokens(*one) for one in each), strict=True)
+        if not self._counts.bytes and not self._may_be_empty:
+            raise UserError("the text is empty")
+
+    def _tokens(self, scorer: Scorer, totals: Totals, ids: Iterator[int]) -> Iterator[TokenScore]:
+        context, decode = scorer.encoder.encode(self._text.context), scorer.encoder.stream()
+        for window, scores in scorer.scan(ids, context):
+            totals.add(scores)
+            yield from scorer.tokens(window, scores, decode)
+
+    def numbers(self) -> list[dict[str, float]]:
+        """The numbers of each model, once the tokens are through."""
+        return [totals.summary(self._counts) for totals in self._totals]
 
 
-def table(rows: Iterable[TokenScore], totals: Totals) -> Iterator[str]:
-    """Columns for people to read."""
-    yield f"{'id':>6} {'logprob':>9} {'rank':>6} {'entropy':>8}  text\n"
-    for row in rows:
-        numbers = f"{row.id:>6} {row.logprob:>9.4f} {row.rank:>6} {row.entropy:>8.4f}"
-        yield f"{numbers}  {row.text!r}\n"
-    yield "\n"
-    yield from show(totals())
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is to be written."""
+
+    texts: Sequence[ScoredText]
+    scorers: Sequence[Scorer]  # of one model, or of two to compare
+    is_list: bool  # whether each text is one row; otherwise there is one text
+
+    @property
+    def models(self) -> list[str]:
+        """Their names."""
+        return [scorer.model.folder.name for scorer in self.scorers]
+
+
+def table(report: Report) -> Iterator[str]:
+    """Columns for people to read: a line per token, or per text in a list."""
+    if report.is_list:
+        yield from _table_of_texts(report)
+        return
+    (text,) = report.texts
+    tokens = text.tokens()
+    tokens = chain(list(islice(tokens, 1)), tokens)  # what is wrong shows before the heading
+    extra = [f"{'logprob':>9} {'change':>9}"] * (len(report.models) - 1)
+    yield " ".join(["    id   logprob   rank  entropy", *extra, " text\n"])
+    for row, *others in tokens:
+        numbers = [f"{row.id:>6} {row.logprob:>9.4f} {row.rank:>6} {row.entropy:>8.4f}"]
+        numbers += [f"{x.logprob:>9.4f} {x.logprob - row.logprob:>9.4f}" for x in others]
+        top = "".join(f"  {x.text!r} {x.probability:.3f}" for x in row.alternatives)
+        yield f"{' '.join(numbers)}  {row.text!r}{top and f'  <{top}'}\n"
+    for model, numbers_ in zip(report.models, text.numbers(), strict=True):
+        yield "\n"
+        if len(report.models) > 1:
+            yield f"{model}\n"
+        yield from show(numbers_)
+
+
+COLUMNS = {  # of a list of texts: heading -> name of the number
+    "tokens": "tokens",
+    "bits/byte": "bits per byte",
+    **dict(zip(["1-10 %", "-100 %", "-1000 %", "more %"], BAND_NAMES, strict=True)),
+    **{
+        f"{short} {kind}": f"{long} {name}"
+        for short, name in [("logp", "log-probability"), ("entr", "entropy"), ("logr", "log-rank")]
+        for kind, long in [("mean", "mean"), ("sd", "standard deviation of")]
+    },
+}
+
+
+def _table_of_texts(report: Report) -> Iterator[str]:
+    yield " ".join([*(f"{heading:>9}" for heading in COLUMNS), " text\n"])
+    for text in report.texts:
+        for _ in text.tokens():
+            pass
+        for model, numbers in zip(report.models, text.numbers(), strict=True):
+            shares = {name: 100 * numbers[name] / max(1, numbers["tokens"]) for name in BAND_NAMES}
+            cells = [written((numbers | shares)[name]) for name in COLUMNS.values()]
+            name = text.name + (f" ({model})" if len(report.models) > 1 else "")
+            yield " ".join([*(f"{cell:>9}" for cell in cells), f" {name}\n"])
 
 
 def show(numbers: dict[str, float]) -> Iterator[str]:
@@ -29,53 +114,32 @@ def show(numbers: dict[str, float]) -> Iterator[str]:
 
 
 def written(value: float, digits: int = 4) -> str:
-    """A whole number as it is, another one rounded."""
+    """A whole number as it is, another one rounded; a dash for what is not defined."""
+    if isinstance(value, float) and math.isnan(value):
+        return "-"
     return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
 
 
-def jsonl(rows: Iterable[TokenScore], totals: Totals) -> Iterator[str]:
-    """An object for each token, and at the end one with `totals`; what overflows is null."""
-    for row in rows:
-        yield json.dumps(row._asdict()) + "\n"
-    finite = {name: value if math.isfinite(value) else None for name, value in totals().items()}
-    yield json.dumps({"totals": finite}) + "\n"
+def jsonl(report: Report) -> Iterator[str]:
+    """An object for each token and at the end one with `totals`; or one for each text of a list.
+
+    With a second model, `against` has its scores. Numbers that overflow are null.
+    """
+    for text in report.texts:
+        for row, *others in text.tokens():
+            if not report.is_list:
+                against = dict(zip(["against"], map(_token, others), strict=False))
+                yield json.dumps(_token(row) | against) + "\n"
+        name = {"name": text.name} if report.is_list else {}
+        totals = dict(zip(["totals", "against"], map(_finite, text.numbers()), strict=False))
+        yield json.dumps(name | totals) + "\n"
 
 
-BANDS = [("top10", 10), ("top100", 100), ("top1000", 1000), ("beyond", None)]
-HEAD = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<title>How likely each token is</title>
-<style>
-body { max-width: 50em; margin: 2em auto; padding: 0 1em; font: 16px/1.6 sans-serif; }
-.text { white-space: pre-wrap; overflow-wrap: anywhere; }
-.top10 { background: #c8e6c9; }
-.top100 { background: #fff3b0; }
-.top1000 { background: #ffccbc; }
-.beyond { background: #d1c4e9; }
-td { padding-right: 2em; }
-</style>
-<p>Rank of each token among the model's predictions:
-<span class="top10">1 to 10</span>
-<span class="top100">to 100</span>
-<span class="top1000">to 1000</span>
-<span class="beyond">beyond</span>.
-Text that a model wrote has mostly low ranks. Point at a token for its numbers.</p>
-<div class="text">"""
+def _token(score: TokenScore) -> dict[str, Any]:
+    fields = score._asdict()
+    alternatives = [x._asdict() for x in fields.pop("alternatives")]
+    return fields | ({"alternatives": alternatives} if alternatives else {})
 
 
-def page(rows: Iterable[TokenScore], totals: Totals) -> Iterator[str]:
-    """A page of HTML that needs nothing else."""
-    yield HEAD
-    for row in rows:
-        band = next(name for name, limit in BANDS if limit is None or row.rank <= limit)
-        numbers = f"rank {row.rank}, log-probability {row.logprob:.4f}, entropy {row.entropy:.4f}"
-        title = f"token {row.id}: {numbers}"
-        yield f'<span class="{band}" title="{title}">{html.escape(row.text)}</span>'
-    yield "</div>\n<table>\n"
-    for name, value in totals().items():
-        yield f"<tr><td>{name}</td><td>{written(value)}</td></tr>\n"
-    yield "</table>\n</html>\n"
-
-
-FORMATS: dict[str, Format] = {"table": table, "jsonl": jsonl, "html": page}
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}

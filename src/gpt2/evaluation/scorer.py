@@ -1,40 +1,43 @@
 """How likely a model finds each token of a text: log-probability, rank, entropy."""
 
 import dataclasses
-import functools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gpt2.evaluation.windows import EvaluationOptions, Window, sliding_windows
 from gpt2.text_stream import safe_pieces
-from hparams import HParams, UserError, require
+from hparams import DamagedModelError, HParams, UserError
 
 if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel
 
 
 @dataclasses.dataclass(frozen=True)
-class Window:
-    """Tokens that the model sees at once; the last `n_scored` are to be predicted."""
-
-    ids: Sequence[int]  # at most n_ctx + 1: the last one is not fed
-    n_scored: int  # at most len(ids) - 1: the first has nothing before it
-
-
-@dataclasses.dataclass(frozen=True)
 class Scores:
-    """What the model made of the scored tokens of a window, each [n_scored].
-
-    The last two are as if tokens that are not kept did not exist, but for the one that came.
-    """
+    """The model's view of the scored tokens of a window, each field [n_scored]."""
 
     logprob: np.ndarray  # natural logarithm of the token's probability
-    rank: np.ndarray  # 1 for the likeliest token; a tie takes the better rank
+    rank: np.ndarray  # 1 for the most likely token; a tie takes the better rank
     entropy: np.ndarray  # of the whole prediction, in nats
-    kept_logprob: np.ndarray | None = None
-    kept_rank: np.ndarray | None = None
+    top_probability: np.ndarray  # of the most likely token
+    top_ids: np.ndarray | None = None  # [n_scored, top], the most likely first
+    top_probabilities: np.ndarray | None = None  # [n_scored, top]
+    kept_logprob: np.ndarray | None = None  # over the kept tokens and this one only
+    kept_rank: np.ndarray | None = None  # among the same
+
+
+INTEGERS = ("rank", "kept_rank", "top_ids")  # the fields of Scores that are int32
+
+
+class Alternative(NamedTuple):
+    """A token that could have stood in a place."""
+
+    id: int
+    text: str  # a part of a character is U+FFFD
+    probability: float
 
 
 class TokenScore(NamedTuple):
@@ -45,52 +48,19 @@ class TokenScore(NamedTuple):
     logprob: float  # natural logarithm of the token's probability
     rank: int  # 1 for the most likely token
     entropy: float  # of the whole prediction, in nats
+    top_probability: float  # of the most likely token
+    alternatives: tuple[Alternative, ...] = ()  # the most likely first, if they were asked for
 
 
-def check_window(window: int | None, stride: int | None, n_ctx: int) -> tuple[int, int]:
-    """Window and stride, with their defaults: n_ctx, and as long as the window.
-
-    Raises: UserError if one is out of range.
-    """
-    window = n_ctx if window is None else window
-    require("window", window, 1 <= window <= n_ctx, f"from 1 to n_ctx = {n_ctx}")
-    stride = window if stride is None else stride
-    require("stride", stride, 1 <= stride <= window, f"from 1 to window = {window}")
-    return window, stride
-
-
-def sliding_windows(ids: Iterable[int], start: int, window: int, stride: int) -> Iterator[Window]:
-    """Windows over a long text in which every token is predicted exactly once.
-
-    Window number k feeds positions k * stride up to k * stride + window of the text with `start`
-    before it. It scores what the windows before it did not: `stride` tokens, which have at least
-    window - stride tokens before them; the first window scores all of its tokens.
-
-    Args:
-      ids: the tokens of the text.
-      start: id that stands before the text, `<|endoftext|>`.
-      window: tokens that are fed at once, at most n_ctx.
-      stride: from 1 to `window`.
-    """
-    seen, fresh = [start], 0
-    for i in ids:
-        seen.append(i)
-        fresh += 1
-        if len(seen) == window + 1:
-            yield Window(seen, fresh)
-            seen, fresh = seen[stride:], 0
-    if fresh:
-        yield Window(seen, fresh)
-
-
-def statistics(logits: Any, targets: Any, kept: Any = None) -> dict[str, Any]:
+def statistics(logits: Any, targets: Any, kept: Any = None, top: int = 0) -> dict[str, Any]:
     """The graph of `Scores`.
 
     Args:
       logits: float [sequence, n_vocab], unnormalised log-probabilities.
       targets: int32 [sequence], the tokens that came.
       kept: None, or float [n_vocab]: 0 for tokens to exclude, else 1.
-    Returns: the fields of Scores, each [sequence].
+      top: how many of the most likely tokens to list.
+    Returns: the fields of Scores, each [sequence] or [sequence, top].
     """
     import tensorflow.compat.v1 as tf
 
@@ -104,7 +74,11 @@ def statistics(logits: Any, targets: Any, kept: Any = None) -> dict[str, Any]:
         "rank": 1 + tf.cast(tf.reduce_sum(better, axis=-1), tf.int32),
         # -sum(p * log p) with p = exp(logits) / total
         "entropy": tf.log(total) - tf.reduce_sum(ex * logits, axis=-1) / total,
+        "top_probability": 1 / total,  # the largest logit is 0 here
     }
+    if top:
+        values, output["top_ids"] = tf.math.top_k(ex, top)
+        output["top_probabilities"] = values / total[:, None]
     if kept is not None:
         missing = tf.exp(chosen) * (1 - tf.gather(kept, targets))
         output["kept_logprob"] = chosen - tf.log(tf.linalg.matvec(ex, kept) + missing)
@@ -112,13 +86,18 @@ def statistics(logits: Any, targets: Any, kept: Any = None) -> dict[str, Any]:
     return output
 
 
-def build(hparams: HParams) -> dict[str, Any]:
-    """The graph of a model that scores.
+class ScoreGraph(NamedTuple):
+    """A graph that scores windows."""
 
-    Returns: placeholders `ids`, int32 [batch, sequence + 1], and `kept`, as in `statistics`;
-      `logits`, float [batch, sequence, n_vocab]; `scores` and `kept_scores`: the fields of Scores,
-      each [batch, sequence], the latter with those that need `kept`.
-    """
+    ids: Any  # placeholder, int32 [batch, sequence + 1]
+    kept: Any  # placeholder, as in `statistics`; only for kept_scores
+    logits: Any  # float [batch, sequence, n_vocab]
+    scores: dict[str, Any]  # the fields of Scores, each [batch, sequence, ...]
+    kept_scores: dict[str, Any]  # the same, with those that need `kept`
+
+
+def build(hparams: HParams, top: int = 0) -> ScoreGraph:
+    """The graph of a model that scores, and lists the `top` most likely tokens."""
     import tensorflow.compat.v1 as tf
 
     import model
@@ -127,46 +106,44 @@ def build(hparams: HParams) -> dict[str, Any]:
     kept = tf.placeholder(tf.float32, [hparams.n_vocab])
     logits = model.model(hparams, ids[:, :-1], reuse=tf.AUTO_REUSE)["logits"]
 
-    def scores(kept: Any, names: list[str]) -> dict[str, Any]:
+    def scores(kept: Any) -> dict[str, Any]:
+        names = ["logprob", "rank", "entropy", "top_probability"]
+        names += ["top_ids", "top_probabilities"] if top else []
+        names += [] if kept is None else ["kept_logprob", "kept_rank"]
         # Window by window: a batch of logits is large enough without their exponentials.
         return tf.map_fn(
-            lambda row: statistics(row[0], row[1], kept),
+            lambda row: statistics(row[0], row[1], kept, top),
             (logits, ids[:, 1:]),
             fn_output_signature={
-                name: tf.int32 if name.endswith("rank") else tf.float32 for name in names
+                name: tf.int32 if name in INTEGERS else tf.float32 for name in names
             },
             parallel_iterations=1,
         )
 
-    names = [field.name for field in dataclasses.fields(Scores)]
-    plain = [name for name in names if not name.startswith("kept")]
-    return {
-        "ids": ids,
-        "kept": kept,
-        "logits": logits,
-        "scores": scores(None, plain),
-        "kept_scores": scores(kept, names),
-    }
+    return ScoreGraph(ids, kept, logits, scores(None), scores(kept))
 
 
 class Scorer:
     """Scores tokens with a model.
 
     Args:
-      model: LanguageModel; loaded when there is something to score.
-      batch_size: windows that are computed together; affects speed and memory only.
-    Raises: UserError
+      model: loaded when there is something to score.
+    Attributes: model, hparams, encoder, end_of_text; options; window and stride in tokens.
+    Raises: UserError if an option is out of range.
     """
 
-    def __init__(self, model: "LanguageModel", batch_size: int = 4):
-        require("batch_size", batch_size, batch_size >= 1, "at least 1")
-        self.model, self.batch_size = model, batch_size
+    def __init__(self, model: "LanguageModel", options: EvaluationOptions | None = None):
+        self.model, self.options = model, options or EvaluationOptions()
         self.hparams, self.encoder = model.hparams, model.encoder
         self.end_of_text = model.end_of_text
+        self.window, self.stride = self.options.resolved(model.hparams)
 
-    @functools.cached_property
-    def _graph(self) -> dict[str, Any]:
-        return self.model.build(lambda: build(self.hparams))
+    @property
+    def _graph(self) -> ScoreGraph:
+        graphs, top = self.model.score_graphs, self.options.top
+        if top not in graphs:
+            graphs[top] = self.model.build(lambda: build(self.hparams, top))
+        return graphs[top]
 
     def all_but(self, words: Collection[str]) -> np.ndarray:
         """Float [n_vocab]: 0 for tokens that are a space and one of the lower-case words."""
@@ -184,38 +161,77 @@ class Scorer:
         Args:
           windows: they may differ in length.
           kept: None, or float [n_vocab], 0 or 1: asks for the scores among these tokens too.
+        Raises: DamagedModelError if the model computes something that is not a number.
         """
         windows = iter(windows)
-        while batch := list(islice(windows, self.batch_size)):
-            # What pads a short window stands behind it, where attention does not look.
+        while batch := list(islice(windows, self.options.batch_size)):
+            # Short windows are padded at the end, where causal attention never looks.
             ids = np.zeros([len(batch), max(len(window.ids) for window in batch)], np.int32)
             for row, window in zip(ids, batch, strict=True):
                 row[: len(window.ids)] = window.ids
             graph = self._graph
             if kept is None:
-                output = self.model.run(graph["scores"], {graph["ids"]: ids})
+                output = self.model.run(graph.scores, {graph.ids: ids})
             else:
-                feed = {graph["ids"]: ids, graph["kept"]: kept}
-                output = self.model.run(graph["kept_scores"], feed)
+                output = self.model.run(graph.kept_scores, {graph.ids: ids, graph.kept: kept})
+            if not np.isfinite(output["logprob"]).all():
+                raise DamagedModelError(
+                    f"{self.model.weights}: the weights are damaged: they give logits that are "
+                    "not numbers; download or train the model again"
+                )
             for row, window in enumerate(batch):
                 end = len(window.ids) - 1
                 part = slice(end - window.n_scored, end)
                 yield window, Scores(**{name: value[row, part] for name, value in output.items()})
 
-    def score_text(self, text: Iterable[str], window: int, stride: int) -> Iterator[TokenScore]:
+    def scan(
+        self, ids: Iterable[int], context: Sequence[int] = (), skip: int = 0
+    ) -> Iterator[tuple[Window, Scores]]:
+        """Score each token of a text once, the first one after `<|endoftext|>` and the context.
+
+        Args:
+          ids: the tokens of the text.
+          context: tokens before the text that are not scored.
+          skip: windows at the beginning that are not scored either.
+        """
+        before = [self.end_of_text, *context]
+        windows = sliding_windows(ids, before, self.window, self.stride)
+        return self(islice(windows, skip, None))
+
+    def encode(self, pieces: Iterable[str]) -> Iterator[int]:
+        """The token ids of a text in pieces that `text_stream.safe_pieces` cut."""
+        return chain.from_iterable(map(self.encoder.encode, pieces))
+
+    def tokens(
+        self, window: Window, scores: Scores, decode: Callable[[list[int]], str]
+    ) -> Iterator[TokenScore]:
+        """The scored tokens of a window, one by one; `decode` is the text's encoder.stream()."""
+        listed: Iterable[tuple[Alternative, ...]] = [()] * window.n_scored
+        if scores.top_ids is not None and scores.top_probabilities is not None:
+            pairs = zip(scores.top_ids.tolist(), scores.top_probabilities.tolist(), strict=True)
+            listed = (
+                tuple(Alternative(i, self.spell(i), p) for i, p in zip(*pair, strict=True))
+                for pair in pairs
+            )
+        columns = [scores.logprob, scores.rank, scores.entropy, scores.top_probability]
+        rows = zip(window.ids[-window.n_scored :], *map(np.ndarray.tolist, columns), strict=True)
+        for (i, logprob, rank, entropy, best), others in zip(rows, listed, strict=True):
+            yield TokenScore(i, decode([i]), logprob, rank, entropy, best, others)
+
+    def spell(self, i: int) -> str:
+        """The text of a single token."""
+        return self.encoder.decode([i])
+
+    def score_text(self, text: Iterable[str]) -> Iterator[TokenScore]:
         """Score each token of a text once, the first one after `<|endoftext|>`.
 
         Args:
           text: in chunks of any sizes.
-          window, stride: as in sliding_windows.
         Raises: UserError if the text is empty.
         """
-        ids = chain.from_iterable(map(self.encoder.encode, safe_pieces(text)))
         decode, empty = self.encoder.stream(), True
-        for seen, scores in self(sliding_windows(ids, self.end_of_text, window, stride)):
+        for window, scores in self.scan(self.encode(safe_pieces(text))):
             empty = False
-            values = zip(scores.logprob, scores.rank, scores.entropy, strict=True)
-            for i, (logprob, rank, entropy) in zip(seen.ids[-seen.n_scored :], values, strict=True):
-                yield TokenScore(i, decode([i]), float(logprob), int(rank), float(entropy))
+            yield from self.tokens(window, scores, decode)
         if empty:
             raise UserError("the text is empty")

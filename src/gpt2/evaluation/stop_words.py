@@ -1,8 +1,8 @@
-"""Words that hardly ever end a sentence that is worth guessing the end of.
+"""Function words, which a sentence rarely ends with.
 
-The function words of English as grammars list them: articles, pronouns, prepositions,
-conjunctions, auxiliaries, and the adverbs that go with them; written for this repository. The
-paper names no list (Radford et al., 2019, section 3.3).
+They are the articles, pronouns, prepositions, conjunctions, auxiliaries and related adverbs that
+English grammars list, put together for this repository. The paper does not name its list (Radford
+et al., 2019, section 3.3).
 """
 
 _WORDS = """

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from test_scorer import log_probabilities
+from scoring import log_probabilities, scorer_of
 
-import gpt2
 import numpy_gpt2
-from gpt2.evaluation.perplexity import SavedState, Totals, measure
-from gpt2.evaluation.scorer import Scorer, check_window
-from gpt2.text_stream import Counts
+from gpt2.evaluation.perplexity import SavedState, measure
+from gpt2.evaluation.scorer import Scorer, Scores
+from gpt2.evaluation.totals import BAND_NAMES, Totals
+from gpt2.evaluation.windows import EvaluationOptions
+from gpt2.text_stream import Counts, safe_pieces
 from hparams import UserError
 
 TEXT = "Now is the winter of our discontent\nMade glorious summer by this sun of York;\n" * 2
@@ -26,8 +27,8 @@ def naive_nats(tiny, ids, start, window, stride):
 
 @pytest.mark.parametrize(("window", "stride"), [(512, 512), (16, 16), (16, 5), (16, 1), (1, 1)])
 def test_sum_equals_a_naive_token_by_token_computation(tiny, window, stride):
-    scorer = Scorer(gpt2.load(tiny.folder), 4)
-    totals = measure([TEXT], scorer, window, stride, SavedState(None, {}))
+    scorer = scorer_of(tiny, window=window, stride=stride)
+    totals = measure([TEXT], scorer, SavedState(None, {}))
     ids = scorer.encoder.encode(TEXT)
     assert totals.tokens == len(ids)
     expected = naive_nats(tiny, ids, scorer.end_of_text, window, stride)
@@ -36,19 +37,29 @@ def test_sum_equals_a_naive_token_by_token_computation(tiny, window, stride):
 
 def test_sum_does_not_depend_on_batch_size_or_chunks(tiny):
     chunks = [TEXT[i : i + 7] for i in range(0, len(TEXT), 7)]
-    whole = measure([TEXT], Scorer(gpt2.load(tiny.folder), 1), 16, 5, SavedState(None, {}))
+
+    def totals_of(chunks, batch_size):
+        scorer = scorer_of(tiny, window=16, stride=5, batch_size=batch_size)
+        return measure(safe_pieces(chunks), scorer, SavedState(None, {}))
+
+    whole = totals_of([TEXT], 1)
     for batch_size in (2, 7, 64):
-        other = measure(
-            chunks, Scorer(gpt2.load(tiny.folder), batch_size), 16, 5, SavedState(None, {})
-        )
+        other = totals_of(chunks, batch_size)
         assert other.nats == pytest.approx(whole.nats, rel=1e-5)
         assert (other.tokens, other.windows) == (whole.tokens, whole.windows)
+
+
+def scores_of(logprobs, ranks, entropies):
+    return Scores(*map(np.array, (logprobs, ranks, entropies)), top_probability=None)
 
 
 def test_units_by_hand():
     counts = Counts()
     counts.add("Köln am\nRhein\n")
-    totals = Totals(windows=1, tokens=4, nats=6 * np.log(2))
+    totals = Totals()
+    totals.add(scores_of(np.log([0.5, 0.5]), [1, 10], [1.0, 2.0]))
+    totals.add(scores_of(np.log([0.25, 0.25]), [11, 1001], [3.0, 4.0]))
+    log_ranks = np.log([1, 10, 11, 1001])
     assert totals.summary(counts) == {
         "tokens": 4,
         "words": 3,
@@ -58,14 +69,33 @@ def test_units_by_hand():
         "perplexity per word": pytest.approx(4),
         "bits per byte": pytest.approx(6 / 15),
         "bits per character": pytest.approx(6 / 14),
+        **dict(zip(BAND_NAMES, [2, 1, 0, 1], strict=True)),
+        "mean log-probability": pytest.approx(-1.5 * np.log(2)),
+        "standard deviation of log-probability": pytest.approx(0.5 * np.log(2)),
+        "mean entropy": pytest.approx(2.5),
+        "standard deviation of entropy": pytest.approx(np.std([1, 2, 3, 4])),
+        "mean log-rank": pytest.approx(log_ranks.mean()),
+        "standard deviation of log-rank": pytest.approx(log_ranks.std()),
     }
+
+
+def test_a_perplexity_that_overflows_is_infinite_and_one_of_nothing_is_not_a_number():
     assert Totals(1, 1, 1e6).perplexity(1) == float("inf")
+    assert all(np.isnan(value) or value == 0 for value in Totals().summary(Counts()).values())
 
 
-def test_a_run_that_broke_off_goes_on_where_it_was(tiny, tmp_path):
+def test_equal_values_have_no_spread_however_they_round():
+    totals = Totals()
+    for _ in range(7):
+        totals.add(scores_of(np.full(11, -0.1), np.full(11, 3), np.full(11, 0.1)))
+    summary = totals.summary(Counts())
+    assert summary["standard deviation of entropy"] == pytest.approx(0, abs=1e-6)
+
+
+def test_an_interrupted_run_resumes_where_it_stopped(tiny, tmp_path):
     path = str(tmp_path / "state.json")
-    scorer = Scorer(gpt2.load(tiny.folder), 2)
-    expected = measure([TEXT], scorer, 16, 5, SavedState(None, {}))
+    scorer = scorer_of(tiny, window=16, stride=5)
+    expected = measure([TEXT], scorer, SavedState(None, {}))
 
     class Watched(Scorer):
         computed, fails_after = 0, None
@@ -77,11 +107,13 @@ def test_a_run_that_broke_off_goes_on_where_it_was(tiny, tmp_path):
                 self.computed += 1
                 yield result
 
-    broken, resumed = Watched(gpt2.load(tiny.folder), 2), Watched(gpt2.load(tiny.folder), 3)
+    broken, resumed = (
+        Watched(scorer.model, EvaluationOptions(16, 5, batch_size)) for batch_size in (2, 3)
+    )
     broken.fails_after = 6
     with pytest.raises(KeyboardInterrupt):
-        measure([TEXT], broken, 16, 5, SavedState(path, {"stride": 5}))
-    totals = measure([TEXT], resumed, 16, 5, SavedState(path, {"stride": 5}))
+        measure([TEXT], broken, SavedState(path, {"stride": 5}))
+    totals = measure([TEXT], resumed, SavedState(path, {"stride": 5}))
     assert totals.nats == pytest.approx(expected.nats, rel=1e-6)
     assert (totals.windows, totals.tokens) == (expected.windows, expected.tokens)
     assert resumed.computed == expected.windows - 6
@@ -100,34 +132,14 @@ def test_the_state_of_another_run_is_refused(tmp_path):
     "content",
     ["", "[]", "{}", '{"run": 5}', '{"run": {"stride": 5}}', "not JSON", "[" * 100_000],
 )
-def test_a_file_that_is_no_state_is_refused_and_kept(tmp_path, content):
+def test_a_file_that_is_not_a_state_is_refused_and_kept(tmp_path, content):
     path = tmp_path / "notes.txt"
     path.write_text(content)
-    with pytest.raises(UserError, match="is no state of an evaluation"):
+    with pytest.raises(UserError, match="is not the state of an evaluation"):
         SavedState(str(path), {"stride": 5})
     assert path.read_text() == content
 
 
-@pytest.mark.parametrize(
-    ("window", "stride", "message"),
-    [
-        (513, None, "window must be from 1 to n_ctx = 512, got 513"),
-        (0, None, "window must be from 1"),
-        (16, 17, "stride must be from 1 to window = 16, got 17"),
-        (16, 0, "stride must be from 1"),
-    ],
-)
-def test_a_window_out_of_range_is_named(window, stride, message):
-    with pytest.raises(UserError, match=message):
-        check_window(window, stride, 512)
-
-
-def test_windows_do_not_overlap_unless_asked():
-    assert check_window(None, None, 512) == (512, 512)
-    assert check_window(100, None, 512) == (100, 100)
-    assert check_window(None, 32, 512) == (512, 32)
-
-
 def test_an_empty_text_is_an_error(tiny):
     with pytest.raises(UserError, match="the text is empty"):
-        measure([""], Scorer(gpt2.load(tiny.folder), 1), 16, 16, SavedState(None, {}))
+        measure([""], scorer_of(tiny), SavedState(None, {}))

@@ -1,73 +1,82 @@
-"""Scores as a table, as JSON Lines, and as a page."""
+"""Scores as a table and as JSON Lines, of one text or of many, by one model or two."""
 
-import html.parser
 import json
-import re
+import math
 
-from gpt2.evaluation.score_report import BANDS, jsonl, page, table
-from gpt2.evaluation.scorer import TokenScore
+import pytest
+from scoring import MadeUp, report_of
 
-ROWS = [
-    TokenScore(5, "<b>", -0.5, 10, 1.25),
-    TokenScore(6, ' & "x"\n', -2.0, 11, 2.0),
-    TokenScore(7, "", -1.0, 1000, 0.0),
-    TokenScore(8, "é", -30.0, 1001, 7.5),
-]
-TOTALS = {"tokens": 4, "bits per byte": 1.23456}
+from gpt2.evaluation.score_report import COLUMNS, jsonl, table, written
+from gpt2.evaluation.totals import BAND_NAMES
+from hparams import UserError
 
-
-def totals():
-    return TOTALS
+TEXT = 'Now is <b> & "x"\nthe winter é of 中文.\n'
 
 
 def test_table_has_a_line_for_each_token_and_total():
-    lines = "".join(table(ROWS, totals)).splitlines()
+    lines = "".join(table(report_of({"a": TEXT}))).splitlines()
+    ids = MadeUp().encoder.encode(TEXT)
     assert lines[0].split() == ["id", "logprob", "rank", "entropy", "text"]
-    assert lines[2].split(maxsplit=4) == ["6", "-2.0000", "11", "2.0000", r"""' & "x"\n'"""]
-    assert lines[5:] == ["", "tokens         4", "bits per byte  1.2346"]
+    assert [int(line.split()[0]) for line in lines[1 : len(ids) + 1]] == ids
+    assert lines[len(ids) + 1] == ""
+    assert lines[len(ids) + 2].split() == ["tokens", str(len(ids))]
+    assert any(line.startswith("standard deviation of log-rank  ") for line in lines)
 
 
-def test_jsonl_is_an_object_a_line():
-    *rows, last = map(json.loads, "".join(jsonl(ROWS, totals)).splitlines())
-    assert [TokenScore(**row) for row in rows] == ROWS
-    assert last == {"totals": TOTALS}
+def test_table_lists_alternatives():
+    first = "".join(table(report_of({"a": TEXT}, [MadeUp(top=2)]))).splitlines()[1]
+    shown = first.split("  <  ")[1].split()
+    assert 0 <= float(shown[-1]) <= 0.5
 
 
-def test_jsonl_stays_json_where_a_perplexity_overflows():
-    (last,) = jsonl([], lambda: {"perplexity per word": float("inf")})
-    assert json.loads(last) == {"totals": {"perplexity per word": None}}
+def test_jsonl_is_an_object_a_token_and_the_totals():
+    *rows, last = map(json.loads, jsonl(report_of({"a": TEXT}, [MadeUp(top=3)])))
+    assert "".join(row["text"] for row in rows) == TEXT
+    names = ["id", "text", "logprob", "rank", "entropy", "top_probability", "alternatives"]
+    assert all(list(row) == names for row in rows)
+    assert all(len(row["alternatives"]) == 3 for row in rows)
+    assert all(set(x) == {"id", "text", "probability"} for x in rows[0]["alternatives"])
+    totals = last["totals"]
+    assert (totals["tokens"], totals["bytes"]) == (len(rows), len(TEXT.encode()))
+    assert sum(totals[name] for name in BAND_NAMES) == len(rows)
+    mean = sum(row["entropy"] for row in rows) / len(rows)
+    assert totals["mean entropy"] == pytest.approx(mean, rel=1e-6)
+    mean = sum(math.log(row["rank"]) for row in rows) / len(rows)
+    assert totals["mean log-rank"] == pytest.approx(mean, rel=1e-6)
 
 
-class Text(html.parser.HTMLParser):
-    """The text inside the element of class `text`, and the classes of its spans."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.text, self.bands, self.inside = "", [], False
-        self.feed(source)
-
-    def handle_starttag(self, tag, attributes):
-        kind = dict(attributes).get("class")
-        self.inside = self.inside or (tag == "div" and kind == "text")
-        if self.inside and tag == "span":
-            self.bands.append(kind)
-
-    def handle_endtag(self, tag):
-        self.inside = self.inside and tag != "div"
-
-    def handle_data(self, data):
-        self.text += data if self.inside else ""
+def test_jsonl_of_a_list_is_an_object_a_text_also_of_an_empty_one():
+    rows = list(map(json.loads, jsonl(report_of({"a": TEXT, "b": ""}))))
+    assert [row["name"] for row in rows] == ["a", "b"]
+    assert rows[0]["totals"]["characters"] == len(TEXT)
+    assert rows[1]["totals"]["tokens"] == 0
+    assert rows[1]["totals"]["mean entropy"] is None
 
 
-def test_page_shows_the_text_coloured_by_rank():
-    source = "".join(page(ROWS, totals))
-    shown = Text(source)
-    assert shown.text == '<b> & "x"\né'
-    assert shown.bands == ["top10", "top100", "top1000", "beyond"]
-    assert all(f".{name} {{" in source for name, _ in BANDS)
-    assert "<tr><td>bits per byte</td><td>1.2346</td></tr>" in source
+def test_table_of_a_list_is_a_row_a_text():
+    head, *rows = "".join(table(report_of({"a b": TEXT, "c": ""}))).splitlines()
+    assert all(name in head for name in COLUMNS)
+    assert [row[-3:] for row in rows] == ["a b", "  c"]
+    assert rows[1].split()[-2] == "-"
+    shares = [float(cell) for cell in rows[0].split()[2:6]]
+    assert sum(shares) == pytest.approx(100, abs=0.01)
 
 
-def test_page_needs_nothing_else():
-    source = "".join(page(ROWS, totals))
-    assert not re.search(r"https?:|src=|href=|@import|<script", source)
+def test_a_second_model_is_shown_next_to_the_first():
+    scorers = [MadeUp(1), MadeUp(2, window=8)]
+    *rows, last = map(json.loads, jsonl(report_of({"a": TEXT}, scorers)))
+    assert "".join(row["against"]["text"] for row in rows) == TEXT
+    assert rows[0]["logprob"] != rows[0]["against"]["logprob"]
+    assert last["against"]["tokens"] == last["totals"]["tokens"]
+    first = "".join(table(report_of({"a": TEXT}, [MadeUp(1), MadeUp(2)]))).splitlines()[1].split()
+    assert float(first[5]) == pytest.approx(float(first[4]) - float(first[1]), abs=2e-4)
+
+
+def test_an_empty_text_is_an_error_before_anything_is_written():
+    for format in (table, jsonl):
+        with pytest.raises(UserError, match="the text is empty"):
+            next(format(report_of({"a": ""})))
+
+
+def test_numbers_are_written_to_four_digits():
+    assert [written(x) for x in (3, 1.23456, math.inf, math.nan)] == ["3", "1.2346", "inf", "-"]

@@ -4,22 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scoring import log_probabilities, scorer_of
 
-import gpt2
 import numpy_gpt2
 from gpt2.evaluation import scorer
-from gpt2.evaluation.scorer import Scorer, Window, sliding_windows
-from hparams import UserError
+from gpt2.evaluation.windows import EvaluationOptions, Window, sliding_windows
+from hparams import DamagedModelError, UserError
 
 RNG = np.random.default_rng(0)
 
 
-def log_probabilities(logits):
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
-def expected_scores(tiny, window, kept=None):
+def expected_scores(tiny, window, kept=None, top=0):
     """As scorer.Scores, by NumPy."""
     n = window.n_scored
     logits = numpy_gpt2.logits(tiny.hparams, tiny.weights, np.array(window.ids[:-1]))[-n:]
@@ -30,7 +25,11 @@ def expected_scores(tiny, window, kept=None):
         "logprob": chosen,
         "rank": (logp > chosen[:, None]).sum(-1) + 1,
         "entropy": -(np.exp(logp) * logp).sum(-1),
+        "top_probability": np.exp(logp.max(-1)),
     }
+    if top:
+        output["top_ids"] = np.argsort(-logp, kind="stable")[:, :top]
+        output["top_probabilities"] = -np.sort(-np.exp(logp))[:, :top]
     if kept is not None:
         those = np.array([kept.astype(bool) | (np.arange(len(kept)) == t) for t in targets])
         logp = log_probabilities(np.where(those, logits, -1e30))
@@ -46,18 +45,18 @@ def windows():
     return [Window(RNG.integers(0, 1280, length).tolist(), n) for length, n in shapes]
 
 
-@pytest.mark.parametrize("filtered", [False, True])
-def test_scores_equal_numpy(tiny, windows, filtered):
+@pytest.mark.parametrize(("filtered", "top"), [(False, 0), (True, 0), (False, 7)])
+def test_scores_equal_numpy(tiny, windows, filtered, top):
     kept = (RNG.random(1280) < 0.7).astype(np.float32) if filtered else None
-    scored = list(Scorer(gpt2.load(tiny.folder), 3)(windows, kept))
+    scored = list(scorer_of(tiny, batch_size=3, top=top)(windows, kept))
     assert [window for window, _ in scored] == windows
     for window, scores in scored:
-        for name, value in expected_scores(tiny, window, kept).items():
+        for name, value in expected_scores(tiny, window, kept, top).items():
             np.testing.assert_allclose(getattr(scores, name), value, rtol=1e-4, atol=1e-4)
 
 
 def test_scores_do_not_depend_on_the_batch(tiny, windows):
-    one, four, many = (list(Scorer(gpt2.load(tiny.folder), size)(windows)) for size in (1, 4, 50))
+    one, four, many = (list(scorer_of(tiny, batch_size=size)(windows)) for size in (1, 4, 50))
     for (_, a), (_, b), (_, c) in zip(one, four, many, strict=True):
         for other in (b, c):
             np.testing.assert_allclose(other.logprob, a.logprob, rtol=1e-5, atol=1e-6)
@@ -69,8 +68,8 @@ def test_logits_stay_in_the_graph(tf, sess, tiny):
     graph = scorer.build(tiny.hparams)
     sess.run(tf.global_variables_initializer())
     ids = RNG.integers(0, 1280, [2, 8])
-    fetches = [graph["scores"], graph["kept_scores"]]
-    plain, kept = sess.run(fetches, {graph["ids"]: ids, graph["kept"]: np.ones(1280)})
+    fetches = [graph.scores, graph.kept_scores]
+    plain, kept = sess.run(fetches, {graph.ids: ids, graph.kept: np.ones(1280)})
     assert {value.shape for value in [*plain.values(), *kept.values()]} == {(2, 7)}
     np.testing.assert_allclose(plain["logprob"], kept["kept_logprob"], atol=1e-5)
 
@@ -85,14 +84,9 @@ def test_statistics_of_a_flat_and_of_a_certain_prediction(tf, sess):
 
 
 def test_excluded_tokens_are_a_space_and_a_word_in_any_case(tiny):
-    scorer = Scorer(gpt2.load(tiny.folder), 1)
+    scorer = scorer_of(tiny, batch_size=1)
     out = np.flatnonzero(scorer.all_but({"the", "i", "our"}) == 0)
     assert {scorer.encoder.decode([i]) for i in out} == {" the", " I", " our"}
-
-
-def test_a_wrong_batch_size_is_named(tiny):
-    with pytest.raises(UserError, match="batch_size must be at least 1, got 0"):
-        Scorer(gpt2.load(tiny.folder), 0)
 
 
 @given(st.integers(0, 60), st.data())
@@ -101,9 +95,62 @@ def test_every_token_is_scored_once_with_the_context_that_is_promised(length, da
     stride = data.draw(st.integers(1, size), "stride")
     ids = list(range(1, length + 1))
     scored = []
-    for k, window in enumerate(sliding_windows(ids, 0, size, stride)):
+    for k, window in enumerate(sliding_windows(ids, [0], size, stride)):
         assert window.ids[0] == k * stride
         assert len(window.ids) <= size + 1
         assert k == 0 or len(window.ids) - window.n_scored > size - stride
         scored += window.ids[-window.n_scored :]
     assert scored == ids
+
+
+@given(st.integers(1, 9), st.integers(0, 20), st.data())
+def test_context_comes_before_the_text_and_is_not_scored(n_context, length, data):
+    size = data.draw(st.integers(1, 12), "window")
+    context = list(range(-n_context, 0))
+    windows = list(sliding_windows(range(length), context, size, size))
+    scored = [i for window in windows for i in window.ids[-window.n_scored :]]
+    assert scored == list(range(length))
+    if windows:
+        before = windows[0].ids[: -windows[0].n_scored]
+        assert before == context[-size:]
+
+
+def test_token_scores_list_the_alternatives(tiny):
+    scorer = scorer_of(tiny, top=2)
+    tokens = list(scorer.score_text(["To be", " or not"]))
+    assert "".join(token.text for token in tokens) == "To be or not"
+    for token in tokens:
+        first, second = token.alternatives
+        assert first.probability == pytest.approx(token.top_probability)
+        assert first.probability >= second.probability
+        assert first.text == scorer.encoder.decode([first.id])
+    assert all(t.alternatives == () for t in scorer_of(tiny).score_text(["To be"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 513}, "window must be from 1 to n_ctx = 512, got 513"),
+        ({"window": 0}, "window must be from 1"),
+        ({"window": 16, "stride": 17}, "stride must be from 1 to window = 16, got 17"),
+        ({"window": 16, "stride": 0}, "stride must be from 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"top": -1}, "top must be from 0 to n_vocab = 1280, got -1"),
+        ({"top": 1281}, "top must be from 0"),
+    ],
+)
+def test_an_option_out_of_range_is_named(tiny, options, message):
+    with pytest.raises(UserError, match=message):
+        EvaluationOptions(**options).resolved(tiny.hparams)
+
+
+def test_windows_do_not_overlap_unless_asked(tiny):
+    for options, sizes in [((), (512, 512)), ((100,), (100, 100)), ((None, 32), (512, 32))]:
+        assert EvaluationOptions(*options).resolved(tiny.hparams) == sizes
+
+
+def test_weights_that_compute_no_numbers_are_reported(tiny, monkeypatch):
+    scorer = scorer_of(tiny)
+    monkeypatch.setattr(scorer.model, "run", lambda *_: {"logprob": np.array([[np.nan]])})
+    with pytest.raises(DamagedModelError, match="weights are damaged"):
+        list(scorer.score_text(["x"]))

@@ -9,14 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_scorer import log_probabilities
+from scoring import log_probabilities, scorer_of
 
 import gpt2
 import numpy_gpt2
-from gpt2.evaluation import tasks
-from gpt2.evaluation.perplexity import SavedState, measure
+from gpt2.evaluation import cbt, lambada, language_modeling, tasks
+from gpt2.evaluation.perplexity import SavedState
 from gpt2.evaluation.scorer import Scorer, Scores
 from gpt2.evaluation.stop_words import STOP_WORDS
+from gpt2.evaluation.windows import EvaluationOptions
 from hparams import UserError
 
 DATA = ROOT / "tests" / "data"
@@ -26,11 +27,8 @@ def silent(_):
     """Hears of progress."""
 
 
-def run_task(name, scorer, path, window=512, stride=512):
-    def total(chunks):
-        return measure(chunks, scorer, window, stride, SavedState(None, {}))
-
-    return tasks.measure_task(name, scorer, total, str(path), silent)
+def run_task(name, scorer, path):
+    return tasks.measure_task(name, scorer, str(path), silent, SavedState(None, {}))
 
 
 def nats(tiny, ids, n_scored):
@@ -71,7 +69,7 @@ The well-known U.S. firm sold 20% of its 1,500 shops -- at last.
     ],
 )
 def test_long_text_by_numpy(tiny, name, file, natural, metric, units):
-    scorer = Scorer(gpt2.load(tiny.folder), 2)
+    scorer = scorer_of(tiny, batch_size=2)
     metrics = run_task(name, scorer, DATA / file)
     natural = natural or (DATA / file).read_text(encoding="utf-8")
     ids = [scorer.end_of_text, *scorer.encoder.encode(natural)]
@@ -85,11 +83,11 @@ def test_long_text_by_numpy(tiny, name, file, natural, metric, units):
 def test_lines_that_do_not_come_back_are_counted(tiny, tmp_path):
     path = tmp_path / "wiki"
     path.write_text(" = A = \n it's one \n it 's none \n the end. \n", encoding="utf-8")
-    metrics = run_task("wikitext-2", Scorer(gpt2.load(tiny.folder), 1), path)
+    metrics = run_task("wikitext-2", scorer_of(tiny, batch_size=1), path)
     assert metrics["lines that re-tokenizing does not give back"] == 2
 
 
-def test_of_a_whole_file_of_100_million_bytes_the_end_is_measured(tiny, tmp_path):
+def test_of_a_complete_file_of_100_million_bytes_the_end_is_measured(tiny, tmp_path, monkeypatch):
     path = tmp_path / "text8"
     with path.open("wb") as file:
         file.truncate(95_000_000 - 1)
@@ -97,13 +95,12 @@ def test_of_a_whole_file_of_100_million_bytes_the_end_is_measured(tiny, tmp_path
         file.write(b"!" + b"some words " * 5 + b" " * (5_000_000 - 55))
     read = []
 
-    def total(chunks):
-        read.extend(chunks)
+    def measure(pieces, *_):
+        read.extend(pieces)
         return SimpleNamespace(bits=lambda units: units)
 
-    metrics = tasks.measure_task(
-        "text8", Scorer(gpt2.load(tiny.folder), 1), total, str(path), silent
-    )
+    monkeypatch.setattr(language_modeling, "measure", measure)
+    metrics = run_task("text8", scorer_of(tiny), path)
     assert "".join(read).startswith("some words some words")
     assert metrics == {"bits per character": 5_000_000}
 
@@ -133,7 +130,7 @@ def test_of_a_whole_file_of_100_million_bytes_the_end_is_measured(tiny, tmp_path
     ],
 )
 def test_lambada_perplexity_by_numpy(tiny, file, passages):
-    scorer = Scorer(gpt2.load(tiny.folder), 2)
+    scorer = scorer_of(tiny, batch_size=2)
     metrics = run_task("lambada", scorer, DATA / file)
     stop = np.flatnonzero(scorer.all_but(STOP_WORDS) == 0)
     last, whole, kept_whole = [], [], []
@@ -156,11 +153,18 @@ def test_lambada_perplexity_by_numpy(tiny, file, passages):
         assert metrics[name] == pytest.approx(np.exp(np.mean(values)), rel=1e-3)
 
 
-class Told(Scorer):
-    """A scorer that says what it is told."""
+def scores_of(logprob, rank, **kept):
+    """Scores of which only these fields matter."""
+    zero = np.zeros(len(rank))
+    kept = {name: np.array(value) for name, value in kept.items()}
+    return Scores(np.array(logprob), np.array(rank), zero, zero, **kept)
 
-    def __init__(self, model, answer):
-        super().__init__(model, 1)
+
+class Scripted(Scorer):
+    """A scorer with given answers."""
+
+    def __init__(self, tiny, answer):
+        super().__init__(gpt2.load(tiny.folder), EvaluationOptions(batch_size=1))
         self.answer = answer
 
     def __call__(self, windows, kept=None):
@@ -170,15 +174,15 @@ class Told(Scorer):
 
 def test_lambada_accuracy_by_hand(tiny):
     # Of three passages: all right; the last token right only; right, but a stop word.
-    told = iter(
+    answers = iter(
         [
-            Scores(*np.array([[-1.0, -2], [1, 1], [0, 0], [-0.5, -2], [1, 1]])),
-            Scores(*np.array([[-4.0, -1], [3, 1], [0, 0], [-3, -1], [1, 1]])),
-            Scores(*np.array([[-0.5], [1], [0], [-0.1], [1]])),
+            scores_of([-1.0, -2], [1, 1], kept_logprob=[-0.5, -2], kept_rank=[1, 1]),
+            scores_of([-4.0, -1], [3, 1], kept_logprob=[-3, -1], kept_rank=[1, 1]),
+            scores_of([-0.5], [1], kept_logprob=[-0.1], kept_rank=[1]),
         ]
     )
-    scorer = Told(gpt2.load(tiny.folder), lambda _: next(told))
-    assert tasks.measure_lambada(scorer, str(DATA / "lambada.jsonl"), silent) == {
+    scorer = Scripted(tiny, lambda _: next(answers))
+    assert lambada.measure_lambada(scorer, str(DATA / "lambada.jsonl"), silent) == {
         "accuracy, last token": pytest.approx(100),
         "accuracy, last token, stop-word filter": pytest.approx(200 / 3),
         "accuracy, whole word": pytest.approx(200 / 3),
@@ -203,10 +207,10 @@ CONTEXT = (
 
 
 def test_cbt_scores_choice_and_rest_of_the_sentence(tiny):
-    scorer = Scorer(gpt2.load(tiny.folder), 4)
-    (context, question, answer, candidates), _ = tasks.read_cbt(str(DATA / "cbt.txt"), silent)
+    scorer = scorer_of(tiny, batch_size=4)
+    (context, question, answer, candidates), _ = cbt.read_cbt(str(DATA / "cbt.txt"), silent)
     assert (answer, len(candidates)) == ("goat", 10)
-    windows = tasks.choices(scorer, context, question, candidates)
+    windows = cbt.choices(scorer, context, question, candidates)
     scored = [scores.logprob.sum() for _, scores in scorer(windows)]
     # All of the text, less what the candidates have in common: the same order, another origin.
     whole = [
@@ -227,26 +231,26 @@ def test_cbt_scores_choice_and_rest_of_the_sentence(tiny):
 def test_cbt_accuracy_by_hand(tiny, task, favourite, accuracy):
     def answer(window):
         seen = scorer.encoder.decode(window.ids[-window.n_scored - 3 :])
-        return Scores(np.array([-1.0 if favourite in seen else -2.0]), *np.zeros([2, 1]))
+        return scores_of([-1.0 if favourite in seen else -2.0], [0])
 
-    scorer = Told(gpt2.load(tiny.folder), answer)
+    scorer = Scripted(tiny, answer)
     assert run_task(task, scorer, DATA / "cbt.txt") == {"accuracy": accuracy}
 
 
 def test_a_question_longer_than_the_model_looks_loses_its_beginning(tiny):
-    scorer = Scorer(gpt2.load(tiny.folder), 10)
-    context, question, _, candidates = next(tasks.read_cbt(str(DATA / "cbt.txt"), silent))
-    windows = tasks.choices(scorer, context * 5, question, candidates)
+    scorer = scorer_of(tiny, batch_size=10)
+    context, question, _, candidates = next(cbt.read_cbt(str(DATA / "cbt.txt"), silent))
+    windows = cbt.choices(scorer, context * 5, question, candidates)
     assert max(len(window.ids) for window in windows) == 513
     assert len({tuple(window.ids[: -window.n_scored]) for window in windows}) == 1
-    short = tasks.choices(scorer, context, question, candidates)
+    short = cbt.choices(scorer, context, question, candidates)
     assert [w.n_scored for w in windows] == [w.n_scored for w in short]
 
 
 @pytest.mark.parametrize("name", ["wikitext.raw", "ptb.txt", "1bw.txt"])
 def test_line_ends_of_windows_change_no_number(tiny, tmp_path, name):
     (tmp_path / name).write_bytes((DATA / name).read_bytes().replace(b"\n", b"\r\n"))
-    scorer = Scorer(gpt2.load(tiny.folder), 2)
+    scorer = scorer_of(tiny, batch_size=2)
     task = {"wikitext.raw": "wikitext-2", "ptb.txt": "ptb", "1bw.txt": "1bw"}[name]
     assert run_task(task, scorer, tmp_path / name) == run_task(task, scorer, DATA / name)
 
@@ -254,9 +258,9 @@ def test_line_ends_of_windows_change_no_number(tiny, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("cbt.txt", tasks.read_cbt),
-        ("lambada.txt", tasks.read_lambada),
-        ("lambada.jsonl", tasks.read_lambada),
+        ("cbt.txt", cbt.read_cbt),
+        ("lambada.txt", lambada.read_lambada),
+        ("lambada.jsonl", lambada.read_lambada),
     ],
 )
 def test_line_ends_of_windows_and_a_blank_last_line_change_no_question(tmp_path, name, read):
@@ -271,12 +275,12 @@ SENTENCES = "".join(f"{i} A word .\n" for i in range(1, 21))
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("lambada.jsonl", "{'text': 'x'}\n", "line 1: no JSON object with a text"),
-        ("lambada.jsonl", '{"text": "a b"}\n[]\n', "line 2: no JSON object with a text"),
-        ("lambada.jsonl", '{"text": "word"}\n', "line 1: a passage has two words at least"),
-        ("lambada.jsonl", "[" * 100_000, "line 1: no JSON object with a text"),
+        ("lambada.jsonl", "{'text': 'x'}\n", "line 1: not a JSON object with a text"),
+        ("lambada.jsonl", '{"text": "a b"}\n[]\n', "line 2: not a JSON object with a text"),
+        ("lambada.jsonl", '{"text": "word"}\n', "line 1: a passage has at least two words"),
+        ("lambada.jsonl", "[" * 100_000, "line 1: not a JSON object with a text"),
         ("lambada.jsonl", "", "the file is empty"),
-        ("lambada.txt", "two words\nword\n", "line 2: a passage has two words at least"),
+        ("lambada.txt", "two words\nword\n", "line 2: a passage has at least two words"),
         ("cbt-cn", "1 A .\n3 B .\n", "line 2: should be sentence 2 of 21"),
         ("cbt-cn", "Some text\n", "line 1: should be sentence 1 of 21"),
         ("cbt-cn", SENTENCES, "the last question is cut short"),
@@ -286,7 +290,7 @@ SENTENCES = "".join(f"{i} A word .\n" for i in range(1, 21))
             "line 21: should be a sentence with XXXXX",
         ),
         ("cbt-ne", f"{SENTENCES}21 XXXXX .\ta\ta|b\n", "line 21: should be a sentence with XXXXX"),
-        ("cbt-ne", f"{SENTENCES}21 XXXXX .\tc\t\ta|b\n", "line 21: 'c' is no candidate"),
+        ("cbt-ne", f"{SENTENCES}21 XXXXX .\tc\t\ta|b\n", "line 21: 'c' is not a candidate"),
         ("cbt-ne", "\n", "the file has no questions"),
         ("wikitext-2", "Plain text.\n", "line 1: not a WikiText file: the first line must"),
         ("wikitext-2", " \n = A = \n\nNo space\n", "line 4: a WikiText line begins and ends in a"),
@@ -303,4 +307,4 @@ def test_a_file_in_another_format_is_named(tiny, tmp_path, name, content, messag
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=message):
-        run_task(name.partition(".")[0], Told(gpt2.load(tiny.folder), lambda _: None), path)
+        run_task(name.partition(".")[0], Scripted(tiny, lambda _: None), path)

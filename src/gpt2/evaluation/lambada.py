@@ -1,0 +1,85 @@
+"""LAMBADA: the last word of a passage.
+
+Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019), section 3.3.
+"""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from gpt2.evaluation.detokenizers import BOOK, natural_lambada
+from gpt2.evaluation.perplexity import OnRead
+from gpt2.evaluation.scorer import Scorer, Scores
+from gpt2.evaluation.stop_words import STOP_WORDS
+from gpt2.evaluation.windows import Window
+from gpt2.text_stream import lines, read_text
+from hparams import UserError, parse_json
+
+
+def read_lambada(path: str, on_read: OnRead) -> Iterator[tuple[str, str]]:
+    """Passages: all but the last word, and the last word with the space before it.
+
+    A file that ends in .jsonl holds objects with `text`, the passage as it was printed (the
+    paper's "version without preprocessing"); any other file has a tokenised passage on each line.
+    Blank lines are skipped.
+    """
+    for number, line in enumerate(lines(read_text(path, on_read=on_read)), 1):
+        if not line.strip():
+            continue
+        if path.endswith(".jsonl"):
+            try:
+                passage = natural_lambada(parse_json(line)["text"])
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise UserError(f"{path}, line {number}: not a JSON object with a text") from None
+        else:
+            passage = natural_lambada(BOOK.detokenize(line))
+        found = re.fullmatch(r"(\n.*\S)(\s+\S+)", passage, re.DOTALL)
+        if not found:
+            raise UserError(f"{path}, line {number}: a passage has at least two words")
+        yield found[1], found[2]
+
+
+def measure_lambada(scorer: Scorer, path: str, on_read: OnRead) -> dict[str, float]:
+    """Accuracy and perplexity of the last word of passages.
+
+    There are two definitions. `last token` looks only at the last token of the word, given those
+    before it; `whole word` needs each of its tokens right, and multiplies their probabilities.
+
+    The stop-word filter stands for the fact that a sentence ends here: where the last word begins,
+    tokens that are a space and a stop word are left out of the prediction. A passage that does end
+    in a stop word then counts as wrong, and not in the perplexity, where it would be infinite.
+    """
+    n_ctx = scorer.hparams.n_ctx
+    passages = list(read_lambada(path, on_read))
+    if not passages:
+        raise UserError(f"{path}: the file is empty")
+
+    def windows() -> Iterator[Window]:
+        for context, word in passages:
+            ids = scorer.encoder.encode(word)
+            yield Window((scorer.encoder.encode(context) + ids)[-n_ctx - 1 :], len(ids))
+
+    scored = scorer(windows(), scorer.all_but(STOP_WORDS))
+    rows = [
+        (_last_word(scores, False), _last_word(scores, True), word.strip().lower() in STOP_WORDS)
+        for (_, scores), (_, word) in zip(scored, passages, strict=True)
+    ]
+    metrics = {}
+    for index, definition in enumerate(["last token", "whole word"]):
+        plain = [row[0][index] for row in rows]
+        kept = [row[1][index] for row in rows if not row[2]]
+        for name, results in [(definition, plain), (f"{definition}, stop-word filter", kept)]:
+            metrics[f"accuracy, {name}"] = 100 * sum(right for right, _ in results) / len(rows)
+            nats = [-logprob for _, logprob in results]
+            metrics[f"perplexity, {name}"] = float(np.exp(np.mean(nats))) if nats else float("nan")
+    return metrics
+
+
+def _last_word(scores: Scores, filtered: bool) -> list[tuple[bool, float]]:
+    """Right or not, and log-probability: of the last token, and of the whole word."""
+    rank, logprob = scores.rank.copy(), scores.logprob.astype(np.float64)
+    if filtered:
+        assert scores.kept_rank is not None and scores.kept_logprob is not None
+        rank[0], logprob[0] = scores.kept_rank[0], scores.kept_logprob[0]
+    return [(bool(rank[-1] == 1), logprob[-1]), (bool((rank == 1).all()), logprob.sum())]

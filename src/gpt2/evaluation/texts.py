@@ -1,0 +1,69 @@
+"""The texts that a user wants to be scored: files, and the texts in JSON Lines."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from gpt2.text_stream import Counts, lines, read_text, safe_pieces
+from hparams import UserError, parse_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text that is read when it is needed."""
+
+    name: str
+    chunks: Iterable[str]  # iterated over once
+    context: str = ""  # what comes before it, and is not scored
+
+
+def check_files(files: Sequence[str]) -> None:
+    """Raise UserError if a file cannot be there."""
+    for file in files:
+        if file != "-" and (not Path(file).exists() or Path(file).is_dir()):
+            raise UserError(f"{file}: no such file")
+    if list(files).count("-") > 1:
+        raise UserError("standard input can be read only once")
+
+
+def is_list(files: Sequence[str]) -> bool:
+    """Whether the files hold a list of texts, not one."""
+    return len(files) != 1 or files[0].endswith(".jsonl")
+
+
+def read_texts(files: Sequence[str]) -> Iterator[Text]:
+    """The texts of the files, `-` being standard input.
+
+    In a file that ends in .jsonl they are objects with a `text`. That of a sample is scored after
+    its `prompt`, which is not scored itself; a text's name is its `number`, or that of its line.
+    Raises: UserError
+    """
+    for file in files:
+        if file.endswith(".jsonl"):
+            yield from _records(file, len(files) > 1)
+        else:
+            yield Text("standard input" if file == "-" else Path(file).name, read_text(file))
+
+
+def _records(file: str, several: bool) -> Iterator[Text]:
+    for number, line in enumerate(lines(read_text(file)), 1):
+        if not line.strip():
+            continue
+        try:
+            record = parse_json(line)
+            text, prompt = record["text"], record.get("prompt")
+            prompt = "" if prompt is None else prompt
+            name = str(record.get("number", number))
+            f"{text}{prompt}{name}".encode()  # a lone surrogate is not text
+            if not isinstance(text, str) or not isinstance(prompt, str):
+                raise TypeError
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UserError(f"{file}, line {number}: not a JSON object with a text") from None
+        yield Text(f"{Path(file).name} {name}" if several else name, [text], prompt)
+
+
+def counted(chunks: Iterable[str], counts: Counts) -> Iterator[str]:
+    """A text in pieces that can be encoded one by one; `counts` learns its units."""
+    for piece in safe_pieces(chunks):
+        counts.add(piece)
+        yield piece

@@ -1,0 +1,82 @@
+"""Which texts files hold."""
+
+import io
+import json
+
+import pytest
+from scoring import MadeUp
+
+from gpt2.evaluation.score_report import ScoredText
+from gpt2.evaluation.texts import Text, check_files, counted, is_list, read_texts
+from gpt2.text_stream import Counts
+from hparams import UserError
+
+
+def test_each_file_is_a_text(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(f"This is {name}", encoding="utf-8")
+    files = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+    texts = list(read_texts(files))
+    assert [(text.name, "".join(text.chunks)) for text in texts] == [
+        ("a.txt", "This is a.txt"),
+        ("b.txt", "This is b.txt"),
+    ]
+    assert is_list(files)
+    assert not is_list(files[:1])
+
+
+def test_standard_input_is_a_text(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"typed")))
+    (text,) = read_texts(["-"])
+    assert (text.name, "".join(text.chunks)) == ("standard input", "typed")
+    with pytest.raises(UserError, match="only once"):
+        check_files(["-", "-"])
+
+
+def test_json_lines_are_texts_and_samples_come_after_their_prompts(tmp_path):
+    path = tmp_path / "dump.jsonl"
+    records = [
+        {"text": "no number"},
+        {"synthetic": True, "number": 7, "prompt": "ROMEO:", "text": " Ay me"},
+        {"number": 8, "prompt": None, "text": ""},
+    ]
+    path.write_text("\n\n".join(map(json.dumps, records)), encoding="utf-8")
+    assert is_list([str(path)])
+    texts = list(read_texts([str(path)]))
+    assert [(text.name, text.context, *text.chunks) for text in texts] == [
+        ("1", "", "no number"),
+        ("7", "ROMEO:", " Ay me"),
+        ("8", "", ""),
+    ]
+    assert next(read_texts([str(path), "other"])).name == "dump.jsonl 1"
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "5", "[]", '{"text": 5}', '{"text": "a", "prompt": []}', '{"text": "\\ud800"}']
+)
+def test_a_line_without_a_text_is_named(tmp_path, line):
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"text": "fine"}\n' + line, encoding="utf-8")
+    with pytest.raises(UserError, match=r"broken.jsonl, line 2: not a JSON object with a text"):
+        list(read_texts([str(path)]))
+
+
+def test_counting_leaves_the_text_as_it_is():
+    counts = Counts()
+    assert "".join(counted(["Köl", "n am ", "Rhein\n"], counts)) == "Köln am Rhein\n"
+    assert (counts.words, counts.characters, counts.bytes) == (3, 14, 15)
+
+
+def test_a_prompt_is_seen_and_not_scored():
+    class Watched(MadeUp):
+        def __call__(self, windows, kept=None):
+            windows = list(windows)
+            seen.extend(windows)
+            return super().__call__(windows)
+
+    seen = []
+    scorer = Watched()
+    text = ScoredText(Text("a", [" Ay me"], "ROMEO:"), [scorer], False)
+    assert "".join(token.text for (token,) in text.tokens()) == " Ay me"
+    assert scorer.encoder.decode(seen[0].ids) == "<|endoftext|>ROMEO: Ay me"
+    assert text.numbers()[0]["bytes"] == 6
