@@ -1,7 +1,7 @@
 """Tokens per second in training, beside Hugging Face transformers with PyTorch.
 
-    python3 benchmarks/train.py
-    python3 benchmarks/train.py --peer_python OTHER_ENVIRONMENT/bin/python
+    python3 benchmarks/bench_train.py
+    python3 benchmarks/bench_train.py --peer_python OTHER_ENVIRONMENT/bin/python
 
 Both begin from the same random weights of the 117M shape and take turns at the same updates: loss,
 gradients, clipping, Adam. A ratio is the median of the ratios of single turns: on a busy machine
@@ -22,7 +22,7 @@ import numpy as np
 from peer import hugging_face_model
 
 GOAL = 1.0  # of the peer's speed
-RATE, CLIP_NORM, BETAS = 1e-4, 1.0, (0.9, 0.95)
+LEARNING_RATE, CLIP_NORM, BETAS = 1e-4, 1.0, (0.9, 0.95)
 N_VOCAB, CHECKED = 50257, 3  # updates whose losses are compared
 
 
@@ -40,17 +40,17 @@ def timed(update, ids):
 
 
 def own_update(flags, weights_file):
-    """Build the graph of src/training.py and write its weights; gives what makes an update."""
+    """Build our training graph and write its weights. Returns: its name, and a train step."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
     from gpt2.command_line import import_tensorflow
-    from gpt2.training.workers import Cluster
     from hparams import HParams
 
     tf = import_tensorflow()
     from gpt2.training import train_graph
+    from gpt2.training.workers import Workers
 
     tf.set_random_seed(0)
-    graph = train_graph.build(HParams(), clip_norm=CLIP_NORM, cluster=Cluster())
+    graph = train_graph.build(HParams(), clip_norm=CLIP_NORM, workers=Workers())
     threads = flags.threads
     config = tf.ConfigProto(
         intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
@@ -59,7 +59,9 @@ def own_update(flags, weights_file):
     session.run(tf.global_variables_initializer())
     np.savez(weights_file, **{v.op.name: session.run(v) for v in graph.weights})
     name = f"TensorFlow {tf.__version__}"
-    return name, lambda ids: session.run(graph.update, {graph.ids: ids, graph.rate: RATE})
+    return name, lambda ids: session.run(
+        graph.update, {graph.ids: ids, graph.learning_rate: LEARNING_RATE}
+    )
 
 
 def peer_update(flags, weights_file):
@@ -72,7 +74,7 @@ def peer_update(flags, weights_file):
     model = hugging_face_model(
         weights_file, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, use_cache=False
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, betas=BETAS, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, betas=BETAS, fused=True)
 
     def update(ids):
         ids = torch.from_numpy(ids)

@@ -1,7 +1,9 @@
 """Training runs: they end as they would have, whatever stops them, in a model like the released."""
 
 import csv
+import dataclasses
 import functools
+import inspect
 import json
 import os
 import re
@@ -17,6 +19,7 @@ from conftest import ROOT
 
 import train
 from gpt2 import checkpoint
+from gpt2.training.options import TrainingOptions
 from hparams import UserError
 
 STEPS = 60
@@ -41,19 +44,20 @@ import os, signal, sys
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 from tensorflow.python.checkpoint import checkpoint_management
 import train
-from gpt2.training.trainer import Run
+from gpt2.training.trainer import Trainer
 moment = sys.argv.pop(1)
-real_update, real_name = Run._update, checkpoint_management.update_checkpoint_state_internal
-def update(run, tokens, step):
-    if moment == f"before update {step}":
+real_step, real_name = Trainer._train_step, checkpoint_management.update_checkpoint_state_internal
+def train_step(trainer, tokens, step):
+    if moment == f"before step {step}":
         os.kill(os.getpid(), signal.SIGKILL)
-    return real_update(run, tokens, step)
+    return real_step(trainer, tokens, step)
 def name(**kwargs):
     run, weights = kwargs["model_checkpoint_path"].split(os.sep)[-2:]
     if moment == f"between {run}/{weights} and its name":
         os.kill(os.getpid(), signal.SIGKILL)
     return real_name(**kwargs)
-Run._update, checkpoint_management.update_checkpoint_state_internal = update, name
+Trainer._train_step = train_step
+checkpoint_management.update_checkpoint_state_internal = name
 train.run(train.train)
 """
 
@@ -95,7 +99,7 @@ def start(flags, moment="", worker=None, ports=()):
 
 
 def curves(folder):
-    """Float [updates, 4] of log.csv: step, loss, rate, held-out loss or nan; not the speed."""
+    """Float [steps, 4] of log.csv: step, training loss, learning rate, validation loss or nan."""
     with (folder / "logs" / "log.csv").open(encoding="utf-8") as file:
         rows = [[float(x or "nan") for x in row] for row in list(csv.reader(file))[1:]]
     return np.array(rows)[:, [0, 1, 2, 4]]
@@ -204,7 +208,7 @@ def shown_by_tensorboard(tf, run):
             if event.session_log.status == tf.SessionLog.START:
                 losses = {step: loss for step, loss in losses.items() if step < event.step}
             for value in event.summary.value:
-                if value.tag == "loss":
+                if value.tag == "training_loss":
                     assert event.step not in losses
                     losses[event.step] = value.simple_value
     return losses
@@ -212,16 +216,16 @@ def shown_by_tensorboard(tf, run):
 
 @pytest.mark.end_to_end
 def test_ctrl_c_saves_the_run_after_the_update(tf, folder, undisturbed, monkeypatch):
-    from gpt2.training.trainer import Run
+    from gpt2.training.trainer import Trainer
 
-    real = Run._update
+    real = Trainer._train_step
 
-    def update(run, tokens, step):
+    def train_step(trainer, tokens, step):
         if step == 11:
             signal.raise_signal(signal.SIGINT)
-        return real(run, tokens, step)
+        return real(trainer, tokens, step)
 
-    monkeypatch.setattr(Run, "_update", update)
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train.train(**flags_for(folder, "interrupted"))
@@ -239,11 +243,11 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
         ports = [a.getsockname()[1], b.getsockname()[1]]
     launch = functools.partial(start, flags, ports=ports)
 
-    chief, other = launch(worker=0), launch("before update 30", worker=1)
+    chief, other = launch(worker=0), launch("before step 30", worker=1)
     other.communicate(timeout=100)
     errors = chief.communicate(timeout=60)[1]
     assert (chief.returncode, other.returncode) == (1, -9), errors
-    assert f"worker 1 at 127.0.0.1:{ports[1]} does not answer" in errors
+    assert f"worker 1 at 127.0.0.1:{ports[1]} stopped responding" in errors
     assert "Traceback" not in errors
     run = folder / "checkpoint" / "cluster"
     assert len(curves(run)) == 30
@@ -275,7 +279,7 @@ def test_a_model_is_trained_further_and_its_best_weights_are_kept(tf, folder, un
     np.testing.assert_allclose(curves(checkpoints / "longer"), found, rtol=0, atol=1e-5)
     wider = make_model(folder / "models" / "wider", n_embd=24)
     flags |= {"model_name": wider.name, "models_dir": str(wider.parent), "from_scratch": True}
-    with pytest.raises(UserError, match=r"cannot be gone on with: .* not \[.*24.*\]; use"):
+    with pytest.raises(UserError, match=r"cannot resume .* not \[.*24.*\]; use"):
         train.train(**flags_for(folder, "longer") | flags)
     assert names(checkpoints / "longer") >= VOCABULARY | weights_of(3)
 
@@ -316,10 +320,10 @@ def test_a_model_of_another_shape_than_its_weights_is_refused(tf, tiny, tmp_path
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_the_rate_rises_and_then_falls_or_stays(tf, schedule):
-    settings = {"learning_rate": 1.0, "warmup_steps": 10, "steps": 100, "schedule": schedule}
-    from gpt2.training import trainer
+    from gpt2.training.trainer import learning_rate_at
 
-    rates = [trainer.rate_at(step, settings) for step in range(101)]
+    options = TrainingOptions(1, learning_rate=1.0, warmup_steps=10, steps=100, schedule=schedule)
+    rates = [learning_rate_at(step, options) for step in range(101)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10] == pytest.approx(1)
     assert rates[100] == pytest.approx(0.1 if schedule == "cosine" else 1)
@@ -344,6 +348,15 @@ def test_a_mistake_is_named_before_anything_is_written(folder, flags, message):
     with pytest.raises(UserError, match=message):
         train.train(**flags_for(folder, "mistake") | flags)
     assert not (folder / "checkpoint" / "mistake").exists()
+
+
+def test_every_option_is_a_flag_with_the_same_default():
+    flags = inspect.signature(train.train).parameters
+    options = {field.name: field.default for field in dataclasses.fields(TrainingOptions)}
+    del options["window"]  # whose default depends on the model
+    assert {name: flags[name].default for name in options} == options
+    places = {"dataset", "model_name", "run_name", "models_dir", "checkpoint_dir"}
+    assert flags.keys() == options.keys() | places | {"window", "from_scratch", "device"}
 
 
 def test_a_run_does_not_overwrite_the_model_it_starts_from(folder):
