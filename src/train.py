@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Fine-tune a model on text, or train one from random weights."""
 
+import math
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +132,8 @@ def run_training(
         print(f"training on {training} tokens, validating on {validation}, using {processor}")
     try:
         with tf.Graph().as_default():
-            Trainer(options, workers=workers, config=config, **model).train(weights, *texts)
+            trainer = Trainer(options, workers=workers, config=config, **model)
+            best = trainer.train(weights, *texts)
     except tf.errors.ResourceExhaustedError:
         raise UserError(
             "out of memory; try a smaller --batch_size with a higher --accumulate, or --recompute"
@@ -137,6 +141,35 @@ def run_training(
     except tf.errors.OpError:
         workers.exit_if_worker_died()
         raise
+    if workers.is_chief:
+        print(summary(model["run_folder"], best))
+
+
+def summary(run_folder: Path, best: float) -> str:
+    """What to do with a run that has ended: where its weights are, and how to see its curves.
+
+    Args:
+      run_folder: of the run.
+      best: the lowest validation loss; infinity if there was no validation.
+    """
+    python, runs = Path(sys.executable), _shown(run_folder.parent)
+    found = f"best weights (validation loss {best:.4f}): " if best < math.inf else "weights: "
+    name = run_folder.name + ("/best" if best < math.inf else "")
+    script = _shown(Path(__file__).with_name("generate_unconditional_samples.py"))
+    flags = f"--models_dir {runs} --model_name {shlex.quote(name)}"
+    return (
+        f"{found}{_shown(run_folder.parent / name)}\n"
+        f"sample from them: {_shown(python)} {script} {flags}\n"
+        f"loss curves: {_shown(run_folder / 'logs' / 'loss.svg')}, or in a browser: "
+        f"{_shown(python.with_name('tensorboard'))} --logdir {runs}\n"
+        f"  (to install it: {_shown(python)} -m pip install tensorboard)"
+    )
+
+
+def _shown(path: Path) -> str:
+    """A path for a command line, relative to the working directory where that is above it."""
+    path = path.absolute()
+    return shlex.quote(str(path.relative_to(Path.cwd()) if Path.cwd() in path.parents else path))
 
 
 def check_run_folder(run_name: str, checkpoint_dir: Path, model_folder: Path) -> Path:

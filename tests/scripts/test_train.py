@@ -7,11 +7,13 @@ import inspect
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +107,10 @@ def curves(folder):
     return np.array(rows)[:, [0, 1, 2, 4]]
 
 
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
 def names(folder):
     return {path.name for path in folder.iterdir()}
 
@@ -131,6 +137,15 @@ def test_the_loss_falls_and_every_update_is_logged(undisturbed):
     assert rate[[0, 4, STEPS - 1]] == pytest.approx([0.0006, 0.003, 0.0003], rel=0.02)
     assert np.flatnonzero(~np.isnan(held_out_loss)).tolist() == [*range(9, STEPS, 10)]
     assert held_out_loss[STEPS - 1] < held_out_loss[9] < np.log(1280)
+
+
+@pytest.mark.end_to_end
+def test_the_loss_curves_are_drawn(undisturbed):
+    svg = read(undisturbed / "logs" / "loss.svg")
+    _, loss, _, validation_loss = curves(undisturbed)[-1]
+    assert f"training loss {loss:.3f}" in svg
+    assert f"validation loss {validation_loss:.3f}" in svg
+    assert svg.count("<circle") == STEPS // FLAGS["eval_every"]
 
 
 @pytest.mark.end_to_end
@@ -181,7 +196,9 @@ def test_code_written_for_the_original_takes_a_trained_model(undisturbed):
 
 
 @pytest.mark.end_to_end
-def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tf, folder, undisturbed):
+def test_a_run_killed_while_it_saves_resumes_as_if_nothing_had_happened(
+    tf, folder, capsys, undisturbed
+):
     flags = flags_for(folder, "killed")
     killed = start(flags, "between killed/model-40 and its name")
     errors = killed.communicate(timeout=100)[1]
@@ -193,7 +210,10 @@ def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tf, fold
     assert checkpoint.find_weights(run, hparams) == run / "model-20"
 
     (run / "best" / "model-35.data-00000-of-00001.tempstate8").touch()  # as a kill may leave it
+    capsys.readouterr()
     train.train(**flags)
+    assert "resuming from step 20\n" in capsys.readouterr().out
+    assert read(run / "logs" / "loss.svg").count("<circle") == STEPS // FLAGS["eval_every"]
     np.testing.assert_allclose(curves(run), curves(undisturbed), rtol=0, atol=1e-5)
     assert names(run) == names(undisturbed)
     assert names(run / "best") == names(undisturbed / "best")
@@ -215,7 +235,7 @@ def shown_by_tensorboard(tf, run):
 
 
 @pytest.mark.end_to_end
-def test_ctrl_c_saves_the_run_after_the_update(tf, folder, undisturbed, monkeypatch):
+def test_ctrl_c_saves_the_run_after_the_step(tf, folder, undisturbed, monkeypatch, capsys):
     from gpt2.training.trainer import Trainer
 
     real = Trainer._train_step
@@ -229,6 +249,7 @@ def test_ctrl_c_saves_the_run_after_the_update(tf, folder, undisturbed, monkeypa
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train.train(**flags_for(folder, "interrupted"))
+    assert "saved at step 12; run the same command to resume" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) == handler
     run = folder / "checkpoint" / "interrupted"
     assert weights_of(12) <= names(run)
@@ -316,6 +337,23 @@ def test_a_model_of_another_shape_than_its_weights_is_refused(tf, tiny, tmp_path
     with pytest.raises(UserError, match=r"holds model/wpe as \[512, 12\], not \[300, 12\]"):
         train.train(**flags_for(tmp_path, "new", from_scratch=False))
     assert not (tmp_path / "checkpoint" / "new").exists()
+
+
+def test_the_end_says_where_the_weights_are_and_how_to_use_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run = Path("checkpoint", "my run")
+    found = train.summary(run, 1.25)
+    assert "best weights (validation loss 1.2500): 'checkpoint/my run/best'\n" in found
+    script = "src/generate_unconditional_samples.py"
+    assert f"{script} --models_dir checkpoint --model_name 'my run/best'\n" in found
+    assert "'checkpoint/my run/logs/loss.svg'" in found
+    assert "tensorboard --logdir checkpoint\n" in found
+    assert "pip install tensorboard" in found
+    monkeypatch.chdir(tmp_path)
+    without_validation = train.summary(run, float("inf"))
+    assert without_validation.startswith("weights: 'checkpoint/my run'\n")
+    assert "--models_dir checkpoint --model_name 'my run'\n" in without_validation
+    assert shlex.quote(str(ROOT / script)) in without_validation
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])

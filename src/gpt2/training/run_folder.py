@@ -3,7 +3,7 @@
     checkpoint/NAME/          the released file set: the last weights, and the vocabulary
     checkpoint/NAME/best/     the same, with the weights of the lowest validation loss
     checkpoint/NAME/state/    weights, the optimizer's variables and the number of train steps
-    checkpoint/NAME/logs/     log.csv, and event files for TensorBoard
+    checkpoint/NAME/logs/     log.csv, loss.svg, and event files for TensorBoard
 
 Weights are written under a new name. Once they are complete, tf.train.Saver replaces the file
 `checkpoint`, which names the current ones. So whenever the process dies, everything named there

@@ -69,12 +69,13 @@ class Trainer:
         self.session = workers.session(config)
         self.session.run(initial)
 
-    def train(self, weights: Path | None, training: np.ndarray, validation: np.ndarray) -> None:
+    def train(self, weights: Path | None, training: np.ndarray, validation: np.ndarray) -> float:
         """Train to the last step.
 
         Args:
           weights: checkpoint to start from, unless the run is resumed; None for random weights.
           training, validation: token ids, [tokens]; of validation there may be none.
+        Returns: the lowest validation loss, in nats per token; infinity if there was none.
         Raises: UserError if the loss is not finite, if the run cannot be resumed, or if the
           workers differ. KeyboardInterrupt after Ctrl-C, once the run is saved.
         """
@@ -89,13 +90,17 @@ class Trainer:
         self._loop(first, training, neighbouring_windows(validation, window, n_windows))
         self.workers.stop_watching()
         self._sum_over_workers(0)  # no worker may exit before all have got here
+        best = float(self.session.run(self.graph.best))
         self.session.close()
+        return best
 
     def _loop(self, first: int, training: np.ndarray, windows: np.ndarray) -> None:
         """Run all train steps after step `first`; `windows` are those of validation."""
         steps = self.options.steps
         if first >= steps and self.workers.is_chief:
             tqdm.write(f"already trained for {first} steps; raise --steps to continue")
+        elif first and self.workers.is_chief:
+            tqdm.write(f"resuming from step {first}")
         with self._open_log(first) as log, interrupts() as interrupted:
             bar = trange(first, steps, initial=first, total=steps, unit="step", disable=None)
             for step in bar:
@@ -106,6 +111,7 @@ class Trainer:
                 if log:
                     self._record(step + 1, values, log, save=interrupted.is_set())
                 if interrupted.is_set():
+                    tqdm.write(f"saved at step {step + 1}; run the same command to resume")
                     raise KeyboardInterrupt
 
     def _sampler(self, model_folder: Path) -> Callable[[], str]:
@@ -178,7 +184,7 @@ class Trainer:
 
     def _record(self, step: int, values: dict[str, float], log: TrainingLog, save: bool) -> None:
         """Log a train step, and save, print and sample what is due; save anyway if `save`."""
-        log.add(step, **values)
+        log.add(step, values)
         if self._is_due("eval_every", step):
             losses = [f"{k.replace('_', ' ')} {x:.4f}" for k, x in values.items() if "loss" in k]
             tqdm.write(f"step {step}: {', '.join(losses)}")
@@ -189,6 +195,8 @@ class Trainer:
         if save or self._is_due("save_every", step):
             log.flush()
             self.folder.save(self.session, step)
+        if save or self._is_due("eval_every", step) or self._is_due("save_every", step):
+            log.draw()
         if self._is_due("sample_every", step):
             tqdm.write(f"{banner(step)}\n{self.sample()}")
 
