@@ -153,3 +153,22 @@ def test_a_byte_order_mark_before_hparams_is_dropped(folder):
     before = checkpoint.load_hparams(folder)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert checkpoint.load_hparams(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "origin"),
+    [(497759232, "117M, judging by its size"), (1419292672, "345M, judging"), (5, "117M, for ex")],
+)
+def test_a_run_folder_of_a_fork_names_the_files_to_copy_and_their_model(tmp_path, size, origin):
+    run = tmp_path / "run1"
+    run.mkdir()
+    for name in ["checkpoint", "counter", "model-6.index", "model-6.meta"]:
+        (run / name).touch()
+    with (run / "model-6.data-00000-of-00001").open("wb") as file:
+        file.truncate(size)
+    with pytest.raises(UserError) as caught:
+        checkpoint.load_hparams(run)
+    message = str(caught.value)
+    assert f"copy hparams.json, encoder.json, vocab.bpe to {run} from the model" in message
+    assert origin in message
+    assert "download" not in message
