@@ -1,4 +1,4 @@
-"""Training runs: they end as they would have, whatever stops them, in a model like the released."""
+"""Training runs: whatever interrupts them, they end with the same model in the released format."""
 
 import csv
 import dataclasses
@@ -40,7 +40,7 @@ FLAGS = {
     "keep": 2,
     "sample_every": 0,
 }
-# Runs train.py, and kills its own process at a moment that the first argument names.
+# Runs train.py, and kills its own process at the moment named by the first argument.
 KILLER = """
 import os, signal, sys
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
@@ -66,7 +66,7 @@ train.run(train.train)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Models, one of them without weights: the embedded one's vocabulary, and next to no width."""
+    """A folder with a tiny model without weights in its subfolder models."""
     folder = tmp_path_factory.mktemp("train")
     make_model(folder / "models" / "tiny")
     return folder
@@ -121,7 +121,7 @@ def weights_of(step):
 
 @pytest.fixture(scope="module")
 def undisturbed(tf, folder):
-    """A run that was left alone; only this one makes samples, which must change nothing."""
+    """A run without interruption; only this one prints samples, which must not change the rest."""
     train.train(**flags_for(folder, "undisturbed", sample_every=30, sample_length=8))
     return folder / "checkpoint" / "undisturbed"
 
@@ -130,13 +130,13 @@ VOCABULARY = {"hparams.json", "encoder.json", "vocab.bpe", "checkpoint"}
 
 
 @pytest.mark.end_to_end
-def test_the_loss_falls_and_every_update_is_logged(undisturbed):
-    step, loss, rate, held_out_loss = curves(undisturbed).T
+def test_the_loss_falls_and_every_step_is_logged(undisturbed):
+    step, loss, rate, validation_loss = curves(undisturbed).T
     assert step.tolist() == [*range(1, STEPS + 1)]
     assert loss[-5:].mean() < loss[:5].mean() - 1
     assert rate[[0, 4, STEPS - 1]] == pytest.approx([0.0006, 0.003, 0.0003], rel=0.02)
-    assert np.flatnonzero(~np.isnan(held_out_loss)).tolist() == [*range(9, STEPS, 10)]
-    assert held_out_loss[STEPS - 1] < held_out_loss[9] < np.log(1280)
+    assert np.flatnonzero(~np.isnan(validation_loss)).tolist() == [*range(9, STEPS, 10)]
+    assert validation_loss[STEPS - 1] < validation_loss[9] < np.log(1280)
 
 
 @pytest.mark.end_to_end
@@ -152,14 +152,14 @@ def test_the_loss_curves_are_drawn(undisturbed):
 def test_the_last_checkpoints_and_the_best_are_kept_in_the_released_files(undisturbed):
     kept = weights_of(40) | weights_of(60)
     assert names(undisturbed) == {*VOCABULARY, *kept, "best", "state", "logs"}
-    held_out_loss = curves(undisturbed)[:, 3]
-    assert names(undisturbed / "best") == VOCABULARY | weights_of(1 + np.nanargmin(held_out_loss))
+    validation_loss = curves(undisturbed)[:, 3]
+    assert names(undisturbed / "best") == VOCABULARY | weights_of(1 + np.nanargmin(validation_loss))
     text = (undisturbed / "checkpoint").read_text(encoding="utf-8")
     assert 'model_checkpoint_path: "model-60"' in text
 
 
 @pytest.mark.end_to_end
-def test_a_trained_model_holds_the_variables_of_the_release_alone(tf, sess, undisturbed):
+def test_a_trained_model_has_only_the_variables_of_a_release(tf, sess, undisturbed):
     import model
 
     hparams = checkpoint.load_hparams(undisturbed)
@@ -221,7 +221,7 @@ def test_a_run_killed_while_it_saves_resumes_as_if_nothing_had_happened(
 
 
 def shown_by_tensorboard(tf, run):
-    """The losses by step, after what a restarted run takes back."""
+    """The training losses by step, without those that a resumed run replaces."""
     losses = {}
     for path in sorted((run / "logs").glob("events.*")):
         for event in tf.train.summary_iterator(str(path)):
@@ -282,10 +282,10 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
 
 
 @pytest.mark.end_to_end
-def test_a_model_is_trained_further_and_its_best_weights_are_kept(tf, folder, undisturbed):
+def test_a_model_is_fine_tuned_and_its_best_weights_are_kept(tf, folder, undisturbed):
     checkpoints = folder / "checkpoint"
     origin = {"model_name": "undisturbed", "models_dir": str(checkpoints), "from_scratch": False}
-    # A rate that does harm.
+    # A learning rate so high that the loss rises.
     flags = origin | {"learning_rate": 0.1, "warmup_steps": 0, "eval_every": 1, "seed": 1}
     flags |= {"schedule": "constant"}
     train.train(**flags_for(folder, "straight", steps=3) | flags)
@@ -309,7 +309,7 @@ def test_a_model_is_trained_further_and_its_best_weights_are_kept(tf, folder, un
 @pytest.mark.parametrize(
     ("room", "torn"), [(50_000, "best/model-61.meta"), (200_000, "state/model-61")]
 )
-def test_a_full_disk_is_named_and_the_run_goes_on_later(tf, folder, undisturbed, room, torn):
+def test_a_full_disk_is_reported_and_the_run_can_be_resumed(tf, folder, undisturbed, room, torn):
     resource = pytest.importorskip("resource")
     run = folder / "checkpoint" / f"full-{room}"
     shutil.copytree(undisturbed, run)
@@ -357,7 +357,7 @@ def test_the_end_says_where_the_weights_are_and_how_to_use_them(tmp_path, monkey
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_the_rate_rises_and_then_falls_or_stays(tf, schedule):
+def test_the_learning_rate_rises_and_then_falls_or_stays(tf, schedule):
     from gpt2.training.trainer import learning_rate_at
 
     options = TrainingOptions(1, learning_rate=1.0, warmup_steps=10, steps=100, schedule=schedule)
@@ -382,7 +382,7 @@ def test_the_rate_rises_and_then_falls_or_stays(tf, schedule):
         ({"window": 64, "held_out": 0.01}, "too short: .* are held out, and a window needs 65"),
     ],
 )
-def test_a_mistake_is_named_before_anything_is_written(folder, flags, message):
+def test_a_mistake_is_reported_before_anything_is_written(folder, flags, message):
     with pytest.raises(UserError, match=message):
         train.train(**flags_for(folder, "mistake") | flags)
     assert not (folder / "checkpoint" / "mistake").exists()

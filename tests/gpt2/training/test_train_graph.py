@@ -1,4 +1,4 @@
-"""The training graph: its loss and gradients, by other means."""
+"""The training graph: its loss and gradients, compared with other ways to compute them."""
 
 import json
 
@@ -68,13 +68,13 @@ def test_gradients_equal_finite_differences(tf, sess, train_graph, weights):
         assert (gradient * direction).sum() == pytest.approx(slope, rel=1e-3, abs=1e-4), name
 
 
-def test_recomputation_changes_no_gradient(tf, train_graph, weights):
+def test_gradient_checkpointing_changes_no_gradient(tf, train_graph, weights):
     found = []
     for recompute in (False, True):
         with tf.Graph().as_default(), tf.Session() as sess:
             found.append(gradients_of(tf, sess, train_graph, weights, recompute))
             names = [op.name for op in sess.graph.get_operations()]
-            # The activation of the first layer is computed again, or not.
+            # With checkpointing, the activation of each layer is computed again.
             assert sum(name.endswith("Tanh") for name in names) == 2 * (1 + recompute)
     (plain_loss, plain), (loss, gradients) = found
     assert loss == pytest.approx(plain_loss, rel=1e-6)
@@ -83,13 +83,13 @@ def test_recomputation_changes_no_gradient(tf, train_graph, weights):
 
 
 def first_moments(tf, train_graph, weights, parts):
-    """The loss of an update, and Adam's first moments after it: a tenth of the gradients."""
+    """The loss of a train step, and Adam's first moments after two of them, from the gradients."""
     with tf.Graph().as_default(), tf.Session() as sess:
         graph = build(train_graph, accumulate=parts, clip_norm=1e9)
         sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for variable in graph.weights:
             variable.load(weights[variable.op.name], sess)
-        for _ in range(2):  # the second time, sums must have been forgotten
+        for _ in range(2):  # by the second one, the sums must be 0 again
             *others, last = np.split(IDS, parts)
             for part in others:
                 sess.run(graph.add, {graph.ids: part})
@@ -126,7 +126,7 @@ def test_several_workers_sum_loss_and_gradients_in_one_collective(tf, train_grap
     assert not [node for node in alone.as_graph_def().node if node.op == "CollectiveReduce"]
 
 
-def test_long_gradients_are_shortened(tf, train_graph, weights, whole_batch):
+def test_large_gradients_are_clipped(tf, train_graph, weights, whole_batch):
     _, moments = whole_batch
     gradients = [m / 0.19 for name, m in moments.items() if name.endswith("Adam")]
     norm = np.sqrt(sum((g**2).sum() for g in gradients))
@@ -136,13 +136,13 @@ def test_long_gradients_are_shortened(tf, train_graph, weights, whole_batch):
         for variable in graph.weights:
             variable.load(weights[variable.op.name], sess)
         sess.run(graph.update, {graph.ids: IDS, graph.learning_rate: 0})
-        shortened = [sess.run(v) for v in tf.global_variables() if v.op.name.endswith("/Adam")]
-    found = 10 * np.sqrt(sum((g**2).sum() for g in shortened))
+        clipped = [sess.run(v) for v in tf.global_variables() if v.op.name.endswith("/Adam")]
+    found = 10 * np.sqrt(sum((g**2).sum() for g in clipped))
     assert found == pytest.approx(norm / 4, rel=1e-4)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_four_windows_are_learnt_by_heart(tf, train_graph, recompute):
+def test_four_windows_are_memorized(tf, train_graph, recompute):
     with tf.Graph().as_default():
         tf.set_random_seed(0)
         graph = build(train_graph, recompute=recompute)
@@ -154,7 +154,9 @@ def test_four_windows_are_learnt_by_heart(tf, train_graph, recompute):
             assert sess.run(graph.loss, {graph.ids: IDS}) < 0.1
 
 
-def test_an_untrained_model_of_the_117m_shape_guesses(tf, sess, train_graph):
+def test_an_untrained_model_of_the_117m_shape_predicts_a_uniform_distribution(
+    tf, sess, train_graph
+):
     hparams = HParams()
     ids = np.random.default_rng(0).integers(0, hparams.n_vocab, [8, 65])
     tf.set_random_seed(0)
@@ -185,7 +187,7 @@ def test_the_meta_graph_holds_the_model_and_nothing_else(tf, train_graph):
         {"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}},
     ],
 )
-def test_a_cluster_that_is_not_in_order_is_refused(monkeypatch, config):
+def test_a_malformed_tf_config_is_refused(monkeypatch, config):
     text = config if isinstance(config, str) else json.dumps(config)
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match="TF_CONFIG must have the form") as caught:
