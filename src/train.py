@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from gpt2.tensorflow_session import check_device, choose_device
 from gpt2.training.dataset import load_tokens, split
 from gpt2.training.options import TrainingOptions
 from gpt2.training.tf_config import TFConfig, read_tf_config
-from hparams import UserError, require
+from hparams import HParams, UserError, require
 
 
 def train(
@@ -106,19 +105,33 @@ def train(
     run_folder = check_run_folder(run_name, Path(checkpoint_dir), folder)
     tokens = load_tokens(dataset, folder, hparams, Path(checkpoint_dir) / "cache")
     texts = split(tokens, held_out, options.window)
-    folders = {"model_folder": folder, "run_folder": run_folder}
-    run_training(options, tf_config, device, weights, texts, hparams=hparams, **folders)
+    run_training(
+        options,
+        weights,
+        texts,
+        hparams=hparams,
+        model_folder=folder,
+        run_folder=run_folder,
+        tf_config=tf_config,
+        device=device,
+    )
 
 
 def run_training(
     options: TrainingOptions,
-    tf_config: TFConfig,
-    device: str,
     weights: Path | None,
     texts: tuple[np.ndarray, np.ndarray],
-    **model: Any,
+    *,
+    hparams: HParams,
+    model_folder: Path,
+    run_folder: Path,
+    tf_config: TFConfig,
+    device: str,
 ) -> None:
-    """Import TensorFlow and train, with errors that say what to do; arguments as in Trainer."""
+    """Import TensorFlow, train, and print where the result is. Arguments are as in Trainer.
+
+    Raises: UserError, which says what to do, also if memory runs out.
+    """
     if tf_config.size > 1:  # TensorFlow logs each failed attempt to reach a worker not yet started
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     tf = import_tensorflow()
@@ -132,7 +145,14 @@ def run_training(
         print(f"training on {training} tokens, validating on {validation}, using {processor}")
     try:
         with tf.Graph().as_default():
-            trainer = Trainer(options, workers=workers, config=config, **model)
+            trainer = Trainer(
+                options,
+                workers=workers,
+                hparams=hparams,
+                model_folder=model_folder,
+                run_folder=run_folder,
+                config=config,
+            )
             best = trainer.train(weights, *texts)
     except tf.errors.ResourceExhaustedError:
         raise UserError(
@@ -142,7 +162,7 @@ def run_training(
         workers.exit_if_worker_died()
         raise
     if workers.is_chief:
-        print(summary(model["run_folder"], best))
+        print(summary(run_folder, best))
 
 
 def summary(run_folder: Path, best: float) -> str:

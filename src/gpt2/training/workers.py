@@ -17,6 +17,7 @@ from hparams import UserError
 START_SECONDS = 600  # how long a worker waits for the others at the start
 HEARTBEAT_SECONDS = 5  # between two checks that all workers respond
 DEAD_SECONDS = 30  # without a response
+N_SUBDIVISIONS = 8  # of an all-reduce: faster, and no message exceeds gRPC's 2 GB
 
 
 class Workers:
@@ -78,7 +79,7 @@ class Workers:
             instance_key=self._n_collectives,
             merge_op="Add",
             final_op="Id",
-            subdiv_offsets=[0],
+            subdiv_offsets=[0] * N_SUBDIVISIONS,
         )
         parts = tf.split(total, [x.shape.num_elements() for x in tensors])
         return [tf.reshape(part, x.shape) for part, x in zip(parts, tensors, strict=True)]
