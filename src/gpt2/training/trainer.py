@@ -110,8 +110,9 @@ class Trainer:
                 bar.set_postfix(loss=f"{values['training_loss']:.3f}")
                 if log:
                     self._record(step + 1, values, log, save=interrupted.is_set())
+                    if interrupted.is_set():
+                        tqdm.write(f"saved at step {step + 1}; run the same command to resume")
                 if interrupted.is_set():
-                    tqdm.write(f"saved at step {step + 1}; run the same command to resume")
                     raise KeyboardInterrupt
 
     def _sampler(self, model_folder: Path) -> Callable[[], str]:
