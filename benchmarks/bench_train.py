@@ -1,12 +1,12 @@
-"""Tokens per second in training, beside Hugging Face transformers with PyTorch.
+"""Training speed in tokens per second, compared with Hugging Face transformers on PyTorch.
 
-    python3 benchmarks/train.py
-    python3 benchmarks/train.py --peer_python OTHER_ENVIRONMENT/bin/python
+    python3 benchmarks/bench_train.py
+    python3 benchmarks/bench_train.py --peer_python OTHER_ENVIRONMENT/bin/python
 
-Both begin from the same random weights of the 117M shape and take turns at the same updates: loss,
-gradients, clipping, Adam. A ratio is the median of the ratios of single turns: on a busy machine
-nothing else says much. The losses of the two are held against each other before anything is timed.
-PyTorch runs in a process of its own, from an environment that has torch and transformers.
+Both start from the same random weights in the 117M shape and take turns at the same train steps:
+loss, gradients, clipping, Adam. The ratio is the median over the ratios of single turns, so that it
+is meaningful even on a busy machine. Before anything is timed, the losses of the two are compared.
+PyTorch runs in its own process, in an environment that has torch and transformers.
 """
 
 import argparse
@@ -21,36 +21,36 @@ from pathlib import Path
 import numpy as np
 from peer import hugging_face_model
 
-GOAL = 1.0  # of the peer's speed
-RATE, CLIP_NORM, BETAS = 1e-4, 1.0, (0.9, 0.95)
-N_VOCAB, CHECKED = 50257, 3  # updates whose losses are compared
+GOAL = 1.0  # times the peer's speed
+LEARNING_RATE, CLIP_NORM, BETAS = 1e-4, 1.0, (0.9, 0.95)
+N_VOCAB, CHECKED = 50257, 3  # train steps whose losses are compared
 
 
 def windows(flags, step):
-    """The token ids of an update: int64 [batch, window + 1]."""
+    """The token ids of a train step: int64 [batch, window + 1]."""
     rng = np.random.default_rng(step)
     return rng.integers(0, N_VOCAB, [flags.batch_size, flags.window + 1])
 
 
 def timed(update, ids):
-    """Seconds that an update takes, and its loss."""
+    """Seconds that a train step takes, and its loss."""
     began = time.perf_counter()
     loss = update(ids)
     return time.perf_counter() - began, float(loss)
 
 
 def own_update(flags, weights_file):
-    """Build the graph of src/training.py and write its weights; gives what makes an update."""
+    """Build our training graph and write its weights. Returns: its name, and a train step."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
     from gpt2.command_line import import_tensorflow
-    from gpt2.training.workers import Cluster
     from hparams import HParams
 
     tf = import_tensorflow()
     from gpt2.training import train_graph
+    from gpt2.training.workers import Workers
 
     tf.set_random_seed(0)
-    graph = train_graph.build(HParams(), clip_norm=CLIP_NORM, cluster=Cluster())
+    graph = train_graph.build(HParams(), clip_norm=CLIP_NORM, workers=Workers())
     threads = flags.threads
     config = tf.ConfigProto(
         intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
@@ -59,11 +59,13 @@ def own_update(flags, weights_file):
     session.run(tf.global_variables_initializer())
     np.savez(weights_file, **{v.op.name: session.run(v) for v in graph.weights})
     name = f"TensorFlow {tf.__version__}"
-    return name, lambda ids: session.run(graph.update, {graph.ids: ids, graph.rate: RATE})
+    return name, lambda ids: session.run(
+        graph.update, {graph.ids: ids, graph.learning_rate: LEARNING_RATE}
+    )
 
 
 def peer_update(flags, weights_file):
-    """The same in PyTorch, by the model of Hugging Face."""
+    """The same in PyTorch, with the model of Hugging Face."""
     import torch
     import transformers
 
@@ -72,7 +74,7 @@ def peer_update(flags, weights_file):
     model = hugging_face_model(
         weights_file, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, use_cache=False
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, betas=BETAS, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, betas=BETAS, fused=True)
 
     def update(ids):
         ids = torch.from_numpy(ids)
@@ -88,7 +90,7 @@ def peer_update(flags, weights_file):
 
 
 class Peer:
-    """The other side, in a process of its own: this script with --serve."""
+    """The peer, in its own process: this script with --serve."""
 
     def __init__(self, flags, weights_file):
         arguments = [f"--{name}={value}" for name, value in vars(flags).items() if value]
@@ -99,13 +101,13 @@ class Peer:
         self.name = json.loads(self.process.stdout.readline() or '""')
 
     def turn(self, step):
-        """Let it make an update: seconds and loss."""
+        """Let it run a train step. Returns: seconds and loss."""
         print(step, file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
 
 def serve(flags):
-    """Answer each number of an update on stdin by a line: seconds and loss."""
+    """For each step number on stdin, print a line: seconds and loss."""
     name, update = peer_update(flags, flags.serve)
     print(json.dumps(name), flush=True)
     for line in sys.stdin:
@@ -113,7 +115,7 @@ def serve(flags):
 
 
 def compare(flags, weights_file):
-    """Check the losses, take turns, and print the table."""
+    """Compare the losses, take turns, and print the table."""
     name, update = own_update(flags, weights_file)
     peer = Peer(flags, weights_file)
     seconds, peer_seconds = [], []
@@ -123,14 +125,14 @@ def compare(flags, weights_file):
         if peer.name:
             took, peer_loss = peer.turn(step)
             peer_seconds.append(took)
-            np.testing.assert_allclose(loss, peer_loss, rtol=1e-4, err_msg=f"loss of update {step}")
+            np.testing.assert_allclose(loss, peer_loss, rtol=1e-4, err_msg=f"loss of step {step}")
     tokens = flags.batch_size * flags.window
     print(f"117M shape, batch {flags.batch_size} x {flags.window} tokens, {flags.turns} turns")
     for label, times in [(name, seconds), (peer.name, peer_seconds)]:
         if times:
             print(f"{label:<45} {tokens / statistics.median(times[CHECKED:]):8.1f} tokens/s")
     if not peer.name:
-        print(f"{flags.peer_python} cannot import torch and transformers: nothing to compare with")
+        print(f"{flags.peer_python} cannot import torch and transformers: no comparison")
         return
     pairs = zip(peer_seconds[CHECKED:], seconds[CHECKED:], strict=True)
     ratios = sorted(theirs / ours for theirs, ours in pairs)
@@ -144,7 +146,7 @@ def main():
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=0, help="0 is what each side takes")
+    parser.add_argument("--threads", type=int, default=0, help="0: the default of each side")
     parser.add_argument("--peer_python", default=sys.executable)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     flags = parser.parse_args()

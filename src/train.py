@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""Train a model on texts, from its checkpoint or from random weights."""
+"""Fine-tune a model on text, or train one from random weights."""
 
 import math
+import os
+import shlex
+import sys
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from gpt2 import checkpoint
 from gpt2.command_line import import_tensorflow, run
 from gpt2.tensorflow_session import check_device, choose_device
 from gpt2.training.dataset import load_tokens, split
-from gpt2.training.workers import Cluster
+from gpt2.training.options import TrainingOptions
+from gpt2.training.tf_config import TFConfig, read_tf_config
 from hparams import HParams, UserError, require
 
 
@@ -20,126 +25,195 @@ def train(
     models_dir: str = "models",
     checkpoint_dir: str = "checkpoint",
     from_scratch: bool = False,
-    steps: int = 1000,
-    batch_size: int = 1,
-    accumulate: int = 1,
+    steps: int = TrainingOptions.steps,
+    batch_size: int = TrainingOptions.batch_size,
+    accumulate: int = TrainingOptions.accumulate,
     window: int | None = None,
-    learning_rate: float = 1e-4,
-    schedule: str = "cosine",
-    warmup_steps: int = 100,
-    clip_norm: float = 1.0,
-    recompute: bool = False,
-    held_out: float = 0.1,
-    eval_every: int = 100,
-    eval_windows: int = 256,
-    save_every: int = 100,
-    keep: int = 1,
-    sample_every: int = 100,
-    sample_length: int = 100,
-    seed: int = 0,
+    learning_rate: float = TrainingOptions.learning_rate,
+    schedule: str = TrainingOptions.schedule,
+    warmup_steps: int = TrainingOptions.warmup_steps,
+    clip_norm: float = TrainingOptions.clip_norm,
+    recompute: bool = TrainingOptions.recompute,
+    held_out: float = TrainingOptions.held_out,
+    eval_every: int = TrainingOptions.eval_every,
+    eval_windows: int = TrainingOptions.eval_windows,
+    save_every: int = TrainingOptions.save_every,
+    keep: int = TrainingOptions.keep,
+    sample_every: int = TrainingOptions.sample_every,
+    sample_length: int = TrainingOptions.sample_length,
+    seed: int = TrainingOptions.seed,
     device: str = "auto",
 ) -> None:
-    """Train a model on texts. The same command goes on with a run that was interrupted.
+    """Fine-tune a model on text, or train one from random weights.
 
-    The result is a model like the released ones: use it with --models_dir CHECKPOINT_DIR
-    --model_name RUN_NAME, or RUN_NAME/best for the weights with the lowest held-out loss.
-    Several machines train together if TF_CONFIG names them.
+    The same command resumes a run that was interrupted. The result is a model in the released
+    format: use it with --models_dir CHECKPOINT_DIR --model_name RUN_NAME, or RUN_NAME/best for the
+    weights with the lowest validation loss. Several machines train together if TF_CONFIG lists
+    them.
 
     Args:
-      dataset: text file, folder of them, pattern in quotes, or .npz of src/encode.py;
-        <|endoftext|> in a text ends it.
-      model_name: model to start from; gives the shape and the vocabulary too.
-      run_name: the result lands in CHECKPOINT_DIR/RUN_NAME.
+      dataset: a text file, a folder, a pattern in quotes, or an .npz made by src/encode.py;
+        <|endoftext|> separates documents within a file.
+      model_name: model to start from; it also gives the shape and the vocabulary.
+      run_name: the result is saved in CHECKPOINT_DIR/RUN_NAME.
       models_dir: folder that holds the model.
-      checkpoint_dir: folder that holds the runs, and encoded texts in its folder cache.
-      from_scratch: start from random weights, not from the model's.
-      steps: how many times the weights are updated.
-      batch_size: windows computed side by side.
-      accumulate: how many times as many windows go into an update, computed one batch after the
-        other.
-      window: tokens in a window; n_ctx of the model unless given.
-      learning_rate: the highest; it rises to it over the warm-up.
-      schedule: cosine, which then falls to a tenth, or constant.
-      warmup_steps: updates over which the rate rises.
-      clip_norm: gradients longer than this, all taken together, are shortened to it.
-      recompute: compute each layer twice, to save memory.
-      held_out: share of the text, at its end, that is not trained on.
-      eval_every: updates between two evaluations on the held-out text.
-      eval_windows: how many windows of the held-out text are used, at most.
-      save_every: updates between two checkpoints.
-      keep: how many of the last checkpoints are kept, beside the best.
-      sample_every: updates between two samples that are printed; 0 prints none.
-      sample_length: tokens in such a sample.
-      seed: fixes the random weights and the choice of windows.
+      checkpoint_dir: folder that holds the runs, and encoded text in its subfolder cache.
+      from_scratch: start from random weights instead of the model's.
+      steps: train steps, that is updates of the weights.
+      batch_size: windows per batch.
+      accumulate: batches per train step; their gradients are averaged (gradient accumulation).
+      window: tokens per window, the sequence length; n_ctx of the model unless given.
+      learning_rate: the highest learning rate, reached after the warm-up.
+      schedule: of the learning rate after the warm-up; cosine (down to a tenth) or constant.
+      warmup_steps: train steps over which the learning rate rises to its highest value.
+      clip_norm: gradients with a larger global norm are scaled down to it.
+      recompute: save memory by computing activations twice (gradient checkpointing).
+      held_out: fraction of the text, at its end, that is held out for validation.
+      eval_every: train steps between two validations.
+      eval_windows: maximum number of held-out windows used by a validation.
+      save_every: train steps between two checkpoints.
+      keep: how many recent checkpoints to keep, in addition to the best.
+      sample_every: train steps between two printed samples; 0 prints none.
+      sample_length: tokens per printed sample.
+      seed: seed of the random weights and of the choice of windows.
     """
-    settings = dict(locals())
-    cluster = Cluster()
+    tf_config = read_tf_config()
     folder = checkpoint.find_model(model_name, models_dir)
     hparams = checkpoint.load_hparams(folder)
-    settings["window"] = window = hparams.n_ctx if window is None else window
-    check_settings(settings, hparams)
+    options = TrainingOptions(
+        window=hparams.n_ctx if window is None else window,
+        steps=steps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        warmup_steps=warmup_steps,
+        clip_norm=clip_norm,
+        recompute=recompute,
+        held_out=held_out,
+        eval_every=eval_every,
+        eval_windows=eval_windows,
+        save_every=save_every,
+        keep=keep,
+        sample_every=sample_every,
+        sample_length=sample_length,
+        seed=seed,
+    )
+    options.check(hparams)
     check_device(device)
     weights = None if from_scratch else checkpoint.find_weights(folder, hparams)
-    run_folder = Path(checkpoint_dir) / run_name
-    if run_folder.resolve() == folder.resolve():
-        raise UserError(f"--run_name: {run_folder} is the model to start from; choose another name")
-    check_run_folder(run_folder, folder)
+    run_folder = check_run_folder(run_name, Path(checkpoint_dir), folder)
     tokens = load_tokens(dataset, folder, hparams, Path(checkpoint_dir) / "cache")
-    texts = split(tokens, held_out, window)
+    texts = split(tokens, held_out, options.window)
+    run_training(
+        options,
+        weights,
+        texts,
+        hparams=hparams,
+        model_folder=folder,
+        run_folder=run_folder,
+        tf_config=tf_config,
+        device=device,
+    )
 
+
+def run_training(
+    options: TrainingOptions,
+    weights: Path | None,
+    texts: tuple[np.ndarray, np.ndarray],
+    *,
+    hparams: HParams,
+    model_folder: Path,
+    run_folder: Path,
+    tf_config: TFConfig,
+    device: str,
+) -> None:
+    """Import TensorFlow, train, and print where the result is. Arguments are as in Trainer.
+
+    Raises: UserError, which says what to do, also if memory runs out.
+    """
+    if tf_config.size > 1:  # TensorFlow logs each failed attempt to reach a worker not yet started
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     tf = import_tensorflow()
-    from gpt2.training.trainer import Run
+    from gpt2.training.trainer import Trainer
+    from gpt2.training.workers import Workers
 
     config, processor = choose_device(device, tf)
-    if cluster.is_chief:
-        print(f"{len(texts[0])} tokens to train on, {len(texts[1])} held out; on {processor}")
+    workers = Workers(tf_config)
+    if workers.is_chief:
+        training, validation = map(len, texts)
+        print(f"training on {training} tokens, validating on {validation}, using {processor}")
     try:
         with tf.Graph().as_default():
-            Run(settings, cluster, hparams, folder, run_folder, config).go(weights, *texts)
+            trainer = Trainer(
+                options,
+                workers=workers,
+                hparams=hparams,
+                model_folder=model_folder,
+                run_folder=run_folder,
+                config=config,
+            )
+            best = trainer.train(weights, *texts)
     except tf.errors.ResourceExhaustedError:
         raise UserError(
             "out of memory; try a smaller --batch_size with a higher --accumulate, or --recompute"
         ) from None
     except tf.errors.OpError:
-        cluster.blame()
+        workers.exit_if_worker_died()
         raise
+    if workers.is_chief:
+        print(summary(run_folder, best))
 
 
-def check_run_folder(run_folder: Path, model_folder: Path) -> None:
-    """Raise UserError if `run_folder` holds files and no run of ours, which has a folder `state`.
+def summary(run_folder: Path, best: float) -> str:
+    """What to do with a run that has ended: where its weights are, and how to see its curves.
 
-    They may be checkpoints that other code trained: nothing may be written or deleted there.
+    Args:
+      run_folder: of the run.
+      best: the lowest validation loss; infinity if there was no validation.
     """
-    if not run_folder.exists() or (run_folder / "state").is_dir():
-        return
-    if run_folder.is_dir() and not any(run_folder.iterdir()):
-        return
-    start = f"--models_dir {run_folder.parent} --model_name {run_folder.name}"
-    missing = [name for name in checkpoint.VOCABULARY if not (run_folder / name).is_file()]
-    copy = f", after copying {', '.join(missing)} there from {model_folder}" if missing else ""
-    raise UserError(
-        f"{run_folder} was not made by train.py, so nothing in it is touched; choose another "
-        f"--run_name. To train from its weights, give {start} as well{copy}"
+    python, runs = Path(sys.executable), _shown(run_folder.parent)
+    found = f"best weights (validation loss {best:.4f}): " if best < math.inf else "weights: "
+    name = run_folder.name + ("/best" if best < math.inf else "")
+    script = _shown(Path(__file__).with_name("generate_unconditional_samples.py"))
+    flags = f"--models_dir {runs} --model_name {shlex.quote(name)}"
+    return (
+        f"{found}{_shown(run_folder.parent / name)}\n"
+        f"sample from them: {_shown(python)} {script} {flags}\n"
+        f"loss curves: {_shown(run_folder / 'logs' / 'loss.svg')}, or in a browser: "
+        f"{_shown(python.with_name('tensorboard'))} --logdir {runs}\n"
+        f"  (to install it: {_shown(python)} -m pip install tensorboard)"
     )
 
 
-def check_settings(settings: dict[str, Any], hparams: HParams) -> None:
-    """Raise UserError, naming what is legal and the value, if a setting is out of range."""
-    for name in ("steps", "batch_size", "accumulate", "eval_every", "eval_windows"):
-        require(name, settings[name], settings[name] >= 1, "at least 1")
-    for name in ("save_every", "keep", "sample_length"):
-        require(name, settings[name], settings[name] >= 1, "at least 1")
-    for name in ("warmup_steps", "sample_every", "seed"):
-        require(name, settings[name], settings[name] >= 0, "0 or above")
-    for name in ("learning_rate", "clip_norm"):
-        require(name, settings[name], 0 < settings[name] < math.inf, "above 0")
-    schedule = settings["schedule"]
-    require("schedule", schedule, schedule in ("cosine", "constant"), "cosine or constant")
-    n_ctx, window = hparams.n_ctx, settings["window"]
-    require("window", window, 1 <= window <= n_ctx, f"from 1 to n_ctx = {n_ctx}")
-    held_out, run_name = settings["held_out"], settings["run_name"]
-    require("held_out", held_out, 0 <= held_out < 1, "at least 0 and below 1")
+def _shown(path: Path) -> str:
+    """A path for a command line, relative to the working directory where that is above it."""
+    path = path.absolute()
+    return shlex.quote(str(path.relative_to(Path.cwd()) if Path.cwd() in path.parents else path))
+
+
+def check_run_folder(run_name: str, checkpoint_dir: Path, model_folder: Path) -> Path:
+    """The folder of the run.
+
+    Raises: UserError if it is the model's, or if it holds files but no run of ours, which has a
+      folder `state`. They may be checkpoints of another program: nothing there may be written or
+      deleted.
+    """
     require("run_name", run_name, run_name == Path(run_name).name != "", "the name of a folder")
+    folder = checkpoint_dir / run_name
+    if folder.resolve() == model_folder.resolve():
+        raise UserError(f"--run_name: {folder} is the model to start from; choose another name")
+    if not folder.exists() or (folder / "state").is_dir():
+        return folder
+    if folder.is_dir() and not any(folder.iterdir()):
+        return folder
+    start = f"--models_dir {folder.parent} --model_name {folder.name}"
+    missing = [name for name in checkpoint.VOCABULARY if not (folder / name).is_file()]
+    copy = f", after copying {', '.join(missing)} there from {model_folder}" if missing else ""
+    raise UserError(
+        f"{folder} was not made by train.py, so nothing in it is touched; choose another "
+        f"--run_name. To train from its weights, add {start}{copy}"
+    )
 
 
 if __name__ == "__main__":

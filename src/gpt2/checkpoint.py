@@ -23,6 +23,8 @@ VOCABULARY = ("hparams.json", "encoder.json", "vocab.bpe")  # what a model has b
 log = logging.getLogger("gpt2")
 ROOT = Path(__file__).resolve().parents[2]
 MOST_PADDING = 1024  # rows without a token: other trainers round n_vocab up
+# n_embd and n_layer, which give the size of the weights.
+RELEASED_SHAPES = [("117M", 768, 12), ("345M", 1024, 24), ("762M", 1280, 36), ("1542M", 1600, 48)]
 
 
 def find_model(model_name: str, models_dir: str = "models") -> Path:
@@ -65,7 +67,8 @@ def load_hparams(folder: Path) -> HParams:
             raise UserError(f"{missing[0]} is missing")
         return HParams().override_from_dict(values)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; {_remedy(folder.name)}") from None
+        remedy = _remedy_for_run_of_fork(folder) or f"{error.strerror}; {_remedy(folder.name)}"
+        raise UserError(f"{path}: {remedy}") from None
     except ValueError as error:  # UserError, broken JSON and broken UTF-8 among them
         raise UserError(f"{path}: {error}; {_remedy(folder.name)}") from None
 
@@ -215,3 +218,21 @@ def _first_rows(tf: Any, prefix: Path, variable: Any, held: list[int]) -> Any:
 def _remedy(model_name: str) -> str:
     released = re.fullmatch(r"(117|124|345|355|774|762|1558|1542)M", model_name)
     return f"download it with: {download_command(model_name if released else '117M')}"
+
+
+def _remedy_for_run_of_fork(folder: Path) -> str:
+    """What to do with weights alone, as nshepperd's code and gpt-2-simple save them; else ""."""
+    if not any(folder.glob("model*.index")) or (folder / "hparams.json").exists():
+        return ""
+    missing = [name for name in VOCABULARY if not (folder / name).exists()]
+    sizes = {path.stat().st_size for path in folder.glob("model*.data-*-of-*")}
+    models = [
+        name
+        for name, width, n_layer in RELEASED_SHAPES
+        if 4 * HParams(n_embd=width, n_layer=n_layer).n_params() in sizes
+    ]
+    origin = f"{models[0]}, judging by its size" if models else "117M, for example"
+    return (
+        f"No such file, although there are weights; copy {', '.join(missing)} to {folder} from "
+        f"the model that the weights were fine-tuned from ({origin})"
+    )

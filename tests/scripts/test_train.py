@@ -1,15 +1,19 @@
-"""Training runs: they end as they would have, whatever stops them, in a model like the released."""
+"""Training runs: whatever interrupts them, they end with the same model in the released format."""
 
 import csv
+import dataclasses
 import functools
+import inspect
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from conftest import ROOT
 
 import train
 from gpt2 import checkpoint
+from gpt2.training.options import TrainingOptions
 from hparams import UserError
 
 STEPS = 60
@@ -35,32 +40,33 @@ FLAGS = {
     "keep": 2,
     "sample_every": 0,
 }
-# Runs train.py, and kills its own process at a moment that the first argument names.
+# Runs train.py, and kills its own process at the moment named by the first argument.
 KILLER = """
 import os, signal, sys
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 from tensorflow.python.checkpoint import checkpoint_management
 import train
-from gpt2.training.trainer import Run
+from gpt2.training.trainer import Trainer
 moment = sys.argv.pop(1)
-real_update, real_name = Run._update, checkpoint_management.update_checkpoint_state_internal
-def update(run, tokens, step):
-    if moment == f"before update {step}":
+real_step, real_name = Trainer._train_step, checkpoint_management.update_checkpoint_state_internal
+def train_step(trainer, tokens, step):
+    if moment == f"before step {step}":
         os.kill(os.getpid(), signal.SIGKILL)
-    return real_update(run, tokens, step)
+    return real_step(trainer, tokens, step)
 def name(**kwargs):
     run, weights = kwargs["model_checkpoint_path"].split(os.sep)[-2:]
     if moment == f"between {run}/{weights} and its name":
         os.kill(os.getpid(), signal.SIGKILL)
     return real_name(**kwargs)
-Run._update, checkpoint_management.update_checkpoint_state_internal = update, name
+Trainer._train_step = train_step
+checkpoint_management.update_checkpoint_state_internal = name
 train.run(train.train)
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Models, one of them without weights: the embedded one's vocabulary, and next to no width."""
+    """A folder with a tiny model without weights in its subfolder models."""
     folder = tmp_path_factory.mktemp("train")
     make_model(folder / "models" / "tiny")
     return folder
@@ -95,10 +101,14 @@ def start(flags, moment="", worker=None, ports=()):
 
 
 def curves(folder):
-    """Float [updates, 4] of log.csv: step, loss, rate, held-out loss or nan; not the speed."""
+    """Float [steps, 4] of log.csv: step, training loss, learning rate, validation loss or nan."""
     with (folder / "logs" / "log.csv").open(encoding="utf-8") as file:
         rows = [[float(x or "nan") for x in row] for row in list(csv.reader(file))[1:]]
     return np.array(rows)[:, [0, 1, 2, 4]]
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
 
 
 def names(folder):
@@ -111,7 +121,7 @@ def weights_of(step):
 
 @pytest.fixture(scope="module")
 def undisturbed(tf, folder):
-    """A run that was left alone; only this one makes samples, which must change nothing."""
+    """A run without interruption; only this one prints samples, which must not change the rest."""
     train.train(**flags_for(folder, "undisturbed", sample_every=30, sample_length=8))
     return folder / "checkpoint" / "undisturbed"
 
@@ -120,27 +130,36 @@ VOCABULARY = {"hparams.json", "encoder.json", "vocab.bpe", "checkpoint"}
 
 
 @pytest.mark.end_to_end
-def test_the_loss_falls_and_every_update_is_logged(undisturbed):
-    step, loss, rate, held_out_loss = curves(undisturbed).T
+def test_the_loss_falls_and_every_step_is_logged(undisturbed):
+    step, loss, rate, validation_loss = curves(undisturbed).T
     assert step.tolist() == [*range(1, STEPS + 1)]
     assert loss[-5:].mean() < loss[:5].mean() - 1
     assert rate[[0, 4, STEPS - 1]] == pytest.approx([0.0006, 0.003, 0.0003], rel=0.02)
-    assert np.flatnonzero(~np.isnan(held_out_loss)).tolist() == [*range(9, STEPS, 10)]
-    assert held_out_loss[STEPS - 1] < held_out_loss[9] < np.log(1280)
+    assert np.flatnonzero(~np.isnan(validation_loss)).tolist() == [*range(9, STEPS, 10)]
+    assert validation_loss[STEPS - 1] < validation_loss[9] < np.log(1280)
+
+
+@pytest.mark.end_to_end
+def test_the_loss_curves_are_drawn(undisturbed):
+    svg = read(undisturbed / "logs" / "loss.svg")
+    _, loss, _, validation_loss = curves(undisturbed)[-1]
+    assert f"training loss {loss:.3f}" in svg
+    assert f"validation loss {validation_loss:.3f}" in svg
+    assert svg.count("<circle") == STEPS // FLAGS["eval_every"]
 
 
 @pytest.mark.end_to_end
 def test_the_last_checkpoints_and_the_best_are_kept_in_the_released_files(undisturbed):
     kept = weights_of(40) | weights_of(60)
     assert names(undisturbed) == {*VOCABULARY, *kept, "best", "state", "logs"}
-    held_out_loss = curves(undisturbed)[:, 3]
-    assert names(undisturbed / "best") == VOCABULARY | weights_of(1 + np.nanargmin(held_out_loss))
+    validation_loss = curves(undisturbed)[:, 3]
+    assert names(undisturbed / "best") == VOCABULARY | weights_of(1 + np.nanargmin(validation_loss))
     text = (undisturbed / "checkpoint").read_text(encoding="utf-8")
     assert 'model_checkpoint_path: "model-60"' in text
 
 
 @pytest.mark.end_to_end
-def test_a_trained_model_holds_the_variables_of_the_release_alone(tf, sess, undisturbed):
+def test_a_trained_model_has_only_the_variables_of_a_release(tf, sess, undisturbed):
     import model
 
     hparams = checkpoint.load_hparams(undisturbed)
@@ -177,7 +196,9 @@ def test_code_written_for_the_original_takes_a_trained_model(undisturbed):
 
 
 @pytest.mark.end_to_end
-def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tf, folder, undisturbed):
+def test_a_run_killed_while_it_saves_resumes_as_if_nothing_had_happened(
+    tf, folder, capsys, undisturbed
+):
     flags = flags_for(folder, "killed")
     killed = start(flags, "between killed/model-40 and its name")
     errors = killed.communicate(timeout=100)[1]
@@ -189,7 +210,10 @@ def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tf, fold
     assert checkpoint.find_weights(run, hparams) == run / "model-20"
 
     (run / "best" / "model-35.data-00000-of-00001.tempstate8").touch()  # as a kill may leave it
+    capsys.readouterr()
     train.train(**flags)
+    assert "resuming from step 20\n" in capsys.readouterr().out
+    assert read(run / "logs" / "loss.svg").count("<circle") == STEPS // FLAGS["eval_every"]
     np.testing.assert_allclose(curves(run), curves(undisturbed), rtol=0, atol=1e-5)
     assert names(run) == names(undisturbed)
     assert names(run / "best") == names(undisturbed / "best")
@@ -197,34 +221,35 @@ def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tf, fold
 
 
 def shown_by_tensorboard(tf, run):
-    """The losses by step, after what a restarted run takes back."""
+    """The training losses by step, without those that a resumed run replaces."""
     losses = {}
     for path in sorted((run / "logs").glob("events.*")):
         for event in tf.train.summary_iterator(str(path)):
             if event.session_log.status == tf.SessionLog.START:
                 losses = {step: loss for step, loss in losses.items() if step < event.step}
             for value in event.summary.value:
-                if value.tag == "loss":
+                if value.tag == "training_loss":
                     assert event.step not in losses
                     losses[event.step] = value.simple_value
     return losses
 
 
 @pytest.mark.end_to_end
-def test_ctrl_c_saves_the_run_after_the_update(tf, folder, undisturbed, monkeypatch):
-    from gpt2.training.trainer import Run
+def test_ctrl_c_saves_the_run_after_the_step(tf, folder, undisturbed, monkeypatch, capsys):
+    from gpt2.training.trainer import Trainer
 
-    real = Run._update
+    real = Trainer._train_step
 
-    def update(run, tokens, step):
+    def train_step(trainer, tokens, step):
         if step == 11:
             signal.raise_signal(signal.SIGINT)
-        return real(run, tokens, step)
+        return real(trainer, tokens, step)
 
-    monkeypatch.setattr(Run, "_update", update)
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train.train(**flags_for(folder, "interrupted"))
+    assert "saved at step 12; run the same command to resume" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) == handler
     run = folder / "checkpoint" / "interrupted"
     assert weights_of(12) <= names(run)
@@ -239,11 +264,11 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
         ports = [a.getsockname()[1], b.getsockname()[1]]
     launch = functools.partial(start, flags, ports=ports)
 
-    chief, other = launch(worker=0), launch("before update 30", worker=1)
+    chief, other = launch(worker=0), launch("before step 30", worker=1)
     other.communicate(timeout=100)
     errors = chief.communicate(timeout=60)[1]
     assert (chief.returncode, other.returncode) == (1, -9), errors
-    assert f"worker 1 at 127.0.0.1:{ports[1]} does not answer" in errors
+    assert f"worker 1 at 127.0.0.1:{ports[1]} stopped responding" in errors
     assert "Traceback" not in errors
     run = folder / "checkpoint" / "cluster"
     assert len(curves(run)) == 30
@@ -257,10 +282,10 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
 
 
 @pytest.mark.end_to_end
-def test_a_model_is_trained_further_and_its_best_weights_are_kept(tf, folder, undisturbed):
+def test_a_model_is_fine_tuned_and_its_best_weights_are_kept(tf, folder, undisturbed):
     checkpoints = folder / "checkpoint"
     origin = {"model_name": "undisturbed", "models_dir": str(checkpoints), "from_scratch": False}
-    # A rate that does harm.
+    # A learning rate so high that the loss rises.
     flags = origin | {"learning_rate": 0.1, "warmup_steps": 0, "eval_every": 1, "seed": 1}
     flags |= {"schedule": "constant"}
     train.train(**flags_for(folder, "straight", steps=3) | flags)
@@ -275,7 +300,7 @@ def test_a_model_is_trained_further_and_its_best_weights_are_kept(tf, folder, un
     np.testing.assert_allclose(curves(checkpoints / "longer"), found, rtol=0, atol=1e-5)
     wider = make_model(folder / "models" / "wider", n_embd=24)
     flags |= {"model_name": wider.name, "models_dir": str(wider.parent), "from_scratch": True}
-    with pytest.raises(UserError, match=r"cannot be gone on with: .* not \[.*24.*\]; use"):
+    with pytest.raises(UserError, match=r"cannot resume .* not \[.*24.*\]; use"):
         train.train(**flags_for(folder, "longer") | flags)
     assert names(checkpoints / "longer") >= VOCABULARY | weights_of(3)
 
@@ -284,7 +309,7 @@ def test_a_model_is_trained_further_and_its_best_weights_are_kept(tf, folder, un
 @pytest.mark.parametrize(
     ("room", "torn"), [(50_000, "best/model-61.meta"), (200_000, "state/model-61")]
 )
-def test_a_full_disk_is_named_and_the_run_goes_on_later(tf, folder, undisturbed, room, torn):
+def test_a_full_disk_is_reported_and_the_run_can_be_resumed(tf, folder, undisturbed, room, torn):
     resource = pytest.importorskip("resource")
     run = folder / "checkpoint" / f"full-{room}"
     shutil.copytree(undisturbed, run)
@@ -314,12 +339,29 @@ def test_a_model_of_another_shape_than_its_weights_is_refused(tf, tiny, tmp_path
     assert not (tmp_path / "checkpoint" / "new").exists()
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_the_rate_rises_and_then_falls_or_stays(tf, schedule):
-    settings = {"learning_rate": 1.0, "warmup_steps": 10, "steps": 100, "schedule": schedule}
-    from gpt2.training import trainer
+def test_the_end_says_where_the_weights_are_and_how_to_use_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run = Path("checkpoint", "my run")
+    found = train.summary(run, 1.25)
+    assert "best weights (validation loss 1.2500): 'checkpoint/my run/best'\n" in found
+    script = "src/generate_unconditional_samples.py"
+    assert f"{script} --models_dir checkpoint --model_name 'my run/best'\n" in found
+    assert "'checkpoint/my run/logs/loss.svg'" in found
+    assert "tensorboard --logdir checkpoint\n" in found
+    assert "pip install tensorboard" in found
+    monkeypatch.chdir(tmp_path)
+    without_validation = train.summary(run, float("inf"))
+    assert without_validation.startswith("weights: 'checkpoint/my run'\n")
+    assert "--models_dir checkpoint --model_name 'my run'\n" in without_validation
+    assert shlex.quote(str(ROOT / script)) in without_validation
 
-    rates = [trainer.rate_at(step, settings) for step in range(101)]
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_learning_rate_rises_and_then_falls_or_stays(tf, schedule):
+    from gpt2.training.trainer import learning_rate_at
+
+    options = TrainingOptions(1, learning_rate=1.0, warmup_steps=10, steps=100, schedule=schedule)
+    rates = [learning_rate_at(step, options) for step in range(101)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10] == pytest.approx(1)
     assert rates[100] == pytest.approx(0.1 if schedule == "cosine" else 1)
@@ -340,10 +382,19 @@ def test_the_rate_rises_and_then_falls_or_stays(tf, schedule):
         ({"window": 64, "held_out": 0.01}, "too short: .* are held out, and a window needs 65"),
     ],
 )
-def test_a_mistake_is_named_before_anything_is_written(folder, flags, message):
+def test_a_mistake_is_reported_before_anything_is_written(folder, flags, message):
     with pytest.raises(UserError, match=message):
         train.train(**flags_for(folder, "mistake") | flags)
     assert not (folder / "checkpoint" / "mistake").exists()
+
+
+def test_every_option_is_a_flag_with_the_same_default():
+    flags = inspect.signature(train.train).parameters
+    options = {field.name: field.default for field in dataclasses.fields(TrainingOptions)}
+    del options["window"]  # whose default depends on the model
+    assert {name: flags[name].default for name in options} == options
+    places = {"dataset", "model_name", "run_name", "models_dir", "checkpoint_dir"}
+    assert flags.keys() == options.keys() | places | {"window", "from_scratch", "device"}
 
 
 def test_a_run_does_not_overwrite_the_model_it_starts_from(folder):

@@ -3,31 +3,32 @@
 Sources: Adam, arXiv:1412.6980; gradient checkpointing, arXiv:1604.06174.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import model
-from gpt2 import checkpoint
-from gpt2.training.workers import Cluster
+from gpt2.training.workers import Workers
 from hparams import HParams
 
 
-class Graph(NamedTuple):
-    """What a training loop runs. An update sums up gradients with `add`, and ends in `update`."""
+class TrainGraph(NamedTuple):
+    """What a training loop runs: for each train step, `add` for every batch but the last, which
+    goes to `update`."""
 
     ids: Any  # placeholder int32 [batch, window + 1]
-    rate: Any  # placeholder float32 [], the learning rate
-    loss: Any  # float32 [], mean over the tokens of `ids`, in nats
-    add: Any  # all parts of a batch but the last
-    update: Any  # the last part; gives the loss, float32 [], over all parts and all workers
-    step: Any  # int64 variable [], updates made so far
-    best: Any  # float32 variable [], the lowest held-out loss so far
+    learning_rate: Any  # placeholder float32 []
+    loss: Any  # float32 [], the mean over the tokens of `ids`, in nats
+    add: Any  # operation that accumulates the gradients of a batch
+    update: Any  # updates the weights; float32 [], the mean loss over all batches and workers
+    step: Any  # int64 variable [], the train steps so far
+    best: Any  # float32 variable [], the lowest validation loss so far
     weights: Any  # the model's variables
     number: Any  # placeholder float64 []
-    total: Any  # float64 [], the sum of all workers' `number`
-    share: Any  # gives all workers the chief's variables
+    total: Any  # float64 [], the sum of `number` over the workers
+    broadcast: Any  # operation that gives all workers the chief's variables
 
 
 def build(
@@ -36,47 +37,47 @@ def build(
     clip_norm: float = 1.0,
     accumulate: int = 1,
     recompute: bool = False,
-    cluster: Cluster,
-) -> Graph:
-    """Build the graph of training.
+    workers: Workers,
+) -> TrainGraph:
+    """Build the training graph in the default graph.
 
     Args:
-      hparams: HParams
-      clip_norm: gradients longer than this, all taken together, are shortened to it.
-      accumulate: parts of a batch, computed one after the other.
-      recompute: keep the inputs of layers only, and compute the layers once more for the gradients.
-      cluster: the workers whose gradients are averaged.
+      hparams: the shape of the model.
+      clip_norm: largest global norm of the gradients.
+      accumulate: batches per train step.
+      recompute: use gradient checkpointing.
+      workers: average the gradients over these.
     """
     ids = tf.placeholder(tf.int32, [None, None])
-    rate = tf.placeholder(tf.float32, [])
+    learning_rate = tf.placeholder(tf.float32, [])
     loss = mean_loss(hparams, ids, recompute)
     weights = tf.trainable_variables()
-    values = [loss, *gradients(loss, weights)]
-    sums = [_sum_variable(value) for value in values] if accumulate > 1 else []
-    add = tf.group(*(s.assign_add(value) for s, value in zip(sums, values, strict=False)))
-    if sums:
-        values = [s + value for s, value in zip(sums, values, strict=True)]
-    mean, *means = (cluster.sum(value) / (accumulate * cluster.size) for value in values)
+    values, add, reset = _accumulated([loss, *gradients(loss, weights)], accumulate)
+    sums = workers.all_reduce(values)
+    mean, *means = (value / (accumulate * workers.size) for value in sums)
     clipped, _ = tf.clip_by_global_norm(means, clip_norm)
+
     step = tf.train.get_or_create_global_step()
     best = tf.Variable(np.inf, trainable=False, name="best", dtype=tf.float32)
-    adam = tf.train.AdamOptimizer(rate, beta2=0.95)
+    adam = tf.train.AdamOptimizer(learning_rate, beta2=0.95)
     with tf.control_dependencies([adam.apply_gradients(zip(clipped, weights, strict=True))]):
-        done = [step.assign_add(1), *(s.assign(tf.zeros_like(s)) for s in sums)]
-    with tf.control_dependencies(done):
+        step_and_reset = [step.assign_add(1), reset()]
+    with tf.control_dependencies(step_and_reset):
         update = tf.identity(mean)
     number = tf.placeholder(tf.float64, [])
-    share = tf.group(*(v.assign(cluster.from_chief(v)) for v in tf.global_variables()))
-    return Graph(
-        ids, rate, loss, add, update, step, best, weights, number, cluster.sum(number), share
+    (total,) = workers.all_reduce([number])
+    # Variable by variable: with those of Adam, all at once would need three times the memory.
+    broadcast = tf.group(*(v.assign(workers.broadcast(v)) for v in tf.global_variables()))
+    return TrainGraph(
+        ids, learning_rate, loss, add, update, step, best, weights, number, total, broadcast
     )
 
 
 def mean_loss(hparams: HParams, ids: Any, recompute: bool = False) -> Any:
-    """The mean cross-entropy of each next token, float [], in nats.
+    """The mean cross-entropy of each next token, float32 [], in nats.
 
     Args:
-      ids: int32 [batch, window + 1]; the first token of a row is not predicted.
+      ids: int32 [batch, window + 1]; the first token of each row is not predicted.
       recompute: as in `build`.
     """
     X, labels = ids[:, :-1], ids[:, 1:]
@@ -90,7 +91,10 @@ def mean_loss(hparams: HParams, ids: Any, recompute: bool = False) -> Any:
 
 
 def recomputed_block(x, scope, *, past, hparams):
-    """As model.block, with nothing remembered of what is inside; its second result is None."""
+    """model.block with gradient checkpointing: the backward pass computes its activations again.
+
+    Its second result is None.
+    """
 
     @tf.recompute_grad
     def layer(x):
@@ -105,13 +109,17 @@ def gradients(loss: Any, weights: Any) -> list[Any]:
     return [tf.convert_to_tensor(gradient) for gradient in found]  # that of wpe is sparse
 
 
-def _sum_variable(like: Any) -> Any:
-    # A local variable is in no checkpoint: between two updates all of them are 0.
-    return tf.Variable(
-        tf.zeros(like.shape), trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES]
-    )
+def _accumulated(values: list[Any], n: int) -> tuple[list[Any], Any, Callable[[], Any]]:
+    """Sums of `values` over `n` runs of the graph.
 
-
-def model_graph(hparams: HParams) -> bytes:
-    """The graph of the model alone, as in the file .meta of a release."""
-    return checkpoint.meta_graph(hparams)
+    Returns: the sums with those of the last run, an operation that adds those of another run, and
+    a function that builds the operation which sets the sums to 0.
+    """
+    if n == 1:
+        return values, tf.no_op(), tf.no_op
+    # Local variables are not in checkpoints: between two train steps the sums are 0.
+    local = {"trainable": False, "collections": [tf.GraphKeys.LOCAL_VARIABLES]}
+    sums = [tf.Variable(tf.zeros(value.shape), **local) for value in values]
+    add = tf.group(*(s.assign_add(value) for s, value in zip(sums, values, strict=True)))
+    totals = [s + value for s, value in zip(sums, values, strict=True)]
+    return totals, add, lambda: tf.group(*(s.assign(tf.zeros_like(s)) for s in sums))

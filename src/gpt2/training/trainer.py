@@ -1,4 +1,4 @@
-"""A training run: updates, evaluations, checkpoints and samples, each when it is due."""
+"""A training run: train steps, validation, checkpoints and samples, each when it is due."""
 
 import contextlib
 import math
@@ -21,63 +21,106 @@ from gpt2 import checkpoint
 from gpt2.sampling.sample_file import banner
 from gpt2.training import train_graph
 from gpt2.training.dataset import neighbouring_windows, random_windows
+from gpt2.training.options import TrainingOptions
 from gpt2.training.run_folder import RunFolder
-from gpt2.training.workers import Cluster
+from gpt2.training.training_log import TrainingLog
+from gpt2.training.workers import Workers
 from hparams import HParams, UserError
 
 
-def rate_at(step: int, settings: dict[str, Any]) -> float:
-    """The learning rate of an update: a linear rise, then constant, or half a cosine down to a
-    tenth."""
-    highest, warmup_steps = settings["learning_rate"], settings["warmup_steps"]
-    if step < warmup_steps:
-        return highest * (step + 1) / warmup_steps
-    if settings["schedule"] == "constant":
-        return highest
-    done = (step - warmup_steps) / max(1, settings["steps"] - warmup_steps)
-    return highest * (0.55 + 0.45 * math.cos(math.pi * done))
-
-
-class Run:
+class Trainer:
     """A training run in the default graph.
 
     Args:
-      settings: the flags of `train`, by name.
-      cluster: this process and those beside it.
-      model_folder, run_folder: where it starts from, and where its files go.
+      options: how to train.
+      workers: the processes that train together.
+      hparams: the shape of the model.
+      model_folder: gives the vocabulary.
+      run_folder: where checkpoints and logs go.
       config: tf.ConfigProto
     """
 
     def __init__(
         self,
-        settings: dict[str, Any],
-        cluster: Cluster,
+        options: TrainingOptions,
+        *,
+        workers: Workers,
         hparams: HParams,
         model_folder: Path,
         run_folder: Path,
         config: Any,
     ):
-        self.settings, self.cluster, self.hparams = settings, cluster, hparams
-        tf.set_random_seed(settings["seed"])
-        names = ("clip_norm", "accumulate", "recompute")
-        flags = {name: settings[name] for name in names}
-        with cluster.device():
-            self.graph = train_graph.build(hparams, cluster=cluster, **flags)
-            if cluster.is_chief:
+        self.options, self.workers, self.hparams = options, workers, hparams
+        tf.set_random_seed(options.seed)
+        with workers.device():
+            self.graph = train_graph.build(
+                hparams,
+                clip_norm=options.clip_norm,
+                accumulate=options.accumulate,
+                recompute=options.recompute,
+                workers=workers,
+            )
+            if workers.is_chief:
                 self.sample = self._sampler(model_folder)
-                meta = train_graph.model_graph(hparams)
-                weights, keep = self.graph.weights, settings["keep"]
+                meta = checkpoint.meta_graph(hparams)
+                weights, keep = self.graph.weights, options.keep
                 self.folder = RunFolder(run_folder, model_folder, meta, weights, keep)
             initial = tf.group(tf.global_variables_initializer(), tf.local_variables_initializer())
-        self.session = cluster.session(config)
+        self.session = workers.session(config)
         self.session.run(initial)
 
+    def train(self, weights: Path | None, training: np.ndarray, validation: np.ndarray) -> float:
+        """Train to the last step.
+
+        Args:
+          weights: checkpoint to start from, unless the run is resumed; None for random weights.
+          training, validation: token ids, [tokens]; of validation there may be none.
+        Returns: the lowest validation loss, in nats per token; infinity if there was none.
+        Raises: UserError if the loss is not finite, if the run cannot be resumed, or if the
+          workers differ. KeyboardInterrupt after Ctrl-C, once the run is saved.
+        """
+        if self.workers.is_chief:
+            if not self.folder.resume(self.session) and weights:
+                checkpoint.restore(self.session, weights, self.graph.weights)
+            self.folder.prepare()
+        self.workers.start(self.session, self.graph.broadcast)
+        self._check_same_data(training)
+        n_windows, window = self.options.eval_windows, self.options.window
+        first = int(self.session.run(self.graph.step))
+        self._loop(first, training, neighbouring_windows(validation, window, n_windows))
+        self.workers.stop_watching()
+        self._sum_over_workers(0)  # no worker may exit before all have got here
+        best = float(self.session.run(self.graph.best))
+        self.session.close()
+        return best
+
+    def _loop(self, first: int, training: np.ndarray, windows: np.ndarray) -> None:
+        """Run all train steps after step `first`; `windows` are those of validation."""
+        steps = self.options.steps
+        if first >= steps and self.workers.is_chief:
+            tqdm.write(f"already trained for {first} steps; raise --steps to continue")
+        elif first and self.workers.is_chief:
+            tqdm.write(f"resuming from step {first}")
+        with self._open_log(first) as log, interrupts() as interrupted:
+            bar = trange(first, steps, initial=first, total=steps, unit="step", disable=None)
+            for step in bar:
+                values = self._train_step(training, step)
+                if len(windows) and self._is_due("eval_every", step + 1):
+                    values["validation_loss"] = self._validate(windows)
+                bar.set_postfix(loss=f"{values['training_loss']:.3f}")
+                if log:
+                    self._record(step + 1, values, log, save=interrupted.is_set())
+                    if interrupted.is_set():
+                        tqdm.write(f"saved at step {step + 1}; run the same command to resume")
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+
     def _sampler(self, model_folder: Path) -> Callable[[], str]:
-        """What makes a sample of the model as it is then."""
+        """A function that samples a text from the current weights."""
         encoder = checkpoint.load_encoder(model_folder, self.hparams)
         tokens = sample.sample_sequence(
             hparams=self.hparams,
-            length=min(self.settings["sample_length"], self.hparams.n_ctx),
+            length=min(self.options.sample_length, self.hparams.n_ctx),
             start_token=encoder.encoder[END_OF_TEXT],
             batch_size=1,
             top_k=min(40, self.hparams.n_vocab),
@@ -89,119 +132,112 @@ class Run:
 
         return make
 
-    def go(self, weights: Path | None, training: np.ndarray, testing: np.ndarray) -> None:
-        """Train to the end.
-
-        Args:
-          weights: checkpoint to start from, unless there is a state to go on from.
-          training, testing: token ids, [tokens].
-        """
-        if self.cluster.is_chief:
-            if not self.folder.resume(self.session) and weights:
-                checkpoint.restore(self.session, weights, self.graph.weights)
-            self.folder.prepare()
-        self.cluster.join(self.session, self.graph.share)
-        self._check_agreement(training)
-        n_windows, steps = self.settings["eval_windows"], self.settings["steps"]
-        held_out = neighbouring_windows(testing, self.settings["window"], n_windows)
-        first = int(self.session.run(self.graph.step))
-        if first >= steps:
-            print(f"{first} updates were made already; a higher --steps goes on")
-        log = self.folder.log(first) if self.cluster.is_chief else None
-        bar = trange(first, steps, initial=first, total=steps, unit="step", disable=None)
-        closing = contextlib.closing(log) if log else contextlib.nullcontext()
-        with closing, interrupts() as interrupted:
-            for step in bar:
-                values = self._update(training, step)
-                if len(held_out) and self._is_due("eval_every", step + 1):
-                    values["held_out_loss"] = self._evaluate(held_out)
-                bar.set_postfix(loss=f"{values['loss']:.3f}")
-                if log:
-                    self._record(step + 1, values, log, save=interrupted.is_set())
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
-            self.cluster.dissolve()
-            self._total(0)  # the others need this worker until they are here, too
-        self.session.close()
+    def _open_log(self, step: int) -> contextlib.AbstractContextManager[TrainingLog | None]:
+        """The log of a run that has made `step` train steps; the chief alone has one."""
+        if not self.workers.is_chief:
+            return contextlib.nullcontext()
+        return contextlib.closing(TrainingLog(self.folder.logs, step))
 
     def _is_due(self, name: str, step: int) -> bool:
-        every = self.settings[name]
-        return every > 0 and (step % every == 0 or step == self.settings["steps"])
+        """Whether to do after `step` what the option `name` says how often to do."""
+        every = getattr(self.options, name)
+        return every > 0 and (step % every == 0 or step == self.options.steps)
 
-    def _total(self, number: float) -> float:
-        """The sum of all workers' numbers."""
+    def _sum_over_workers(self, number: float) -> float:
         return float(self.session.run(self.graph.total, {self.graph.number: number}))
 
-    def _check_agreement(self, training: np.ndarray) -> None:
-        """Raise UserError unless all workers have the same flags and texts."""
-        own = {"dataset", "models_dir", "checkpoint_dir", "device"}
-        flags = [(name, value) for name, value in self.settings.items() if name not in own]
-        number = zlib.crc32(repr(flags).encode() + training.tobytes())
-        if self._total(number) != self.cluster.size * number:
-            raise UserError("the workers differ in their flags, or in their texts")
+    def _check_same_data(self, training: np.ndarray) -> None:
+        """Raise UserError unless all workers have the same options and text."""
+        data = repr((self.options, self.hparams)).encode() + training.tobytes()
+        number = zlib.crc32(data)
+        if self._sum_over_workers(number) != self.workers.size * number:
+            raise UserError("the workers have different flags or different texts")
 
-    def _update(self, tokens: np.ndarray, step: int) -> dict[str, float]:
-        """Make an update; gives its loss, rate and speed, by the names of Log.COLUMNS."""
-        graph, parts, size = self.graph, self.settings["accumulate"], self.cluster.size
-        window, seed = self.settings["window"], self.settings["seed"]
-        n = self.settings["batch_size"] * parts * size
-        rate = rate_at(step, self.settings)
-        # All workers draw all windows, and take their own: it is as if one of them took all.
-        windows = random_windows(tokens, window, n, seed=[seed, step])[self.cluster.index :: size]
-        *others, last = np.split(windows, parts)
+    def _train_step(self, tokens: np.ndarray, step: int) -> dict[str, float]:
+        """Update the weights once.
+
+        Returns: the loss, the learning rate and the speed, under their names in TrainingLog.
+        """
+        graph, options, size = self.graph, self.options, self.workers.size
+        n = options.batch_size * options.accumulate * size
+        learning_rate = learning_rate_at(step, options)
+        # Every worker draws all windows and takes its share, so that the number of workers does
+        # not change which windows a step uses.
+        windows = random_windows(tokens, options.window, n, seed=[options.seed, step])
+        *others, last = np.split(windows[self.workers.index :: size], options.accumulate)
         began = time.perf_counter()
-        for part in others:
-            self.session.run(graph.add, {graph.ids: part})
-        loss = float(self.session.run(graph.update, {graph.ids: last, graph.rate: rate}))
+        for batch in others:
+            self.session.run(graph.add, {graph.ids: batch})
+        feed = {graph.ids: last, graph.learning_rate: learning_rate}
+        loss = float(self.session.run(graph.update, feed))
         if not math.isfinite(loss):
             raise UserError(
-                f"the loss of update {step + 1} is {loss}; begin anew with a lower --learning_rate "
+                f"the loss of step {step + 1} is {loss}; start again with a lower --learning_rate "
                 "and another --run_name"
             )
-        speed = n * window / (time.perf_counter() - began)
-        return {"loss": loss, "rate": rate, "tokens_per_second": speed}
+        speed = n * options.window / (time.perf_counter() - began)
+        return {"training_loss": loss, "learning_rate": learning_rate, "tokens_per_second": speed}
 
-    def _evaluate(self, windows: np.ndarray) -> float:
-        """The mean loss in nats a token over windows, which the workers share out."""
-        mine = windows[self.cluster.index :: self.cluster.size]
-        batch_size = self.settings["batch_size"]
+    def _validate(self, windows: np.ndarray) -> float:
+        """The mean loss over windows, in nats per token; each worker computes a share."""
+        mine = windows[self.workers.index :: self.workers.size]
+        batch_size = self.options.batch_size
         total = 0.0
         for i in range(0, len(mine), batch_size):
             ids = mine[i : i + batch_size]
             total += self.session.run(self.graph.loss, {self.graph.ids: ids}) * len(ids)
-        return self._total(total) / len(windows)
+        return self._sum_over_workers(total) / len(windows)
 
-    def _record(self, step: int, values: dict[str, float], log: Any, save: bool) -> None:
-        """Tell of an update, log it, and save what is due, or if `save` says so."""
-        log.add(step, **values)
+    def _record(self, step: int, values: dict[str, float], log: TrainingLog, save: bool) -> None:
+        """Log a train step, and save, print and sample what is due; save anyway if `save`."""
+        log.add(step, values)
         if self._is_due("eval_every", step):
-            numbers = {name: x for name, x in values.items() if name.endswith("loss")}
-            tqdm.write(f"step {step}: " + ", ".join(f"{k} {x:.4f}" for k, x in numbers.items()))
-        held_out_loss = values.get("held_out_loss", math.inf)
-        if held_out_loss < math.inf and held_out_loss < self.session.run(self.graph.best):
-            self.graph.best.load(held_out_loss, self.session)
+            losses = [f"{k.replace('_', ' ')} {x:.4f}" for k, x in values.items() if "loss" in k]
+            tqdm.write(f"step {step}: {', '.join(losses)}")
+        validation_loss = values.get("validation_loss", math.inf)
+        if validation_loss < math.inf and validation_loss < self.session.run(self.graph.best):
+            self.graph.best.load(validation_loss, self.session)
             self.folder.save_best(self.session, step)
         if save or self._is_due("save_every", step):
             log.flush()
             self.folder.save(self.session, step)
+        if save or self._is_due("eval_every", step) or self._is_due("save_every", step):
+            log.draw()
         if self._is_due("sample_every", step):
             tqdm.write(f"{banner(step)}\n{self.sample()}")
 
 
+def learning_rate_at(step: int, options: TrainingOptions) -> float:
+    """The learning rate of a train step, counted from 0.
+
+    Linear warm-up, then constant, or half a cosine down to a tenth.
+    """
+    highest, warmup_steps = options.learning_rate, options.warmup_steps
+    if step < warmup_steps:
+        return highest * (step + 1) / warmup_steps
+    if options.schedule == "constant":
+        return highest
+    progress = (step - warmup_steps) / max(1, options.steps - warmup_steps)
+    return highest * (0.55 + 0.45 * math.cos(math.pi * progress))
+
+
 @contextlib.contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that an update is ended and saved; a second one is as ever."""
+    """An event that the first Ctrl-C sets, so that the step can be finished and saved.
+
+    A second Ctrl-C interrupts at once.
+    """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield interrupted  # signals are out of reach
+        yield interrupted  # only the main thread may handle signals
         return
 
-    def note(*_: Any) -> None:
+    def handle(*_: Any) -> None:
         interrupted.set()
-        print("\nafter this update the run is saved and ends", file=sys.stderr)
+        print("\nfinishing this step, then saving and stopping", file=sys.stderr)
         signal.signal(signal.SIGINT, before)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, handle)
     try:
         yield interrupted
     finally:

@@ -1,8 +1,7 @@
-"""Several processes that train one model in step, as the variable TF_CONFIG says.
+"""Synchronous data-parallel training in several processes.
 
-The runtime is TensorFlow's own: each process is a tf.train.Server with a session and a copy of the
-model, and collective operations add up what the processes computed. Worker 0 is the chief, which
-writes all files.
+Each worker is a `tf.train.Server` with a session and a copy of the model. Collective operations
+sum what the workers compute. Worker 0 is the chief, which writes all files.
 """
 
 import os
@@ -10,29 +9,29 @@ import sys
 import threading
 from typing import Any
 
-from hparams import UserError, parse_json
+import tensorflow.compat.v1 as tf
 
-JOIN_SECONDS = 600  # how long the workers wait for each other at the start
-PULSE_SECONDS = 5  # between two looks at whether all of them live
-DEAD_SECONDS = 30  # without an answer
+from gpt2.training.tf_config import TFConfig
+from hparams import UserError
+
+START_SECONDS = 600  # how long a worker waits for the others at the start
+HEARTBEAT_SECONDS = 5  # between two checks that all workers respond
+DEAD_SECONDS = 30  # without a response
+N_SUBDIVISIONS = 8  # of an all-reduce: faster, and no message exceeds gRPC's 2 GB
 
 
-class Cluster:
-    """The processes that train together; a single one unless TF_CONFIG names others.
+class Workers:
+    """The connection of this process to the other workers, if there are any.
 
-    Attributes: size, index, and is_chief of this process.
-    Raises: UserError if TF_CONFIG is not in order.
+    Attributes: size, index and is_chief, as in TFConfig.
     """
 
-    def __init__(self) -> None:
-        self.workers, self.index = _parse(os.environ.get("TF_CONFIG", ""))
-        self.size = len(self.workers)
-        self.is_chief = self.index == 0
-        if self.size > 1:  # TensorFlow reports each try to reach a worker that is still to come
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    def __init__(self, tf_config: TFConfig = TFConfig()):  # noqa: B008 (frozen)
+        self.addresses, self.index = tf_config.addresses, tf_config.index
+        self.size, self.is_chief = tf_config.size, tf_config.is_chief
         self._target = ""
-        self._n_sums = 0
-        self._over = threading.Event()
+        self._n_collectives = 0
+        self._finished = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     def session(self, config: Any) -> Any:
@@ -40,132 +39,111 @@ class Cluster:
 
         Args:
           config: tf.ConfigProto; it is changed.
+        Raises: UserError if this worker's port is not available.
         """
-        import tensorflow.compat.v1 as tf
-
         if self.size > 1:
             config.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
-            addresses = {"worker": self.workers}
+            jobs = {"worker": list(self.addresses)}
             try:
                 server = tf.train.Server(
-                    addresses, job_name="worker", task_index=self.index, config=config
+                    jobs, job_name="worker", task_index=self.index, config=config
                 )
             except tf.errors.OpError:
-                address = self.workers[self.index]
+                address = self.addresses[self.index]
                 raise UserError(f"TF_CONFIG: cannot listen on {address}; is it in use?") from None
             self._target = server.target
             config.device_filters.append(f"/job:worker/task:{self.index}")
         return tf.Session(self._target, config=config)
 
     def device(self) -> Any:
-        """The scope in which to build the graph."""
-        import tensorflow.compat.v1 as tf
-
+        """The device scope in which to build the graph."""
         return tf.device(f"/job:worker/task:{self.index}" if self.size > 1 else None)
 
-    def sum(self, x: Any) -> Any:
-        """The sum of a tensor over the workers, which must all build and run this together."""
-        import tensorflow.compat.v1 as tf
+    def all_reduce(self, tensors: list[Any]) -> list[Any]:
+        """Sum each tensor over the workers, in one collective for all tensors.
 
+        Every worker must build its collectives in the same order and run them together.
+
+        Args:
+          tensors: of static shapes and one dtype.
+        Returns: the sums, in the same shapes.
+        """
         if self.size == 1:
-            return x
-        self._n_sums += 1
-        return tf.raw_ops.CollectiveReduce(
-            input=x,
+            return tensors
+        flat = tf.concat([tf.reshape(x, [-1]) for x in tensors], axis=0)
+        self._n_collectives += 1
+        total = tf.raw_ops.CollectiveReduce(
+            input=flat,
             group_size=self.size,
             group_key=1,
-            instance_key=self._n_sums,
+            instance_key=self._n_collectives,
             merge_op="Add",
             final_op="Id",
-            subdiv_offsets=[0],
+            subdiv_offsets=[0] * N_SUBDIVISIONS,
         )
+        parts = tf.split(total, [x.shape.num_elements() for x in tensors])
+        return [tf.reshape(part, x.shape) for part, x in zip(parts, tensors, strict=True)]
 
-    def from_chief(self, x: Any) -> Any:
-        """The chief's value of a tensor."""
-        import tensorflow.compat.v1 as tf
+    def broadcast(self, x: Any) -> Any:
+        """The chief's value of a tensor of static shape."""
+        return self.all_reduce([x if self.is_chief else tf.zeros_like(x)])[0]
 
-        return self.sum(x if self.is_chief else tf.zeros_like(x))
+    def start(self, session: Any, fetches: Any) -> None:
+        """Wait for all workers and run `fetches` together, then watch that all of them respond.
 
-    def join(self, session: Any, fetches: Any) -> None:
-        """Wait for all workers and run `fetches` together; from then on watch whether they live.
-
-        Raises: UserError if some do not come.
+        Raises: UserError if a worker does not appear.
         """
-        import tensorflow.compat.v1 as tf
-
         if self.size == 1:
             return
-        print(f"worker {self.index} waits for the others of {self.size}", file=sys.stderr)
+        print(f"worker {self.index} is waiting for all {self.size} workers", file=sys.stderr)
         try:
-            session.run(fetches, options=tf.RunOptions(timeout_in_ms=JOIN_SECONDS * 1000))
+            session.run(fetches, options=tf.RunOptions(timeout_in_ms=START_SECONDS * 1000))
         except tf.errors.OpError:
-            others = ", ".join(self.workers)
             raise UserError(
-                f"not all workers came in {JOIN_SECONDS} s ({others}); start each with the same "
-                "flags, and look at what it says"
+                f"not all workers started within {START_SECONDS} s ({', '.join(self.addresses)}); "
+                "start every worker with the same flags, and check its output"
             ) from None
-        self._pulses = self._connect()
+        self._heartbeats = self._connect()
         self._watcher.start()
 
-    def dissolve(self) -> None:
-        """From now on, workers may end."""
-        self._over.set()
+    def stop_watching(self) -> None:
+        """Allow workers to exit from now on."""
+        self._finished.set()
 
-    def blame(self) -> None:
-        """After an error, end the process if it came of a worker that does not answer."""
+    def exit_if_worker_died(self) -> None:
+        """After an error: end the process if the cause is a worker that stopped responding."""
         if self._watcher.is_alive():
-            self._watcher.join(2 * PULSE_SECONDS + DEAD_SECONDS)
+            self._watcher.join(2 * HEARTBEAT_SECONDS + DEAD_SECONDS)
 
     def _connect(self) -> tuple[Any, list[Any]]:
-        """A session that reaches all workers, and for each an operation that it answers."""
-        import tensorflow.compat.v1 as tf
-
+        """A session that reaches all workers, and an operation that runs on each."""
         config = tf.ConfigProto(operation_timeout_in_ms=DEAD_SECONDS * 1000)
         session = tf.Session(self._target, graph=tf.Graph(), config=config)
         with session.graph.as_default():
-            pulses = []
+            heartbeats = []
             for i in range(self.size):
                 with tf.device(f"/job:worker/task:{i}/device:CPU:0"):
-                    pulses.append(tf.no_op())
-        for pulse in pulses:  # the first time takes more than an answer
-            session.run(pulse)
-        return session, pulses
+                    heartbeats.append(tf.no_op())
+        for heartbeat in heartbeats:  # the first run is slower, as it sets up the connection
+            session.run(heartbeat)
+        return session, heartbeats
 
     def _watch(self) -> None:
-        """End the process when a worker does not answer: a sum would wait for it forever."""
-        import tensorflow.compat.v1 as tf
-
-        session, pulses = self._pulses
-        while not self._over.wait(PULSE_SECONDS):
-            for i, pulse in enumerate(pulses):
+        """Exit when a worker stops responding: a collective would wait for it forever."""
+        session, heartbeats = self._heartbeats
+        while not self._finished.wait(HEARTBEAT_SECONDS):
+            for i, heartbeat in enumerate(heartbeats):
                 try:
-                    session.run(pulse)
+                    session.run(heartbeat)
                 except tf.errors.OpError:
-                    if not self._over.is_set():
-                        self._stop(i)
+                    if not self._finished.is_set():
+                        self._exit(i)
 
-    def _stop(self, dead: int) -> None:
+    def _exit(self, dead: int) -> None:
         print(
-            f"\nworker {dead} at {self.workers[dead]} does not answer, so worker {self.index} "
-            "stops; start all of them again to go on from the last checkpoint",
+            f"\nworker {dead} at {self.addresses[dead]} stopped responding, so worker {self.index} "
+            "exits; start all workers again to resume from the last checkpoint",
             file=sys.stderr,
             flush=True,
         )
-        os._exit(1)  # the main thread is inside TensorFlow and would never hear of it
-
-
-def _parse(text: str) -> tuple[list[str], int]:
-    """The workers' addresses, and which one this process is."""
-    if not text:
-        return ["localhost"], 0
-    form = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
-    try:
-        config = parse_json(text)
-        jobs, task = config["cluster"], config["task"]
-        workers, index = jobs["worker"], int(task["index"])
-        addresses = isinstance(workers, list) and all(isinstance(w, str) for w in workers)
-        if list(jobs) == ["worker"] and task["type"] == "worker" and addresses:
-            return workers, range(len(workers)).index(index)
-    except (ValueError, OverflowError, KeyError, TypeError):
-        pass
-    raise UserError(f"TF_CONFIG must read {form}, got {text}")
+        os._exit(1)  # the main thread is blocked inside TensorFlow; an exception cannot reach it

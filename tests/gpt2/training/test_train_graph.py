@@ -1,4 +1,4 @@
-"""The training graph: its loss and gradients, by other means."""
+"""The training graph: its loss and gradients, compared with other ways to compute them."""
 
 import json
 
@@ -7,7 +7,8 @@ import pytest
 
 import model
 import numpy_gpt2
-from gpt2.training.workers import Cluster
+from gpt2 import checkpoint
+from gpt2.training.tf_config import TFConfig, read_tf_config
 from hparams import HParams, UserError
 
 ODD = HParams(n_vocab=13, n_ctx=11, n_embd=15, n_head=3, n_layer=2)
@@ -24,6 +25,12 @@ def train_graph(tf):
 @pytest.fixture(scope="module")
 def weights():
     return numpy_gpt2.random_weights(ODD)
+
+
+def build(train_graph, tf_config=TFConfig(), **options):  # noqa: B008
+    from gpt2.training.workers import Workers
+
+    return train_graph.build(ODD, workers=Workers(tf_config), **options)
 
 
 def numpy_loss(weights, ids):
@@ -62,13 +69,13 @@ def test_gradients_equal_finite_differences(tf, sess, train_graph, weights):
         assert (gradient * direction).sum() == pytest.approx(slope, rel=1e-3, abs=1e-4), name
 
 
-def test_recomputation_changes_no_gradient(tf, train_graph, weights):
+def test_gradient_checkpointing_changes_no_gradient(tf, train_graph, weights):
     found = []
     for recompute in (False, True):
         with tf.Graph().as_default(), tf.Session() as sess:
             found.append(gradients_of(tf, sess, train_graph, weights, recompute))
             names = [op.name for op in sess.graph.get_operations()]
-            # The activation of the first layer is computed again, or not.
+            # With checkpointing, the activation of each layer is computed again.
             assert sum(name.endswith("Tanh") for name in names) == 2 * (1 + recompute)
     (plain_loss, plain), (loss, gradients) = found
     assert loss == pytest.approx(plain_loss, rel=1e-6)
@@ -77,17 +84,17 @@ def test_recomputation_changes_no_gradient(tf, train_graph, weights):
 
 
 def first_moments(tf, train_graph, weights, parts):
-    """The loss of an update, and Adam's first moments after it: a tenth of the gradients."""
+    """The loss of a train step, and Adam's first moments after two of them, from the gradients."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        graph = train_graph.build(ODD, accumulate=parts, clip_norm=1e9, cluster=Cluster())
+        graph = build(train_graph, accumulate=parts, clip_norm=1e9)
         sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for variable in graph.weights:
             variable.load(weights[variable.op.name], sess)
-        for _ in range(2):  # the second time, sums must have been forgotten
+        for _ in range(2):  # by the second one, the sums must be 0 again
             *others, last = np.split(IDS, parts)
             for part in others:
                 sess.run(graph.add, {graph.ids: part})
-            loss = sess.run(graph.update, {graph.ids: last, graph.rate: 0})
+            loss = sess.run(graph.update, {graph.ids: last, graph.learning_rate: 0})
         assert sess.run(graph.step) == 2
         return loss, {v.op.name: sess.run(v) for v in tf.global_variables() if "Adam" in v.op.name}
 
@@ -108,35 +115,49 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(
         np.testing.assert_allclose(part_moments[name], moment, atol=1e-6, err_msg=name)
 
 
-def test_long_gradients_are_shortened(tf, train_graph, weights, whole_batch):
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_several_workers_sum_loss_and_gradients_in_one_collective(tf, train_graph, accumulate):
+    two = TFConfig(("a:1", "b:1"), index=1)
+    with tf.Graph().as_default() as whole:
+        graph = build(train_graph, two, accumulate=accumulate)
+        step = tf.graph_util.extract_sub_graph(whole.as_graph_def(), [graph.update.op.name])
+    assert len([node for node in step.node if node.op == "CollectiveReduce"]) == 1
+    with tf.Graph().as_default() as alone:
+        build(train_graph)
+    assert not [node for node in alone.as_graph_def().node if node.op == "CollectiveReduce"]
+
+
+def test_large_gradients_are_clipped(tf, train_graph, weights, whole_batch):
     _, moments = whole_batch
     gradients = [m / 0.19 for name, m in moments.items() if name.endswith("Adam")]
     norm = np.sqrt(sum((g**2).sum() for g in gradients))
     with tf.Graph().as_default(), tf.Session() as sess:
-        graph = train_graph.build(ODD, clip_norm=float(norm) / 4, cluster=Cluster())
+        graph = build(train_graph, clip_norm=float(norm) / 4)
         sess.run(tf.global_variables_initializer())
         for variable in graph.weights:
             variable.load(weights[variable.op.name], sess)
-        sess.run(graph.update, {graph.ids: IDS, graph.rate: 0})
-        shortened = [sess.run(v) for v in tf.global_variables() if v.op.name.endswith("/Adam")]
-    found = 10 * np.sqrt(sum((g**2).sum() for g in shortened))
+        sess.run(graph.update, {graph.ids: IDS, graph.learning_rate: 0})
+        clipped = [sess.run(v) for v in tf.global_variables() if v.op.name.endswith("/Adam")]
+    found = 10 * np.sqrt(sum((g**2).sum() for g in clipped))
     assert found == pytest.approx(norm / 4, rel=1e-4)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_four_windows_are_learnt_by_heart(tf, train_graph, recompute):
+def test_four_windows_are_memorized(tf, train_graph, recompute):
     with tf.Graph().as_default():
         tf.set_random_seed(0)
-        graph = train_graph.build(ODD, recompute=recompute, cluster=Cluster())
+        graph = build(train_graph, recompute=recompute)
         with tf.Session() as sess:
             sess.run(tf.global_variables_initializer())
             assert sess.run(graph.loss, {graph.ids: IDS}) > 2
             for _ in range(300):
-                sess.run(graph.update, {graph.ids: IDS, graph.rate: 0.01})
+                sess.run(graph.update, {graph.ids: IDS, graph.learning_rate: 0.01})
             assert sess.run(graph.loss, {graph.ids: IDS}) < 0.1
 
 
-def test_an_untrained_model_of_the_117m_shape_guesses(tf, sess, train_graph):
+def test_an_untrained_model_of_the_117m_shape_predicts_a_uniform_distribution(
+    tf, sess, train_graph
+):
     hparams = HParams()
     ids = np.random.default_rng(0).integers(0, hparams.n_vocab, [8, 65])
     tf.set_random_seed(0)
@@ -147,7 +168,7 @@ def test_an_untrained_model_of_the_117m_shape_guesses(tf, sess, train_graph):
 
 def test_the_meta_graph_holds_the_model_and_nothing_else(tf, train_graph):
     with tf.Graph().as_default():
-        meta = tf.MetaGraphDef.FromString(train_graph.model_graph(ODD))
+        meta = tf.MetaGraphDef.FromString(checkpoint.meta_graph(ODD))
         tf.train.import_meta_graph(meta)
         found = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     with tf.Graph().as_default():
@@ -167,9 +188,9 @@ def test_the_meta_graph_holds_the_model_and_nothing_else(tf, train_graph):
         {"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}},
     ],
 )
-def test_a_cluster_that_is_not_in_order_is_refused(monkeypatch, config):
+def test_a_malformed_tf_config_is_refused(monkeypatch, config):
     text = config if isinstance(config, str) else json.dumps(config)
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(UserError, match="TF_CONFIG must read") as caught:
-        Cluster()
+    with pytest.raises(UserError, match="TF_CONFIG must have the form") as caught:
+        read_tf_config()
     assert "\n" not in str(caught.value)
