@@ -74,9 +74,7 @@ def missing_files(folder: Path, place: hub.Repository | None) -> list[str]:
     return [name for name in FILES if problem_on_disk(folder, name)]
 
 
-def get_from_sources(
-    model: str, folder: Path, sums: IO[str], options: argparse.Namespace
-) -> None:
+def get_from_sources(model: str, folder: Path, sums: IO[str], options: argparse.Namespace) -> None:
     """Bring a model from the first source that has it."""
     place, origin = repository(model, options), release.recorded(folder)[0]
     try_openai = "/" not in model and options.source != "huggingface"
@@ -90,7 +88,7 @@ def get_from_sources(
         except DownloadError as error:
             if options.source == "openai" or not place:
                 raise
-            tell(f"{error.what}; trying {place.address()}")
+            tell(f"{error.summary()}; trying {place.address()}")
     # While this run waited for another, that may have brought it.
     if place and missing_files(folder, place):
         hub.get_model(place, folder, sums, options.hub_settings)

@@ -5,8 +5,12 @@ class DownloadError(Exception):
     """Says where, what happened, and what to try."""
 
     def __init__(self, where: object, what: str, advice: str):
-        self.what = f"{shown(where)}: {shown(what)}"
-        super().__init__(f"{self.what}; {advice}")
+        self.where, self.what, self.advice = shown(where), shown(what), advice
+        super().__init__(f"{self.summary()}; {advice}")
+
+    def summary(self) -> str:
+        """Where it happened, and what."""
+        return f"{self.where}: {self.what}"
 
 
 class Interrupted(DownloadError):

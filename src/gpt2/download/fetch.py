@@ -1,12 +1,13 @@
 """One file from a server that may drop the connection: resume, retry, verify."""
 
+import contextlib
 import dataclasses
 import datetime
 import email.utils
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import IO, Any
@@ -100,8 +101,8 @@ def receive(url: str, reply: Reply, part: Part, known: Known, bar: tqdm) -> None
         part.resumed = True
     bar.total = part.said.size
     bar.n = bar.initial = bar.last_print_n = part.size()  # tqdm has no other way back
-    with part.open("ab") as file:
-        for written in write(part, file, chunk, reply):
+    with part.open("ab") as file, contextlib.closing(write(part, file, chunk, reply)) as pieces:
+        for written in pieces:
             bar.update(written)
             if (limit := part.said.size or known.limit()) is not None and file.tell() > limit:
                 part.discard()
@@ -109,7 +110,7 @@ def receive(url: str, reply: Reply, part: Part, known: Known, bar: tqdm) -> None
                 raise DownloadError(url, what, ELSEWHERE)
 
 
-def write(part: Part, file: IO[bytes], chunk: bytes, reply: Reply) -> Iterator[int]:
+def write(part: Part, file: IO[bytes], chunk: bytes, reply: Reply) -> Generator[int, None, None]:
     """Write `chunk` and the rest of a reply to the open part; yields the size of each piece."""
     # Hashing and flushing run alongside the download: at the end they would take as long again.
     with futures.ThreadPoolExecutor(2) as alongside:
@@ -159,13 +160,13 @@ def fetch(url: str, part: Part, known: Known, settings: Settings, retries: int =
             except Interrupted as error:
                 if part.size() >= best + CHUNK:
                     failures, best = 0, part.size()
+                what = f"{error.what}, after {part.size()} bytes"
                 wait = max(min(settings.retry_wait * 2**failures, MAX_WAIT), error.after)
                 failures += 1
                 if failures > retries or wait > MAX_WAIT:
-                    raise
-                reason = f"{error.what}, after {part.size()} bytes"
+                    raise Interrupted(url, what, error.advice, error.after) from None
             with tqdm.external_write_mode():
-                settings.report(f"{reason}; next try in {wait:.2g} s")
+                settings.report(f"{url}: {what}; next try in {wait:.3g} s")
             time.sleep(wait)
 
 
@@ -192,7 +193,7 @@ def download(
             if not isinstance(error, Missing):
                 dead.add(_host(url))
                 if others:
-                    settings.report(f"{error.what}; trying {others[0]}")
+                    settings.report(f"{error.summary()}; trying {others[0]}")
     raise failed[0]
 
 

@@ -26,8 +26,13 @@ REPOSITORIES = {  # of the released models
 NAME = re.compile(r"[A-Za-z0-9_-][\w.-]{0,95}/[A-Za-z0-9_-]([\w.-]{0,94}[\w-])?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-VOCABULARY = "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"
-VOCABULARY += ("added_tokens.json",)  # no model has all of them
+VOCABULARY = (  # no model has all of them
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+)
 SHARD = re.compile(r"[\w.-]{1,200}\.safetensors", re.ASCII)
 MOST_TEXT = 1 << 28  # bytes of a file other than the weights
 BUFFERS = 1 << 28  # bytes in the weights' file beyond the parameters: causal masks, a header
@@ -173,8 +178,8 @@ class Collection:
                 "pytorch_model.bin is not read: it is a pickle, which can run any code",
             )
         names = read_object(self.folder / name).get("weight_map")
-        files = [*names.values()] if isinstance(names, dict) else [None]
-        if not all(isinstance(file, str) and SHARD.fullmatch(file) for file in files):
+        files = {str(file) for file in names.values()} if isinstance(names, dict) else {""}
+        if not all(SHARD.fullmatch(file) for file in files):
             what = f"its {name} does not list files"
             raise DownloadError(self.pinned.url(name), what, ELSEWHERE)
-        return sorted(set(files))
+        return sorted(files)

@@ -245,6 +245,13 @@ def _is_released(index: Path) -> bool:
     )
 
 
+def not_the_file(start: bytes) -> str:
+    """What servers send in place of a file, known by its first bytes; "" if it is none of these."""
+    if WEB_PAGE.match(start):
+        return "is a web page"
+    return "is a Git LFS pointer, not the file" if start.startswith(LFS_POINTER) else ""
+
+
 def problem(path: Path, known: Known, sha256: FileHash) -> str:
     """What is wrong with the file at `path`, in words that follow its name, or ""."""
     if found := known.refuses(path.stat().st_size):
