@@ -20,15 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OURS = """
 import hashlib, pathlib, resource, sys
-sys.path.insert(0, sys.argv[1])
-import download_model
-from gpt2.download import release
-url, folder, size, sha256 = sys.argv[2], pathlib.Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-known = {release.META: release.Known(size, sha256)}
-release.RELEASED[folder.name] = known
-options = download_model.parse(["--base_url", "http://127.0.0.1", folder.name])
-with download_model.only_run(folder) as sums:
-    download_model.download([url], folder / release.META, sums, options)
+sys.path.insert(0, sys.argv[1] + "/src")
+from gpt2.download import fetch, folder, release
+url, path, size, sha256 = sys.argv[2], pathlib.Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+known = release.Known(size, sha256)
+with folder.only_run(path, print) as sums:
+    fetch.download([url], path / release.META, sums, known, fetch.Settings(print))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -4,22 +4,27 @@ The table "Faults and what covers them" in DEVELOPERS.md names the mechanism beh
 where TensorFlow would be imported: until there, all that a user can have got wrong is checked.
 """
 
+import contextlib
 import inspect
 import io
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
+import misbehaving_server as bad
 import numpy as np
 import pytest
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from misbehaving_server import MisbehavingServer
 
 import convert
+import download_model
 import encode
 import evaluate
 import generate_conditional_samples as conditional
@@ -357,3 +362,95 @@ TF_CONFIGS = [
 def test_values_of_tf_config(monkeypatch, number):
     monkeypatch.setenv("TF_CONFIG", TF_CONFIGS[number])
     assert call("train") == 2
+
+
+# Replies of a server ------------------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+REPLIES = [
+    b"", b"\r\n", b"\0" * 999, b"HTTP", b"HTTP/1.1", b"HTTP/1.1 \r\n\r\n",
+    b"HTTP/9.9 200 OK\r\n\r\n",
+    b"HTTP/1.1 99999 What\r\n\r\n", b"HTTP/1.1 -1 What\r\n\r\n", b"HTTP/1.1 2e2 OK\r\n\r\n",
+    b"HTTP/1.1 404 \x1b[2JGone\r\n\r\n", b"HTTP/1.1 500 \xff\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n",
+    b"HTTP/1.1 302 Found\r\n\r\n", b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n",
+    b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n",
+    b"HTTP/1.1 302 Found\r\nLocation: http://\x1b[2J/\r\n\r\n",
+    b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:99999/\r\n\r\n",
+    b"HTTP/1.1 302 Found\r\nLocation: \r\n\r\n",
+    b"HTTP/1.1 206 Partial\r\n\r\nrest", b"HTTP/1.1 304 Not Modified\r\n\r\n",
+    b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-1/\xb2\r\n\r\nab",
+    b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-1/" + b"9" * 5000 + b"\r\n\r\nab",
+    b"HTTP/1.1 206 Partial\r\nContent-Range: \x1b[2J\r\n\r\nab",
+    b"HTTP/1.1 416 Range\r\nContent-Range: bytes */-1\r\n\r\n",
+    HEAD + b"Content-Length: -1\r\n\r\n", HEAD + b"Content-Length: \xb2\r\n\r\n",
+    HEAD + b"Content-Length: 5, 6\r\n\r\nabcde", HEAD + b"Content-Length: 1e3\r\n\r\nabc",
+    HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\nabc",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nabc",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 5000 + b"\r\nabc",
+    HEAD + b"Content-Encoding: gzip\r\n\r\nnot gzip",
+    HEAD + b"Content-Encoding: \x1b[2J\r\n\r\nabc",
+    HEAD + b"Content-MD5: !!!\r\n\r\nabc", HEAD + b"ETag: \x1b[2J\r\n\r\n\x1b[2J",
+    HEAD + b"Last-Modified: never\r\n\r\nabc", HEAD + b"\r\n<html>\x1b[2J</html>",
+    HEAD + b"no colon here\r\n\r\nabc", HEAD + b": empty\r\n\r\nabc",
+    HEAD + b"X: y\r\n" * 500 + b"\r\n",
+    HEAD + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
+    b"HTTP/1.1 503 Later\r\nRetry-After: \xb2\r\n\r\n",
+    b"HTTP/1.1 503 Later\r\nRetry-After: -9\r\n\r\n",
+    b"HTTP/1.1 429 Later\r\nRetry-After: Mon, 99 Foo\r\n\r\n",
+]  # fmt: skip
+
+
+def raw(reply):
+    """Send these bytes alone, and close the connection."""
+
+    def fault(handler, body):
+        handler.close_connection = True
+        with contextlib.suppress(OSError):
+            handler.wfile.write(reply)
+
+    return fault
+
+
+@pytest.fixture(scope="module")
+def server():
+    with MisbehavingServer({"/lab/checkpoint": b'model_checkpoint_path: "m"\n'}) as server:
+        yield server
+
+
+def download(server, folder, fault):
+    """What download_model.py says of a reply that meets every request."""
+    server.always["/lab/checkpoint"] = fault
+    shutil.rmtree(folder, ignore_errors=True)
+    waits = ["--retry_wait", "0.001", "--timeout", "20"]
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+        arguments = ["lab", "--base_url", server.url, "--models_dir", str(folder), *waits]
+        status = download_model.main(arguments)
+    check("download_model", status, err.getvalue())
+    return status
+
+
+@pytest.mark.parametrize("number", range(len(REPLIES)))
+def test_replies_of_a_server(server, tmp_path, number):
+    # As `lab` has one file of seven on this server, no reply makes a whole model.
+    assert download(server, tmp_path / "models", raw(REPLIES[number])) == 1
+
+
+def test_any_head_of_a_reply(server, tmp_path):
+    words = st.sampled_from([*b"\r\n:;=-/ 0129\x1b\xff", b"HTTP/1.1 200 OK\r\n", b"Content-Length"])
+    part = words.map(lambda word: bytes([word]) if isinstance(word, int) else word)
+
+    @FUZZ
+    @given(st.lists(part | st.binary(max_size=5), max_size=12).map(b"".join))
+    def reply(head):
+        assert download(server, tmp_path / "models", raw(head)) == 1
+        assert download(server, tmp_path / "models", raw(HEAD + head + b"\r\n\r\nabc")) == 1
+
+    reply()
+
+
+def test_statuses_of_a_server(server, tmp_path):
+    for code in (201, 204, 205, 300, 304, 400, 401, 403, 404, 407, 410, 418, 451, 500, 502, 599):
+        fault = bad.status(code, {"X": "y"}, b"<html>")
+        assert download(server, tmp_path / "models", fault) == 1, code

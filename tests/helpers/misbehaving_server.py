@@ -4,6 +4,7 @@ import base64
 import collections
 import hashlib
 import http.server
+import json
 import ssl
 import threading
 import time
@@ -29,6 +30,7 @@ class MisbehavingServer(http.server.ThreadingHTTPServer):
         self.ranges = True  # whether Range is understood
         self.knows_if_range = True
         self.lengths = True  # whether Content-Length is sent
+        self.missing = status(404)  # the reply for other paths
         self.headers: Callable[[bytes], dict] = lambda body: {"ETag": f'"{hash(body)}"'}
         self.requests: list[tuple[str, dict]] = []
         self.sent = collections.Counter()  # bytes of body by path
@@ -66,7 +68,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif self.name in server.files:
             self.serve(body)
         else:
-            status(404)(self, body)
+            server.missing(self, body)
 
     def serve(self, body, pieces=None, length=None):
         """Answer with `body` or the range asked for; `pieces` limits what is really sent."""
@@ -158,3 +160,46 @@ def other_content(text):
 def md5(body):
     """A header with the MD5 of a body."""
     return {"Content-MD5": base64.b64encode(hashlib.md5(body).digest()).decode()}
+
+
+def serve_as_hub(server, cdn, repository, files, commit="c" * 40, token=""):
+    """Let `server` answer for a model as Hugging Face's does; its weights are on `cdn`.
+
+    With a token the model is private.
+    """
+    error = f"Entry not found in {repository}"
+    server.missing = status(404, {"X-Error-Message": error}, json.dumps({"error": error}).encode())
+    server.headers = lambda body: {"ETag": f'"{hash(body)}"', "X-Repo-Commit": commit}
+    for name, body in files.items():
+        reply = hub_reply(body, token)
+        if name.endswith(".safetensors"):
+            cdn.files[f"/{repository}/{name}"] = body
+            reply = redirect_to_cdn(f"{cdn.url}/{repository}/{name}", body, commit, token)
+        for revision in ("main", commit):
+            server.always[f"/{repository}/resolve/{revision}/{name}"] = reply
+
+
+def hub_reply(body, token):
+    """Serve a file to who may see it."""
+
+    def reply(handler, _):
+        if token and handler.headers.get("Authorization") != f"Bearer {token}":
+            text = "Invalid username or password."
+            error = json.dumps({"error": text}).encode()
+            return status(401, {"X-Error-Message": text}, error)(handler, b"")
+        return handler.serve(body)
+
+    return reply
+
+
+def redirect_to_cdn(url, body, commit, token):
+    """Send who may see it to another server; the head says what is there."""
+    sha256 = hashlib.sha256(body).hexdigest()
+    linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(body))}
+    redirect = status(302, {"Location": url, "X-Repo-Commit": commit, **linked})
+
+    def reply(handler, _):
+        allowed = not token or handler.headers.get("Authorization") == f"Bearer {token}"
+        (redirect if allowed else status(401))(handler, b"")
+
+    return reply

@@ -7,35 +7,47 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
 from gpt2.download import read_tensors, tensor_index
+from gpt2.download.plain_file import open_plain
 from hparams import parse_json
 
 INDEX, META, SHARD = "model.ckpt.index", "model.ckpt.meta", ".data-00000-of-00001"
 DATA = "model.ckpt" + SHARD
 # The index comes before the data, whose check needs it.
 FILES = ("checkpoint", "encoder.json", "hparams.json", INDEX, META, "vocab.bpe", DATA)
-SUMS = "SHA256SUMS"  # hashes of what came, as sha256sum writes them; the lock of the folder, too
+SUMS = "SHA256SUMS"  # hashes of what arrived, as sha256sum writes them; also the folder's lock
+ORIGIN = (
+    "# converted from "  # the first line of SUMS where the files were not downloaded as they are
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What a whole file must match: its bytes, its SHA-256 in hex, and its bytes at least."""
+    """What a complete file must match."""
 
-    size: int | None = None
-    sha256: str | None = None
-    least: int = 1
+    size: int | None = None  # bytes
+    sha256: str | None = None  # in hex
+    least: int = 1  # bytes, where the size is not known
+    most: int | None = None
 
     def refuses(self, size: int) -> str:
         """What is wrong with a file of `size` bytes, or "" if nothing is."""
-        if size >= self.least and self.size in (None, size):
+        wanted = f"{self.size}" if self.size else f"at least {self.least}"
+        if self.size is None and self.most is not None and size > self.most:
+            wanted = f"at most {self.most}"
+        elif size >= self.least and self.size in (None, size):
             return ""
-        return f"has {size} bytes instead of {self.size or f'at least {self.least}'}"
+        return f"has {size} bytes instead of {wanted}"
+
+    def limit(self) -> int | None:
+        """The bytes after which it is not worth reading on; None is no limit."""
+        return self.size or self.most
 
 
 # fmt: off
@@ -62,6 +74,10 @@ RELEASED = {
     "774M": VOCABULARY | {DATA: Known(least=3096120320)},
     "1558M": VOCABULARY | {DATA: Known(least=6230444800)},
 }
+MOST = {  # bytes of a file of which no size is published
+    "checkpoint": 1 << 16, "hparams.json": 1 << 16, "encoder.json": 1 << 26, "vocab.bpe": 1 << 26,
+    INDEX: tensor_index.MOST, META: 1 << 28,
+}
 # fmt: on
 # A server may have a checkpoint under its name, under the release's first name, or both.
 FIRST_NAMES = {"124M": "117M", "355M": "345M", "774M": "762M", "1558M": "1542M"}
@@ -72,13 +88,27 @@ CHUNK = 1 << 20  # bytes
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|error)", re.IGNORECASE)
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 class UncheckableError(Exception):
     """A file that cannot be checked here: why, and what to do."""
 
 
 def published(model: str, name: str) -> Known:
     """What is known of a model's file before the server is asked."""
-    return RELEASED.get(remote_names(model)[0], {}).get(name, Known())
+    known = RELEASED.get(remote_names(model)[0], {}).get(name, Known())
+    return dataclasses.replace(known, most=MOST.get(name))
+
+
+def wanted(folder: Path, name: str) -> Known:
+    """What a downloaded file must match; the size of the weights follows from their index."""
+    known = published(folder.name, name)
+    if name == DATA and known.size is None:
+        with contextlib.suppress(OSError, ValueError):
+            size = tensor_index.data_files(folder / INDEX)[folder / DATA]
+            known = dataclasses.replace(known, size=max(size, known.least))
+    return known
 
 
 def remote_names(model: str) -> tuple[str, ...]:
@@ -87,14 +117,47 @@ def remote_names(model: str) -> tuple[str, ...]:
 
 
 def open_sums(folder: Path, mode: str) -> IO[str]:
-    """Open the hashes of what came into a folder."""
-    return (folder / SUMS).open(mode, encoding="utf-8", errors="replace", newline="\n")
+    """Open the hashes of what arrived in a folder."""
+    options = {"encoding": "utf-8", "errors": "replace", "newline": "\n"}
+    return open_plain(folder / SUMS, mode, **options)
 
 
-def read_sums(file: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of each file in a folder as it came; lines of another form are left out."""
-    lines = (line.rstrip("\n").split("  ") for line in file)
-    return {line[1]: line[0] for line in lines if len(line) == 2}
+def read_sums(lines: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """Where files were converted from, "" if they were not, and the SHA-256 of each file."""
+    origin, sums = "", {}
+    for line in lines:
+        sha256, _, name = line.rstrip("\n").partition("  ")
+        if line.startswith(ORIGIN):
+            origin = line.rstrip("\n").removeprefix(ORIGIN)
+        elif name:
+            sums[name] = sha256
+    return origin, sums
+
+
+def write_sums(file: IO[str], sums: Mapping[str, str], origin: str = "") -> None:
+    """Replace what an open SUMS holds."""
+    file.seek(0)
+    file.truncate()
+    if origin:
+        file.write(f"{ORIGIN}{origin}\n")
+    file.writelines(f"{sha256}  {name}\n" for name, sha256 in sums.items())
+    file.flush()
+
+
+def add_sum(file: IO[str], name: str, sha256: str) -> None:
+    """Add the hash of a file that has arrived to an open SUMS."""
+    file.seek(0)
+    origin, sums = read_sums(file)
+    write_sums(file, sums | {name: sha256}, origin)
+
+
+def recorded(folder: Path) -> tuple[str, dict[str, str]]:
+    """What read_sums says of the files in a folder; nothing if SUMS is not there."""
+    try:
+        with open_sums(folder, "r") as file:
+            return read_sums(file.read(MOST["checkpoint"]).splitlines())
+    except OSError:
+        return "", {}
 
 
 def progress(
@@ -134,11 +197,10 @@ class FileHash:
 
 
 def expected(folder: Path, name: str) -> Known:
-    """What a model's file on the disk must match: the release, or else what was downloaded."""
-    known = published(folder.name, name)
-    with contextlib.suppress(FileNotFoundError), open_sums(folder, "r") as sums:
-        known = dataclasses.replace(known, sha256=known.sha256 or read_sums(sums).get(name))
-    return known
+    """What a model's file on the disk must match: the release, or else what arrived."""
+    origin, sums = recorded(folder)
+    known = Known() if origin else wanted(folder, name)
+    return dataclasses.replace(known, sha256=known.sha256 or sums.get(name))
 
 
 def problem_on_disk(folder: Path, name: str) -> str:
@@ -160,12 +222,16 @@ def incomplete_on_disk(folder: Path, name: str) -> str:
     return found
 
 
-def other_checkpoints(folder: Path) -> list[str]:
-    """The complete checkpoints in a model's folder that did not come by download."""
+def other_checkpoints(folder: Path, address: str = "") -> list[str]:
+    """The complete checkpoints in a model's folder that did not come by download.
+
+    `address` is that of a model that is converted on the way.
+    """
+    from_there = not address or recorded(folder)[0].startswith(f"{address}@")
     return [
         index.name.removesuffix(".index")
         for index in sorted(folder.glob("*.index"))
-        if tensor_index.is_complete(index) and not _is_released(index)
+        if tensor_index.is_complete(index) and not (from_there and _is_released(index))
     ]
 
 
@@ -179,6 +245,13 @@ def _is_released(index: Path) -> bool:
     )
 
 
+def not_the_file(start: bytes) -> str:
+    """What servers send in place of a file, known by its first bytes; "" if it is none of these."""
+    if WEB_PAGE.match(start):
+        return "is a web page"
+    return "is a Git LFS pointer, not the file" if start.startswith(LFS_POINTER) else ""
+
+
 def problem(path: Path, known: Known, sha256: FileHash) -> str:
     """What is wrong with the file at `path`, in words that follow its name, or ""."""
     if found := known.refuses(path.stat().st_size):
@@ -187,14 +260,14 @@ def problem(path: Path, known: Known, sha256: FileHash) -> str:
         found = sha256.catch_up().hex()
         return "" if found == known.sha256 else f"has SHA-256 {found} instead of {known.sha256}"
     with path.open("rb") as file:
-        if WEB_PAGE.match(file.read(CHUNK)):
-            return "is a web page"
+        if found := not_the_file(file.read(CHUNK)):
+            return found
     if path.name.endswith((".json", ".bpe", "checkpoint")):
         try:
             text = path.read_text(encoding="utf-8")
             parse_json(text if path.suffix == ".json" else "{}")
         except ValueError as error:
-            return f"is no {'JSON' if path.suffix == '.json' else 'text'} ({error})"
+            return f"is not {'JSON' if path.suffix == '.json' else 'text'} ({error})"
     if path.suffix == ".index":
         try:
             tensor_index.data_files(path)
@@ -210,6 +283,7 @@ def tensor_problem(data: Path) -> str:
         return f"cannot be checked without {INDEX}"
     beside = Path(prefix + ".index")  # where TensorFlow looks: `part.model.ckpt.index` for a part
     if beside.name != INDEX:
+        beside.unlink(missing_ok=True)  # a link would be written through
         shutil.copyfile(index, beside)
     try:
         status, last = run_with_progress([sys.executable, read_tensors.__file__, prefix], data)
