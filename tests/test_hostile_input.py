@@ -87,7 +87,7 @@ SCRIPTS = {
         train.train,
         ["--dataset=text.txt", "--model_name=1M", "--run_name=run", "--window=64"],
     ),
-    "score": (evaluate.score, ["--file=text.txt", "--model_name=1M"]),
+    "score": (evaluate.score, ["--files=text.txt", "--model_name=1M"]),
     "task": (evaluate.task, ["--name=enwik8", "--file=text.txt", "--model_name=1M"]),
     "convert": (convert.convert_from, ["--folder=text.txt", "--model_name=new"]),
     "encode": (encode.encode, ["--dataset=text.txt", "--output=a.npz", "--model_name=1M"]),
@@ -284,7 +284,7 @@ READERS = {
     "prompts": ("conditional", "--prompts={}.txt"),
     "prompts in JSON": ("conditional", "--prompts={}.jsonl"),
     "a prompt": ("interactive", "--prompt_file={}.txt"),
-    "a text to score": ("score", "--file={}.txt"),
+    "a text to score": ("score", "--files={}.txt"),
     "a text to train on": ("train", "--dataset={}.txt"),
     "token ids to train on": ("train", "--dataset={}.npz"),
     "a text to encode": ("encode", "--dataset={}.txt"),
@@ -335,7 +335,7 @@ def test_contents_of_what_a_run_kept(place, name):
     for content in [*CONTENTS, b'{"samples": 1}', b'{"done": {}, "run": []}']:
         (place / name).write_bytes(content)
         if name == "odd.state":
-            assert call("score", "--state=odd.state") in (1, 2)
+            assert call("task", "--state=odd.state") in (1, 2)
         else:
             (place / "odd.txt").write_bytes(b"mine")
             assert call("unconditional", "--output=odd.txt") in (1, 2)
