@@ -109,6 +109,9 @@ def open_url(
     dog = Watchdog(timeout)
     try:
         response, linked = _follow(url, headers, timeout, token, dog)
+        if dog.reason:  # a head that was cut short can look complete
+            response.close()
+            raise requests.ConnectionError(dog.reason)
         dog.head_arrived()
         with response:
             yield Reply(response, linked, dog)
