@@ -45,6 +45,7 @@ def main():
     flags = parser.parse_args()
 
     tf = import_tensorflow()
+    tf.disable_eager_execution()
     hparams = HParams(n_embd=12, n_layer=2) if flags.smoke else HParams()
     if flags.smoke:
         flags.window, flags.turns = 64, 1

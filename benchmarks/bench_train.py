@@ -49,8 +49,10 @@ def own_update(flags, weights_file):
     from gpt2.training import train_graph
     from gpt2.training.workers import Workers
 
+    tf.disable_eager_execution()
     tf.set_random_seed(0)
-    graph = train_graph.build(HParams(), clip_norm=CLIP_NORM, workers=Workers())
+    hparams = HParams(n_embd=12, n_layer=2) if flags.smoke else HParams()
+    graph = train_graph.build(hparams, clip_norm=CLIP_NORM, workers=Workers())
     threads = flags.threads
     config = tf.ConfigProto(
         intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
@@ -148,8 +150,13 @@ def main():
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--threads", type=int, default=0, help="0: the default of each side")
     parser.add_argument("--peer_python", default=sys.executable)
+    parser.add_argument(
+        "--smoke", action="store_true", help="a tiny model alone, to see that it runs"
+    )
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     flags = parser.parse_args()
+    if flags.smoke:
+        flags.batch_size, flags.window, flags.turns, flags.peer_python = 1, 8, 1, "false"
     if flags.serve:
         serve(flags)
     else:
