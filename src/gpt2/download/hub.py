@@ -179,7 +179,7 @@ class Collection:
             )
         names = read_object(self.folder / name).get("weight_map")
         files = {str(file) for file in names.values()} if isinstance(names, dict) else {""}
-        if not all(SHARD.fullmatch(file) for file in files):
+        if not files or not all(SHARD.fullmatch(file) for file in files):
             what = f"its {name} does not list files"
             raise DownloadError(self.pinned.url(name), what, ELSEWHERE)
         return sorted(files)
