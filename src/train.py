@@ -6,8 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from gpt2 import checkpoint
 from gpt2.command_line import import_tensorflow, run
@@ -16,6 +15,9 @@ from gpt2.training.dataset import load_tokens, split
 from gpt2.training.options import TrainingOptions
 from gpt2.training.tf_config import TFConfig, read_tf_config
 from hparams import HParams, UserError, require
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def train(
@@ -120,7 +122,7 @@ def train(
 def run_training(
     options: TrainingOptions,
     weights: Path | None,
-    texts: tuple[np.ndarray, np.ndarray],
+    texts: "tuple[np.ndarray, np.ndarray]",
     *,
     hparams: HParams,
     model_folder: Path,

@@ -378,7 +378,7 @@ def test_the_learning_rate_rises_and_then_falls_or_stays(tf, schedule):
         ({"held_out": 1.0}, "held_out must be at least 0 and below 1, got 1.0"),
         ({"run_name": "a/b"}, "run_name must be the name of a folder, got a/b"),
         ({"model_name": "none"}, "no model in"),
-        ({"from_scratch": False}, "is missing or no text; download it with"),
+        ({"from_scratch": False}, "checkpoint: No such file or directory; download it with"),
         ({"window": 64, "held_out": 0.01}, "too short: .* are held out, and a window needs 65"),
     ],
 )
