@@ -73,7 +73,7 @@ def test_the_greetings_examples_sample():
     for command in commands:
         call = [sys.executable, *command.split(), "--model_name", "1M"]
         done = subprocess.run(
-            call, cwd=ROOT, input="To be\n", capture_output=True, encoding="utf-8", timeout=100
+            call, cwd=ROOT, input="To be\n", capture_output=True, encoding="utf-8", timeout=600
         )
         assert done.returncode == 0, done.stderr
         assert " SAMPLE 1 " in done.stdout

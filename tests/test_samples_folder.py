@@ -33,7 +33,7 @@ def test_the_command_in_a_file_makes_its_beginning_again(name):
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
-        timeout=100,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     # Another processor may round a sum otherwise, and tip a choice sooner or later.

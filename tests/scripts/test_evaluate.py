@@ -39,7 +39,7 @@ def test_scores_stdin_as_json_lines():
 @pytest.mark.end_to_end
 def test_progress_is_shown_on_a_terminal_until_the_end():
     command = [str(EVALUATE), "perplexity", str(DATA / "enwik8"), "--model_name", "1M"]
-    child = pexpect.spawn(sys.executable, command, encoding="utf-8", timeout=100)
+    child = pexpect.spawn(sys.executable, command, encoding="utf-8", timeout=600)
     shown = child.read()
     assert re.search(r"enwik8: 100%.* 155/155 ", shown)
 

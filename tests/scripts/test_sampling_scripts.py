@@ -249,7 +249,7 @@ def test_a_reader_that_goes_away_ends_the_script_without_an_error(script, flags)
         process.stdout.readline()
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
-        assert process.wait(timeout=100) == 0
+        assert process.wait(timeout=600) == 0
 
 
 def test_a_pipe_is_answered_line_by_line_without_prompt_text(call_here):
@@ -404,7 +404,7 @@ def test_control_characters_reach_a_pipe_and_not_a_terminal(tmp_path):
 def test_a_terminal_answers_prompts_until_ctrl_d(tmp_path):
     flags = [str(INTERACTIVE), "--model_name", "1M", "--length", "30", "--nsamples", "2"]
     environment = os.environ | {"HOME": str(tmp_path)}  # it gets the history
-    child = pexpect.spawn(sys.executable, flags, env=environment, encoding="utf-8", timeout=100)
+    child = pexpect.spawn(sys.executable, flags, env=environment, encoding="utf-8", timeout=600)
     child.expect_exact("Model prompt >>> ")
     for prompt, numbers in [("KING RICHARD III:", [1, 2]), ("My lord, ", [3, 4])]:
         child.sendline(prompt)

@@ -191,7 +191,7 @@ def test_code_written_for_the_original_takes_a_trained_model(undisturbed):
     script = [sys.executable, str(ROOT / "tests" / "helpers" / "original_user.py")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "2"}
     command = [*script, str(undisturbed.parent), undisturbed.name]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 
@@ -201,7 +201,7 @@ def test_a_run_killed_while_it_saves_resumes_as_if_nothing_had_happened(
 ):
     flags = flags_for(folder, "killed")
     killed = start(flags, "between killed/model-40 and its name")
-    errors = killed.communicate(timeout=100)[1]
+    errors = killed.communicate(timeout=600)[1]
     assert killed.returncode == -9, errors
     run = folder / "checkpoint" / "killed"
     assert len(curves(run)) == 40
@@ -265,8 +265,8 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
     launch = functools.partial(start, flags, ports=ports)
 
     chief, other = launch(worker=0), launch("before step 30", worker=1)
-    other.communicate(timeout=100)
-    errors = chief.communicate(timeout=60)[1]
+    other.communicate(timeout=600)
+    errors = chief.communicate(timeout=600)[1]
     assert (chief.returncode, other.returncode) == (1, -9), errors
     assert f"worker 1 at 127.0.0.1:{ports[1]} stopped responding" in errors
     assert "Traceback" not in errors
@@ -275,7 +275,7 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
 
     chief, other = launch(worker=0), launch(worker=1)
     for process in (chief, other):
-        errors = process.communicate(timeout=100)[1]
+        errors = process.communicate(timeout=600)[1]
         assert process.returncode == 0, errors
     np.testing.assert_allclose(curves(run), curves(undisturbed), rtol=0, atol=1e-5)
     assert names(run) == names(undisturbed)
