@@ -188,7 +188,7 @@ def test_wrong_flags_are_one_line_at_once(call_here, script, flags, message):
     ("name", "content", "message"),
     [
         ("hparams.json", b"{", "hparams.json: Expecting property name"),
-        ("hparams.json", None, "hparams.json: No such file or directory"),
+        ("hparams.json", None, "hparams.json: No such file"),
         ("model.ckpt.data-00000-of-00001", None, "data-00000-of-00001 is missing"),
         ("model.ckpt.data-00000-of-00001", b"x" * 999, "is cut short: 999 bytes of 39"),
         ("encoder.json", None, "encoder.json"),
