@@ -204,12 +204,14 @@ def _host(url: str) -> str:
 def _download_from(
     url: str, part: Part, sums: IO[str], known: Known, settings: Settings, retries: int
 ) -> Said:
-    while True:
-        fetch(url, part, known, settings, retries)
-        if not (found := part.problem(known)):
-            part.finish(sums)
-            return part.said
-        resumed = part.resumed
+    fetch(url, part, known, settings, retries)
+    found = part.problem(known)
+    if found and part.resumed:  # its beginning may be that of an older file: start over, once
         part.discard()
-        if not resumed:  # else its beginning may be that of an older file: start over once
-            raise DownloadError(url, f"what arrived {found}", ELSEWHERE)
+        fetch(url, part, known, settings, retries)
+        found = part.problem(known)
+    if found:
+        part.discard()
+        raise DownloadError(url, f"what arrived {found}", ELSEWHERE)
+    part.finish(sums)
+    return part.said
