@@ -121,6 +121,11 @@ class Encoder:
             self._encode = self.encode_simply
             self.regular = False
 
+    @functools.cached_property
+    def learned_tokens(self) -> set[str]:
+        """The tokens that text can become: bytes, what merges make, and the end of text."""
+        return {*self.byte_decoder, *map("".join, self.bpe_ranks), END_OF_TEXT}
+
     def bpe(self, token: str) -> str:
         """The tokens of a word in printable characters, with spaces between them."""
         if token in self.cache:
@@ -252,21 +257,19 @@ def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") 
     return made
 
 
-def learned_tokens(encoder: Encoder) -> set[str]:
-    """The tokens that text can become: bytes, what merges make, and the end of text."""
-    return {*encoder.byte_decoder, *map("".join, encoder.bpe_ranks), END_OF_TEXT}
-
-
 def _lost_merges(encoder: Encoder) -> list[str]:
     """Tokens that a merge must have made, as they are two others put together.
 
     Where the end of text has the highest id of what was learned, as in the released models, later
     ids are of tokens that somebody added.
     """
-    ids, learned = encoder.encoder, learned_tokens(encoder)
+    ids, learned = encoder.encoder, encoder.learned_tokens
+    rest = ids.keys() - learned
+    if not rest:
+        return []
     last = max(ids[token] for token in learned if token in ids)
     added_from = last if last == ids[END_OF_TEXT] else 1 + max(ids.values())
-    rest = [token for token in ids.keys() - learned if ids[token] < added_from]
+    rest = {token for token in rest if ids[token] < added_from}
     return [t for t in rest if any(t[:i] in ids and t[i:] in ids for i in range(1, len(t)))]
 
 
@@ -289,8 +292,10 @@ def _parse_encoder(text: str) -> dict[str, int]:
         raise ValueError("an id is not a whole number, or far beyond the number of tokens")
     if len(set(ids)) < len(ids):
         raise ValueError("two tokens have the same id")
-    if any("\ud800" <= char <= "\udfff" for char in "".join(encoder)):
-        raise ValueError("a token holds half a character")
+    try:
+        "".join(encoder).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("a token holds half a character") from None
     return encoder
 
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from encoder import Encoder, get_encoder, learned_tokens
+from encoder import Encoder, get_encoder
 from gpt2.checkpoint_file import newest_weights
-from gpt2.download import tensor_index
+from gpt2.download import release, tensor_index
 from gpt2.text_stream import escaped
 from hparams import KEYS, HParams, UserError, download_command, parse_json
 from user_file import expand, read_text
@@ -23,8 +23,6 @@ VOCABULARY = ("hparams.json", "encoder.json", "vocab.bpe")  # what a model has b
 log = logging.getLogger("gpt2")
 ROOT = Path(__file__).resolve().parents[2]
 MOST_PADDING = 1024  # rows without a token: other trainers round n_vocab up
-# n_embd and n_layer, which give the size of the weights.
-RELEASED_SHAPES = [("117M", 768, 12), ("345M", 1024, 24), ("762M", 1280, 36), ("1542M", 1600, 48)]
 
 
 def find_model(model_name: str, models_dir: str = "models") -> Path:
@@ -36,13 +34,18 @@ def find_model(model_name: str, models_dir: str = "models") -> Path:
         for from the working directory, then from the repository.
     Raises: UserError if there is no such folder.
     """
-    if model_name.strip("./\\") == "":
-        raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
+    check_name(model_name)
     models = expand(models_dir)
     for folder in (models / model_name, ROOT / models / model_name):
         if model_name and folder.is_dir():
             return folder
     raise UserError(f"no model in {models / model_name}; {_remedy(model_name)}")
+
+
+def check_name(model_name: str) -> None:
+    """Raise UserError for a name that stands for the folder of all models, or one above it."""
+    if model_name.strip("./\\") == "":
+        raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
 
 
 def is_complete(folder: Path) -> bool:
@@ -81,7 +84,7 @@ def load_encoder(folder: Path, hparams: HParams) -> Encoder:
     """
     encoder = get_encoder(folder.name, str(folder.parent))
     ids, n_vocab = encoder.encoder, hparams.n_vocab
-    learned = learned_tokens(encoder)
+    learned = encoder.learned_tokens
     needed = 1 + max(ids[token] for token in learned & ids.keys())
     if n_vocab < needed or n_vocab - len(ids) > MOST_PADDING:
         raise UserError(
@@ -226,10 +229,11 @@ def _remedy_for_run_of_fork(folder: Path) -> str:
         return ""
     missing = [name for name in VOCABULARY if not (folder / name).exists()]
     sizes = {path.stat().st_size for path in folder.glob("model*.data-*-of-*")}
+    released = {name: files[release.DATA] for name, files in release.RELEASED.items()}
     models = [
-        name
-        for name, width, n_layer in RELEASED_SHAPES
-        if 4 * HParams(n_embd=width, n_layer=n_layer).n_params() in sizes
+        release.FIRST_NAMES[name]
+        for name, weights in released.items()
+        if (weights.size or weights.least) in sizes
     ]
     origin = f"{models[0]}, judging by its size" if models else "117M, for example"
     return (
