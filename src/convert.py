@@ -7,7 +7,6 @@ import sys
 from gpt2 import checkpoint
 from gpt2.command_line import run
 from gpt2.conversion import from_hf, to_hf
-from hparams import UserError
 from user_file import expand
 
 
@@ -19,8 +18,7 @@ def convert_from(folder: str, /, model_name: str, models_dir: str | None = None)
       model_name: name of the new model.
       models_dir: folder that it goes to; models/ of the repository unless given.
     """
-    if model_name.strip("./\\") == "":
-        raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
+    checkpoint.check_name(model_name)
     target = (expand(models_dir) if models_dir else checkpoint.ROOT / "models") / model_name
     from_hf.convert(expand(folder), target)
     print(f"{target} is complete", file=sys.stderr)

@@ -24,7 +24,7 @@ def test_make_names_the_versions_before_it_installs(tmp_path, version):
     for name in ("Makefile", "requirements.txt"):
         shutil.copyfile(ROOT / name, tmp_path / name)
     make = ["make", "sample", f"PYTHON={python}"]
-    # `make test` leaves variables that would make this a part of it, with "make[1]" in its messages.
+    # Without the variables of `make test`, which would turn "make:" into "make[1]:".
     outer = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")
     env = {name: value for name, value in os.environ.items() if name not in outer}
     done = subprocess.run(make, cwd=tmp_path, env=env, capture_output=True, text=True)

@@ -21,10 +21,10 @@ from typing import Any
 
 import fire
 
+import user_file
 from gpt2 import checkpoint
 from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText, escaped
 from hparams import UserError, download_command
-from user_file import open_file
 
 VERSION = "2.0"
 RELEASED = "117M"  # the default model
@@ -336,8 +336,7 @@ def read_text(path: str) -> str:
     try:
         if path == "-":
             return sys.stdin.read().removeprefix(BYTE_ORDER_MARK)
-        with open_file(path, pipes=True) as file:
-            return file.read().decode("utf-8-sig")
+        return user_file.read_text(path, pipes=True)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -7,13 +7,13 @@ often: on a CPU, batches of 7 or 32 instead of 1 change 60 to 70 of a million to
 model. That affects 1.6 to 1.8 % of samples of 256 tokens.
 """
 
-import functools
 import logging
 import math
 import numbers
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,7 +22,7 @@ import numpy as np
 from encoder import END_OF_TEXT
 from gpt2 import checkpoint
 from gpt2.command_line import choose_model, import_tensorflow
-from gpt2.evaluation.scorer import ScoreGraph, Scorer, TokenScore
+from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
 from gpt2.tensorflow_session import check_device, choose_device
@@ -127,9 +127,8 @@ class LanguageModel:
         self.encoder = checkpoint.load_encoder(self.folder, self.hparams)
         self.end_of_text = self.encoder.encoder[END_OF_TEXT]
         self._session: Any = None
-        self._decodings: dict[int, Decoding] = {}
-        self.score_graphs: dict[int, ScoreGraph] = {}  # of Scorer, by the alternatives they list
-        self._restored = self._closed = False
+        self._built: dict[Hashable, Any] = {}  # the parts of the graph
+        self._closed = False
         self._n_generated = 0
 
     # Text
@@ -161,25 +160,19 @@ class LanguageModel:
         sampling = self._sampling(options)
         contexts = [self.context(prompt, sampling) for prompt in prompts]
         seed, first = self._draw(seed, nsamples * len(prompts))
-        sample_numbers = [
-            first + i * len(prompts) + j for j in range(len(prompts)) for i in range(nsamples)
+        samples = [
+            (context, first + i * len(prompts) + j)
+            for j, context in enumerate(contexts)
+            for i in range(nsamples)
         ]
-        texts = []
-        for start in range(0, len(sample_numbers), self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            rows: list[list[int]] = [[] for _ in sample_numbers[batch]]
-            chunks = self._chunks(
-                [context for context in contexts for _ in range(nsamples)][batch],
-                sample_numbers[batch],
-                stop_at_end,
-                sampling,
-                seed,
-                min(self.batch_size, 1 << (len(rows) - 1).bit_length()),
-            )
-            for chunk in chunks:
-                for row, ids in zip(rows, chunk, strict=True):
-                    row += ids
-            texts += [self.encoder.decode(row) for row in rows]
+        texts: list[str] = []
+        for start in range(0, len(samples), self.batch_size):
+            batch, sample_numbers = zip(*samples[start : start + self.batch_size], strict=True)
+            # Powers of two: each size is compiled once.
+            size = min(self.batch_size, 1 << (len(batch) - 1).bit_length())
+            chunks = self._chunks(batch, sample_numbers, stop_at_end, sampling, seed, size)
+            rows = zip(*chunks, strict=True)
+            texts += [self.encoder.decode(chain.from_iterable(row)) for row in rows]
         return texts
 
     def stream(
@@ -238,7 +231,7 @@ class LanguageModel:
             raise UserError(f"{ids.shape[1]} tokens are too many: n_ctx is {n_ctx}")
         if ids.min() < 0 or ids.max() >= n_vocab:
             raise UserError(f"token ids must be from 0 to {n_vocab - 1}")
-        placeholder, logits = self._logits_graph
+        placeholder, logits = self.build("logits", self._build_logits)
         return self.run(logits, {placeholder: ids})
 
     # Life
@@ -261,7 +254,6 @@ class LanguageModel:
             self._check_memory()
         if self.device == "auto":
             log.info("running on %s", processor)
-        self._set_seed()
         tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
         self._session = tf.Session(graph=tf.Graph(), config=config)
 
@@ -270,9 +262,7 @@ class LanguageModel:
         if self._session is not None:
             self._session.close()
         self._session, self._closed = None, True
-        self._decodings.clear()
-        self.score_graphs.clear()
-        vars(self).pop("_logits_graph", None)
+        self._built.clear()
 
     def __enter__(self) -> "LanguageModel":
         return self
@@ -280,17 +270,19 @@ class LanguageModel:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def build(self, build: Callable[[], T]) -> T:
-        """Call a function that builds a part of the model's graph, and return what it returns.
+    def build(self, key: Hashable, build: Callable[[], T]) -> T:
+        """What a function returns that builds a part of the model's graph; called once for a key.
 
         The first part creates the variables, which are then read from the checkpoint.
         """
-        self._open()
-        with self._session.graph.as_default():
-            built = build()
-            if not self._restored:
-                checkpoint.restore(self._session, self.weights)
-                self._restored = True
+        if key not in self._built:
+            self._open()
+            with self._session.graph.as_default():
+                part = build()
+                if not self._built:
+                    checkpoint.restore(self._session, self.weights)
+            self._built[key] = part
+        built: T = self._built[key]
         return built
 
     def run(self, fetches: Any, feed: dict[Any, Any]) -> Any:
@@ -303,10 +295,18 @@ class LanguageModel:
         except (tf.errors.ResourceExhaustedError, MemoryError):
             raise self._out_of_memory() from None
 
+    def damaged(self) -> DamagedModelError:
+        """The error for logits that are not numbers."""
+        return DamagedModelError(
+            f"{self.weights}: the weights are damaged: they give logits that are not numbers; "
+            "download or train the model again"
+        )
+
     # Settings
 
     def settings(self) -> dict[str, Any]:
         """All that a sample depends on, besides its number and its prompt."""
+        self._set_seed()
         return {
             "model": self.folder.name,
             "weights": self.fingerprint(),
@@ -398,10 +398,7 @@ class LanguageModel:
     ) -> list[list[int]]:
         """The tokens that belong to each sample. Marks in `finished` the samples that end here."""
         if (tokens < 0).any():
-            raise DamagedModelError(
-                f"{self.weights}: the weights are damaged: they give logits that are not "
-                "numbers; download or train the model again"
-            )
+            raise self.damaged()
         chunk = []
         for i, new in enumerate(tokens.tolist()):
             ids = [] if finished[i] else new
@@ -411,9 +408,7 @@ class LanguageModel:
         return chunk
 
     def _decoding(self, batch_size: int) -> Decoding:
-        if batch_size not in self._decodings:
-            self._decodings[batch_size] = self.build(lambda: self._build_decoding(batch_size))
-        return self._decodings[batch_size]
+        return self.build(("decoding", batch_size), lambda: self._build_decoding(batch_size))
 
     def _build_decoding(self, batch_size: int) -> Decoding:
         import tensorflow.compat.v1 as tf
@@ -438,17 +433,13 @@ class LanguageModel:
             decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype), settings, [None]
         )
 
-    @functools.cached_property
-    def _logits_graph(self) -> tuple[Any, Any]:
-        def build() -> tuple[Any, Any]:
-            import tensorflow.compat.v1 as tf
+    def _build_logits(self) -> tuple[Any, Any]:
+        import tensorflow.compat.v1 as tf
 
-            import model
+        import model
 
-            ids = tf.placeholder(tf.int32, [None, None])
-            return ids, model.model(self.hparams, ids, reuse=tf.AUTO_REUSE)["logits"]
-
-        return self.build(build)
+        ids = tf.placeholder(tf.int32, [None, None])
+        return ids, model.model(self.hparams, ids, reuse=tf.AUTO_REUSE)["logits"]
 
     def _sampling(self, options: dict[str, Any]) -> Sampling:
         for name, value in options.items():

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gpt2.download.release import LFS_POINTER
 from hparams import UserError, parse_json
 from user_file import open_file, read_text
-
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextmanager

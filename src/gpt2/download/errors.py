@@ -1,5 +1,7 @@
 """What ends a download, in one line that is safe to show."""
 
+from gpt2.text_stream import escaped
+
 
 class DownloadError(Exception):
     """Says where, what happened, and what to try."""
@@ -31,8 +33,5 @@ class Missing(DownloadError):
 
 def shown(text: object, most: int = 300) -> str:
     """A text from outside as part of one line; what a terminal would not print is escaped."""
-    line = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-        for c in " ".join(str(text).split())
-    )
+    line = escaped(" ".join(str(text).split()))
     return line if len(line) <= most else line[:most] + "..."

@@ -86,9 +86,7 @@ PLAIN_NAME = re.compile(r"\w([\w.-]*[\w-])?", re.ASCII)
 
 CHUNK = 1 << 20  # bytes
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|error)", re.IGNORECASE)
-
-
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # begins what git has for a large file
 
 
 class UncheckableError(Exception):

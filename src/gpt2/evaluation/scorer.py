@@ -9,7 +9,7 @@ import numpy as np
 
 from gpt2.evaluation.windows import EvaluationOptions, Window, sliding_windows
 from gpt2.text_stream import safe_pieces
-from hparams import DamagedModelError, HParams, UserError
+from hparams import HParams, UserError
 
 if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel
@@ -140,10 +140,8 @@ class Scorer:
 
     @property
     def _graph(self) -> ScoreGraph:
-        graphs, top = self.model.score_graphs, self.options.top
-        if top not in graphs:
-            graphs[top] = self.model.build(lambda: build(self.hparams, top))
-        return graphs[top]
+        top = self.options.top
+        return self.model.build(("scores", top), lambda: build(self.hparams, top))
 
     def all_but(self, words: Collection[str]) -> np.ndarray:
         """Float [n_vocab]: 0 for tokens that are a space and one of the lower-case words."""
@@ -175,10 +173,7 @@ class Scorer:
             else:
                 output = self.model.run(graph.kept_scores, {graph.ids: ids, graph.kept: kept})
             if not np.isfinite(output["logprob"]).all():
-                raise DamagedModelError(
-                    f"{self.model.weights}: the weights are damaged: they give logits that are "
-                    "not numbers; download or train the model again"
-                )
+                raise self.model.damaged()
             for row, window in enumerate(batch):
                 end = len(window.ids) - 1
                 part = slice(end - window.n_scored, end)

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import random
 import re
 import sys
 import time
@@ -138,9 +137,8 @@ def open_output(
     path = Path(output) if output is not None else None
     if path and (not path.name or path.is_dir()):
         raise UserError(f"--output must be the name of a file, got {output!r}")
-    if sampler.seed is None:
-        record = read_record(path) if path else None
-        sampler.seed = record["settings"]["seed"] if record else random.randrange(2**31)
+    if sampler.seed is None and path and (record := read_record(path)):
+        sampler.change(seed=record["settings"]["seed"])
     prompts = hashlib.sha256(json.dumps(contexts).encode()).hexdigest()[:16]
     settings = sampler.settings() | ends | {"prompts": prompts}
     kind, layout = FORMATS[format], {"format": format, "shard": shard}
