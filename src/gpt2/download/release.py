@@ -86,6 +86,7 @@ PLAIN_NAME = re.compile(r"\w([\w.-]*[\w-])?", re.ASCII)
 
 CHUNK = 1 << 20  # bytes
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|error)", re.IGNORECASE)
+BUNDLE = re.compile(r"TensorBundle at .* shard \d+ \(\d+ bytes\): ")  # only names the file again
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # begins what git has for a large file
 
 
@@ -291,7 +292,8 @@ def tensor_problem(data: Path) -> str:
     if status not in (0, read_tensors.DAMAGED):
         advice = "pip install -r requirements.txt, then run the same command again"
         raise UncheckableError(f"{data}: TensorFlow cannot check it ({last}); {advice}")
-    return f"does not fit {INDEX} ({last})" if status else ""
+    reason = BUNDLE.sub("", last)
+    return f"does not fit {INDEX} ({reason})" if status else ""
 
 
 def run_with_progress(command: list[str], path: Path) -> tuple[int, str]:
