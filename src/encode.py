@@ -4,8 +4,8 @@
 import sys
 from pathlib import Path
 
-from gpt2 import checkpoint
 from gpt2.command_line import choose_model, run
+from gpt2.model_folder import ModelFolder
 from gpt2.training.dataset import encode_files, find_files, is_ours, write_tokens
 from hparams import UserError
 
@@ -25,9 +25,9 @@ def encode(
     folder, notice = choose_model(model_name, models_dir)
     if notice:
         print(notice, file=sys.stderr)
-    encoder = checkpoint.load_encoder(folder, checkpoint.load_hparams(folder))
-    tokens = encode_files(files, encoder)
-    write_tokens(Path(output), tokens, folder)
+    model = ModelFolder(folder)
+    tokens = encode_files(files, model.encoder)
+    write_tokens(Path(output), tokens, model)
     print(f"{output}: {len(tokens)} tokens")
 
 

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from encoder import END_OF_TEXT
 from gpt2 import checkpoint
 from gpt2.command_line import choose_model, import_tensorflow
 from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
+from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import check_device, choose_device
 from hparams import DamagedModelError, Sampling, UserError, require
 from user_file import expand
@@ -113,7 +113,8 @@ class LanguageModel:
     ):
         check_device(device)
         self.folder, self._notice = choose_model(model_name, models_dir)
-        self.hparams = checkpoint.load_hparams(self.folder)
+        model = ModelFolder(self.folder)
+        self.hparams = model.hparams
         if length is None:
             length = self.hparams.n_ctx // 2
         self.sampling = Sampling(length, temperature, top_k, top_p)
@@ -123,9 +124,8 @@ class LanguageModel:
         self.seed = seed
         require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         self.device, self.dtype = device, dtype
-        self.weights = checkpoint.find_weights(self.folder, self.hparams)
-        self.encoder = checkpoint.load_encoder(self.folder, self.hparams)
-        self.end_of_text = self.encoder.encoder[END_OF_TEXT]
+        self.weights, self.encoder = model.weights, model.encoder
+        self.end_of_text = model.end_of_text
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
         self._closed = False

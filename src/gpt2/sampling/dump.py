@@ -3,8 +3,8 @@
 import hashlib
 import itertools
 import json
+import logging
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +16,8 @@ from gpt2.language_model import LanguageModel
 from gpt2.sampling.sample_file import FORMATS, Output, Sample, Terminal, read_record
 from gpt2.sampling.sample_text import SampleText, read_stop_strings
 from hparams import UserError, require
+
+log = logging.getLogger("gpt2")
 
 
 def dump(
@@ -77,7 +79,7 @@ def dump(
             seconds = time.monotonic() - begun
             made = f"{out.done - done_before} samples, {n_tokens} tokens"
             speed = f"{n_tokens / seconds:.0f} tokens/s"
-            print(f"{made} in {seconds:.1f} s: {speed}; seed {sampler.seed}", file=sys.stderr)
+            log.info("%s in %.1f s: %s; seed %s", made, seconds, speed, sampler.seed)
 
 
 def encode_prompts(
