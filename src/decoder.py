@@ -241,7 +241,7 @@ class Decoder:
 
         self.grow = tf.no_op()
         for cache in tf.nest.flatten(self.state.caches):
-            with tf.control_dependencies([self.grow]):  # one by one, so that all never exist twice
+            with tf.control_dependencies([self.grow]):  # one at a time: only one exists twice
                 larger = kv_cache.grow(tf.identity(cache), self.cache_length)
                 self.grow = cache.assign(larger, read_value=False)
 

@@ -32,13 +32,13 @@ def encode(
 
 
 def check_output(path: Path) -> None:
-    """Raise UserError if token ids cannot be written to `path`, or another's file is there."""
+    """Raise UserError if token ids cannot be written to `path`, or another file is there."""
     if path.suffix != ".npz":
         raise UserError(f"the name of OUTPUT must end in .npz, got {str(path)!r}")
     if not path.parent.is_dir():
         raise UserError(f"no folder {path.parent} to write {path.name} in")
     if path.exists() and not is_ours(path):
-        raise UserError(f"{path} is there already, and not from encode.py; name another OUTPUT")
+        raise UserError(f"{path} exists and was not made by encode.py; choose another OUTPUT")
 
 
 if __name__ == "__main__":

@@ -478,6 +478,6 @@ class LanguageModel:
 
     def _out_of_memory(self) -> UserError:
         return UserError(
-            f"out of memory with {self.batch_size} samples side by side; try a smaller "
+            f"out of memory with {self.batch_size} samples at a time; try a smaller "
             "--batch_size, or a shorter --length"
         )

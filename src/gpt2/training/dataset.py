@@ -108,7 +108,7 @@ def write_tokens(path: Path, tokens: np.ndarray, model: ModelFolder) -> None:
     Other programs train on all arrays of a file, so the vocabulary must not be one of them.
     """
     with (
-        replacing(path, f".{os.getpid()}.new") as file,  # workers may write it side by side
+        replacing(path, f".{os.getpid()}.new") as file,  # several workers may write it
         zipfile.ZipFile(file, "w") as archive,
     ):
         archive.comment = VOCABULARY_MARK + _vocabulary(model).encode()
@@ -195,7 +195,7 @@ def random_windows(tokens: np.ndarray, window: int, n: int, seed: list[int]) -> 
 
 
 def neighbouring_windows(tokens: np.ndarray, window: int, most: int) -> np.ndarray:
-    """Windows side by side, each with the token after it: int32 [at most `most`, window + 1].
+    """Consecutive windows, each with the token after it: int32 [at most `most`, window + 1].
 
     If there are more they are spread evenly over the tokens.
     """

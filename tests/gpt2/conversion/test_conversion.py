@@ -181,7 +181,7 @@ def test_other_names_of_the_shape_are_understood(tiny, source):
 @pytest.mark.parametrize(
     ("change_them", "message"),
     [
-        (lambda t: t | {"lm_head.weight": t["wte.weight"] + 1}, "has output weights of its own"),
+        (lambda t: t | {"lm_head.weight": t["wte.weight"] + 1}, "has separate output weights"),
         (lambda t: t | {"score.weight": t["ln_f.bias"]}, "holds a tensor 'score.weight', which"),
         (lambda t: t | {"ln_f.bias": t["ln_f.bias"].astype("f8")}, "ln_f.bias as F64; only F32"),
         (lambda t: t | {"transformer.wpe.weight": t["wpe.weight"]}, "holds wpe.weight twice"),

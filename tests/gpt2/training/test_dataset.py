@@ -275,8 +275,8 @@ def test_token_ids_among_texts_are_named(texts, tmp_path):
     [
         ("a.txt", r"OUTPUT must end in \.npz, got"),
         ("nothing/a.npz", "no folder .*nothing to write a.npz in"),
-        ("theirs.npz", r"theirs\.npz is there already, and not from encode\.py"),
-        ("folder.npz", r"folder\.npz is there already"),
+        ("theirs.npz", r"theirs\.npz exists and was not made by encode\.py"),
+        ("folder.npz", r"folder\.npz exists"),
     ],
 )
 def test_the_script_checks_its_output_before_it_encodes(texts, tmp_path, output, message):
