@@ -166,6 +166,7 @@ def test_token_that_a_server_repeats_is_not_shown(server, tmp_path, capsys, monk
     )
     assert run(tmp_path, NAME) == 1
     assert "... is expired" in said(capsys)
+    assert list(tmp_path.iterdir()) == []  # nothing came, and nothing is left
 
 
 @pytest.mark.parametrize("token", ["two words", "a\nb", "é"])
