@@ -1,4 +1,4 @@
-"""Tokens per second in sampling, beside Hugging Face transformers and CTranslate2.
+"""Tokens per second in sampling, beside transformers, CTranslate2 and llama.cpp.
 
     python3 benchmarks/bench_decode.py --peer_python OTHER_ENVIRONMENT/bin/python
 
@@ -21,6 +21,7 @@ take us to read the weights once for each token. Needs Linux, for /proc.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -36,6 +37,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from llama import LlamaCpp
 from peer import hugging_face_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,7 +191,12 @@ class CTranslate2:
         return [result.sequences_ids[0] for result in results]
 
 
-ENGINES = {"ours": Ours, "transformers": Transformers, "ctranslate2": CTranslate2}
+ENGINES = {
+    "ours": Ours,
+    "transformers": Transformers,
+    "ctranslate2": CTranslate2,
+    "llama.cpp": functools.partial(LlamaCpp, top_k=TOP_K),
+}
 
 
 def peer_model(folder, hparams):
