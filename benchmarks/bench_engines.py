@@ -9,6 +9,7 @@ chooses there, as a share of the best.
 
 import argparse
 import contextlib
+import math
 import os
 import statistics
 import subprocess
@@ -56,7 +57,7 @@ def print_table(workers, flags):
                     speeds[name].append(case.worth() / seconds)
         medians = {name: statistics.median(values) for name, values in speeds.items()}
         cells = "".join(f"{median:18.1f}" for median in medians.values())
-        share = medians[rule] / max(medians.values())
+        share = medians.get(rule, math.nan) / max(medians.values())
         print(f"{case.label:<11}{cells}  {rule}: {share:.0%}", flush=True)
 
 
@@ -66,7 +67,7 @@ def measure(flags):
     flags.folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         workers = {
-            name: Worker("ours", flags, stack, settings) for name, settings in SETTINGS.items()
+            name: Worker("ours", flags, stack, SETTINGS[name]) for name in flags.engines.split(",")
         }
         print_table(workers, flags)
 
@@ -78,6 +79,7 @@ def main():
     parser.add_argument("--folder", type=Path, default=ROOT / "models" / "benchmark")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", default=CASES)
+    parser.add_argument("--engines", default=",".join(SETTINGS), help="which of them take turns")
     parser.add_argument("--smoke", action="store_true", help="a tiny case, to see that it runs")
     flags = parser.parse_args()
     flags.hparams = HParams()
