@@ -6,8 +6,8 @@
 `export` writes the program that XLA gets from TensorFlow for the loop, its inputs (random weights
 of the 117M shape, and a prompt that is already in the caches), and the tokens that TensorFlow makes
 of them on the CPU. `run` compiles that program for JAX's first device. It prints whether the tokens
-are the same, how often a cache is copied in the compiled loop (never, where it is updated in place), and the
-tokens per second.
+are the same, how often a cache is copied in the compiled loop (never, where it is updated in
+place), and the tokens per second.
 """
 
 import argparse
