@@ -21,6 +21,7 @@ from typing import Any
 
 import fire
 
+import engine
 import user_file
 from gpt2 import checkpoint
 from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText, escaped
@@ -351,8 +352,7 @@ def import_tensorflow() -> Any:
     logs on the way still reach stderr.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    # oneDNN's own allocator never returns memory: 2 GB with 64 samples at a time.
-    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+    engine.set_environment()
     with _without_chatter():
         import tensorflow.compat.v1 as tf
 

@@ -28,13 +28,6 @@ def engine(request, monkeypatch):
     monkeypatch.setattr(decoder, "is_compiled", lambda batch_size: request.param == "XLA")
 
 
-def test_large_batches_are_not_compiled_for_a_cpu(tf, monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    assert [decoder.is_compiled(n) for n in (None, 1, 15, 16)] == [True, True, True, False]
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
-    assert decoder.is_compiled(16)
-
-
 def test_compiled_loops_have_few_cache_lengths_and_end_at_n_ctx():
     assert kv_cache.cache_lengths(HParams(n_ctx=1024), 8, True) == [128, 256, 576, 1024]
     assert kv_cache.cache_lengths(HParams(n_ctx=1024), None, True) == [128, 256, 576, 1024]
