@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Generate samples without a prompt."""
 
+import sys
+
 from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.dump import dump
@@ -41,8 +43,8 @@ def sample_model(
         sampler.change(length=sampler.hparams.n_ctx)
     dump(
         sampler,
-        last=nsamples,
-        output=output,
+        nsamples=nsamples,
+        output=sys.stdout if output is None else output,
         format=format,
         stop_at_end=stop_at_end,
         stop=stop,
