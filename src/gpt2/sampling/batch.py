@@ -45,8 +45,8 @@ def batches(
     numbers = range(first, last + 1, step) if last else itertools.count(first, step)
     texts = (text for _ in itertools.count() for _, text in prompts)
     # The same prompts in the same order, with as few as possible to skip.
-    texts = itertools.islice(texts, (first - 1) % n_prompts, None, (step - 1) % n_prompts + 1)
-    pairs = zip(numbers, texts, strict=False)
+    start, skip = (first - 1) % n_prompts, (step - 1) % n_prompts + 1
+    pairs = zip(numbers, itertools.islice(texts, start, None, skip), strict=False)
     while chunk := list(itertools.islice(pairs, size)):
         yield Batch(*zip(*chunk, strict=True))
 

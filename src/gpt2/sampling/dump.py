@@ -120,6 +120,24 @@ def write(
             log.info("%s in %.1f s: %s; seed %s", made, seconds, speed, sampler.seed)
 
 
+def choose_maker(
+    ray: str | None,
+    workers: int | None,
+    cpus_per_worker: int | None,
+    gpus_per_worker: float | None,
+) -> Maker:
+    """This process, or the workers of a Ray cluster; see RayWorkers. Raises: UserError."""
+    if ray is not None:
+        from gpt2.sampling.ray_workers import RayWorkers
+
+        return RayWorkers(ray, workers, cpus_per_worker, gpus_per_worker)
+    flags = {"workers": workers, "cpus_per_worker": cpus_per_worker}
+    for name, value in {**flags, "gpus_per_worker": gpus_per_worker}.items():
+        if value is not None:
+            raise UserError(f"--{name} needs --ray")
+    return ThisProcess()
+
+
 def survey(sampler: LanguageModel, prompts: Iterable[Prompt]) -> tuple[int, str]:
     """Read all prompts once: how many there are, and a short name for their token ids.
 
