@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -22,7 +23,7 @@ from gpt2.language_model import LanguageModel
 from gpt2.sampling import ray_workers
 from gpt2.sampling.batch import Batch, Ends
 from gpt2.sampling.dump import dump
-from gpt2.sampling.ray_workers import ClusterError, Queue, Worker, check_address
+from gpt2.sampling.ray_workers import ClusterError, Queue, RayWorkers, Worker, check_address
 from hparams import UserError
 
 SAMPLING = {"seed": 9, "length": 24, "top_k": 50, "batch_size": 16}  # 16 are not compiled
@@ -126,6 +127,27 @@ def test_a_worker_without_the_model_or_with_another_names_its_node(monkeypatch, 
     where |= {"model_name": "lost", "models_dir": str(tmp_path)}
     with pytest.raises(ClusterError, match=rf"{node}no model in {tmp_path}/lost; "):
         Worker(where, Ends(), settings, 1).load()
+
+
+@pytest.mark.usefixtures("ray_is_here")
+@pytest.mark.parametrize(
+    ("nodes", "device", "flags", "share", "room"),
+    [
+        ([{"CPU": 4.0}, {"CPU": 2.0}, {"memory": 9.0}], "auto", {}, (2, 0), 3),
+        ([{"CPU": 4.0}, {"CPU": 2.0}], "cpu", {"cpus_per_worker": 1}, (1, 0), 6),
+        ([{"CPU": 4.0}, {"CPU": 8.0, "GPU": 2.0}], "auto", {}, (1, 1), 2),
+        ([{"CPU": 8.0, "GPU": 2.0}], "gpu", {"gpus_per_worker": 0.5}, (1, 0.5), 4),
+        ([{"CPU": 8.0, "GPU": 2.0}], "cpu", {}, (8, 0), 1),
+        ([{"CPU": 4.0}], "cpu", {"cpus_per_worker": 9}, (9, 0), 1),  # it waits for a larger node
+    ],
+)
+def test_workers_share_the_nodes(nodes, device, flags, share, room):
+    workers = RayWorkers("auto", **flags)
+    alive = [{"Alive": True, "Resources": node} for node in nodes]
+    dead = {"Alive": False, "Resources": {"CPU": 1.0, "GPU": 1.0}}
+    workers._ray = SimpleNamespace(nodes=lambda: [*alive, dead])
+    workers._settle_shares(device)
+    assert (workers._cpus, workers._gpus, workers._room()) == (*share, room)
 
 
 # With real processes ------------------------------------------------------------------------------
