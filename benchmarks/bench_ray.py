@@ -42,9 +42,9 @@ def main():
     parser.add_argument("--model_name", default="1M")
     parser.add_argument("--models_dir", default="models")
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--batches", type=int, default=8, help="in a dump")
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--batches", type=int, default=4, help="in a dump")
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="once, with a few tokens")
     flags = parser.parse_args()
     if flags.smoke:

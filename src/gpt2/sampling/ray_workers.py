@@ -38,6 +38,7 @@ ENVIRONMENT = {  # unless they are set
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # it would log on stderr
     "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds to try with a wrong token
 }
+CHOICES = "GPT2_ENGINE", "TF_ENABLE_ONEDNN_OPTS"  # they bear on the last digit; see engine.py
 SECONDS_TO_PLACE = 20  # after which it is said that no worker has a place yet
 log = logging.getLogger("gpt2")
 
@@ -253,9 +254,11 @@ class RayWorkers:
 
     def _options(self) -> dict[str, Any]:
         """What ray.init is called with, besides the address."""
-        # The code travels to the workers, so that all have the same.
+        # The code travels to the workers, so that all have the same, and so do these choices.
+        passed_on = {name: os.environ[name] for name in CHOICES if name in os.environ}
+        code = {"working_dir": str(SOURCE), "excludes": ["__pycache__"]}
         options: dict[str, Any] = {
-            "runtime_env": {"working_dir": str(SOURCE), "excludes": ["__pycache__"]},
+            "runtime_env": {**code, "env_vars": passed_on},
             "log_to_driver": False,
             "logging_level": logging.CRITICAL,
         }
@@ -265,7 +268,7 @@ class RayWorkers:
             self._folder = tempfile.mkdtemp(prefix="gpt2-ray-", dir=_short_folder())
             options |= {"num_cpus": self._n_wanted * self._cpus, "include_dashboard": False}
             options["_temp_dir"] = self._folder
-            options["runtime_env"]["env_vars"] = {"TMPDIR": self._folder}  # a kill leaves files
+            passed_on["TMPDIR"] = self._folder  # where a kill leaves files
         return options
 
     def _settle_shares(self, device: str) -> None:
