@@ -2,7 +2,8 @@
 
 The rule comes from this table, made by benchmarks/bench_engines.py: tokens per second at the
 117M shape in float32, medians of three rounds, on two AVX2 cores (AMD EPYC, 2026-11-28).
-Differences of less than a tenth are noise.
+Differences of less than a tenth are noise: a prompt is never compiled, so the columns of XLA and
+TensorFlow should be equal in its row.
 
   batch x tokens     XLA    XLA, oneDNN    TensorFlow    TensorFlow, oneDNN
   4 x 32               -           64.5             -                  63.9
