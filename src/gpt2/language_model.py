@@ -277,13 +277,19 @@ class LanguageModel:
         """
         if key not in self._built:
             self._open()
-            with self._session.graph.as_default():
+            with self._session.graph.as_default(), self._variables():
                 part = build()
                 if not self._built:
                     checkpoint.restore(self._session, self.weights)
             self._built[key] = part
         built: T = self._built[key]
         return built
+
+    @staticmethod
+    def _variables() -> Any:
+        import tensorflow.compat.v1 as tf
+
+        return tf.variable_creator_scope(checkpoint.without_initializers)
 
     def run(self, fetches: Any, feed: dict[Any, Any]) -> Any:
         """Session.run, in which a lack of memory is a UserError."""
