@@ -364,6 +364,18 @@ def import_tensorflow() -> Any:
 
 
 @contextlib.contextmanager
+def status_line(text: str) -> Iterator[None]:
+    """Say on stderr what is going on. On a terminal, the line is gone when it has ended."""
+    passing = sys.stderr.isatty()
+    print(text, end="" if passing else "\n", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if passing:
+            print("\r" + " " * len(text) + "\r", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
 def _without_chatter() -> Iterator[None]:
     """Capture stderr, including native code's, and print only the errors at the end."""
     # No setting of TensorFlow's silences what it logs before its logger is set up.

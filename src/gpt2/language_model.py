@@ -11,17 +11,20 @@ import logging
 import math
 import numbers
 import random
+import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from encoder import END_OF_TEXT
 from gpt2 import checkpoint
-from gpt2.command_line import choose_model, import_tensorflow
+from gpt2.background import Task
+from gpt2.command_line import choose_model, import_tensorflow, status_line
 from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
@@ -31,6 +34,8 @@ from user_file import expand
 
 DTYPES = "float32", "tf32", "bfloat16"
 CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C is heard
+CHUNK_SECONDS = 0.2  # that a run of a stream takes at most, if one token does not take longer
+WORTH_COMPILING = 64  # tokens that a stream must have to come before XLA is asked to compile
 T = TypeVar("T")
 log = logging.getLogger("gpt2")
 
@@ -53,12 +58,15 @@ def load(
     return LanguageModel(model_name=model, models_dir=models_dir, **options)
 
 
-class Decoding(NamedTuple):
-    """The graph that generates tokens for one batch size, and who used it last."""
+@dataclass
+class Decoding:
+    """The graph that generates tokens for one batch size, and what is going on with it."""
 
     decoder: Any  # decoder.Decoder
     settings: dict[str, Any]  # scalar placeholders: temperature, top_k, top_p
-    user: list[object]  # whose samples are in the decoder's state
+    user: object = None  # whose samples are in the decoder's state
+    compiled: set[int] = field(default_factory=set)  # the cache lengths that are
+    compiling: Task | None = None  # the last task that compiled
 
 
 class LanguageModel:
@@ -120,7 +128,7 @@ class LanguageModel:
         self.sampling.check(self.hparams)
         require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
         self.batch_size = batch_size or default_batch_size(self.hparams)
-        self.seed = seed
+        self.seed, self._seed_is_drawn = seed, False
         require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         self.device, self.dtype = device, dtype
         self.weights = checkpoint.find_weights(self.folder, self.hparams)
@@ -128,6 +136,8 @@ class LanguageModel:
         self.end_of_text = self.encoder.encoder[END_OF_TEXT]
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
+        self._building = threading.RLock()
+        self._loading: Task | None = None
         self._closed = False
         self._n_generated = 0
 
@@ -189,11 +199,15 @@ class LanguageModel:
         """
         sampling = self._sampling(options)
         context = self.context(prompt, sampling)
+        at_once = seed is None
         seed, number = self._draw(seed, 1)
+        at_once &= self._seed_is_drawn
         decode = self.encoder.stream()
 
         def texts() -> Iterator[str]:
-            for (ids,) in self._chunks([context], [number], stop_at_end, sampling, seed, 1):
+            for (ids,) in self._chunks(
+                [context], [number], stop_at_end, sampling, seed, 1, at_once
+            ):
                 yield decode(ids)
             yield decode([], final=True)
 
@@ -238,6 +252,30 @@ class LanguageModel:
 
     def load(self) -> None:
         """Read the weights and build the graph for batch_size now, and not at the first use."""
+        if self._loading is not None:
+            self._loading.wait()
+        self._load()
+
+    def load_in_background(self, failed: Callable[[], object] = lambda: None) -> None:
+        """Begin what `load` does, and compile the loop for texts of common lengths.
+
+        `load` waits for the first, and raises what went wrong. Every method that needs the model
+        calls it.
+
+        Args:
+          failed: is called in the background if something went wrong.
+        """
+
+        def work() -> None:
+            try:
+                self._load()
+            except BaseException:
+                failed()
+                raise
+
+        self._loading = Task(work)
+
+    def _load(self) -> None:
         self._decoding(self.batch_size)
 
     def _open(self) -> None:
@@ -246,9 +284,10 @@ class LanguageModel:
             raise UserError("the model is closed")
         if self._session is not None:
             return
-        tf = import_tensorflow()
         if self._notice:
             log.warning(self._notice)
+        with status_line(f"loading {self.folder.name} ..."):
+            tf = import_tensorflow()
         config, processor = choose_device(self.device, tf)
         if not processor.startswith("GPU"):
             self._check_memory()
@@ -275,15 +314,16 @@ class LanguageModel:
 
         The first part creates the variables, which are then read from the checkpoint.
         """
-        if key not in self._built:
-            self._open()
-            with self._session.graph.as_default(), self._variables():
-                part = build()
-                if not self._built:
-                    checkpoint.restore(self._session, self.weights)
-            self._built[key] = part
-        built: T = self._built[key]
-        return built
+        with self._building:
+            if key not in self._built:
+                self._open()
+                with self._session.graph.as_default(), self._variables():
+                    part = build()
+                    if not self._built:
+                        checkpoint.restore(self._session, self.weights)
+                self._built[key] = part
+            built: T = self._built[key]
+            return built
 
     @staticmethod
     def _variables() -> Any:
@@ -334,7 +374,7 @@ class LanguageModel:
         seed = new.pop("seed", self.seed)
         self.sampling = self._sampling(new)
         if "seed" in settings:
-            self.seed, self._n_generated = seed, 0
+            self.seed, self._seed_is_drawn, self._n_generated = seed, False, 0
 
     def context(self, prompt: str | None, sampling: Sampling | None = None) -> list[int]:
         """Token ids of a prompt; None is the beginning of a text.
@@ -348,7 +388,11 @@ class LanguageModel:
         return ids
 
     def pieces(
-        self, contexts: Sequence[list[int]], numbers: Sequence[int], stop_at_end: bool = False
+        self,
+        contexts: Sequence[list[int]],
+        numbers: Sequence[int],
+        stop_at_end: bool = False,
+        at_once: bool = False,
     ) -> Iterator[list[list[int]]]:
         """Continue contexts in a batch of batch_size, and yield tokens as they are generated.
 
@@ -356,11 +400,15 @@ class LanguageModel:
           contexts: at most batch_size lists of token ids, of any lengths.
           numbers: of the samples; seed and number determine a sample's random numbers.
           stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
+          at_once: do not wait while the loop is compiled. Until then, tokens come from the loop
+            that is not: so which one made a token depends on time, as nothing in a sample of a
+            seed that was given may. There it is not obeyed.
         Yields: for each context the ids that come next; none once the sample has ended.
         """
         self._set_seed()
+        at_once &= self._seed_is_drawn
         return self._chunks(
-            contexts, numbers, stop_at_end, self.sampling, self.seed, self.batch_size
+            contexts, numbers, stop_at_end, self.sampling, self.seed, self.batch_size, at_once
         )
 
     # Internals
@@ -373,8 +421,10 @@ class LanguageModel:
         sampling: Sampling,
         seed: int | None,
         batch_size: int,
+        at_once: bool = False,
     ) -> Iterator[list[list[int]]]:
-        decoder, settings, user = self._decoding(batch_size)
+        decoding = self._decoding(batch_size)
+        decoder = decoding.decoder
         n_context, n_padding = max(map(len, contexts)), batch_size - len(contexts)
         rows = [*contexts, *[contexts[0]] * n_padding]
         feed = {
@@ -383,21 +433,75 @@ class LanguageModel:
             decoder.seed: seed,
             decoder.numbers: [*numbers, *[numbers[0]] * n_padding],
             decoder.stop: self.end_of_text if stop_at_end else -1,
-            **{placeholder: getattr(sampling, name) for name, placeholder in settings.items()},
+            **{placeholder: getattr(sampling, name) for name, placeholder in decoding.settings.items()},
         }
-        user[0] = me = object()
+        decoding.user = me = object()
         finished = [False] * len(contexts)
-        n_done = cache_length = 0
+        n_done, cache_length, chunk = 0, n_context, 1 if at_once else CHUNK_TOKENS
         while n_done < sampling.length and not all(finished):
-            if user[0] is not me:
+            if decoding.user is not me:
                 raise UserError("another text was started before this stream had ended")
-            if n_done and cache_length < n_context + n_done:
-                cache_length = min(n for n in decoder.cache_lengths if n >= n_context + n_done)
-                self.run(decoder.grow, {decoder.cache_length: cache_length})
-            step = {**feed, decoder.end: min(n_done + CHUNK_TOKENS, sampling.length)}
-            before = n_done
-            n_done, tokens = self.run(decoder.decode if n_done else decoder.prefill, step)
+            began, before = time.monotonic(), n_done
+            if not n_done:
+                n_done, tokens = self.run(decoder.prefill, feed)
+            else:
+                slots = range(n_context + n_done, n_context + sampling.length)
+                loop, length = self._loop(decoding, feed, slots, cache_length, at_once)
+                if cache_length < length:
+                    cache_length = length
+                    self.run(decoder.grow, {decoder.cache_length: cache_length})
+                end = min(n_done + chunk, sampling.length)
+                n_done, tokens = self.run(loop, {**feed, decoder.end: end})
+            if before and at_once:
+                seconds = (time.monotonic() - began) / (n_done - before)
+                chunk = max(1, min(CHUNK_TOKENS, int(CHUNK_SECONDS / seconds)))
             yield self._cut_at_end(tokens[: len(contexts), before:n_done], finished, stop_at_end)
+
+    def _loop(
+        self, decoding: Decoding, feed: dict[Any, Any], slots: range, held: int, at_once: bool
+    ) -> tuple[Any, int]:
+        """What generates the next tokens, and how long the caches must be for it.
+
+        Args:
+          feed: as for the loop.
+          slots: of the caches that the sample will use.
+          held: the length that the caches have.
+          at_once: as in `pieces`.
+        """
+        decoder = decoding.decoder
+        lengths = [n for n in decoder.cache_lengths if n >= max(held, slots[0])]
+        if not at_once or lengths[0] in decoding.compiled:
+            with self._building:
+                return decoder.decode, lengths[0]
+        with self._building:
+            loop = decoder.decode_uncompiled
+        if len(slots) > WORTH_COMPILING:
+            enough = next(n for n in lengths if n >= slots[-1])
+            self._compile(decoding, feed, [n for n in lengths if n <= enough])
+        return loop, min(lengths[0], -(-slots[0] // 64) * 64)
+
+    def _compile(self, decoding: Decoding, feed: dict[Any, Any], lengths: list[int]) -> None:
+        """Compile the loop for some cache lengths in the background.
+
+        One task at a time; where one has failed there is no other, and `compiled` stays as it is.
+        """
+        import tensorflow.compat.v1 as tf
+
+        task, session, decoder = decoding.compiling, self._session, decoding.decoder
+        if task is not None and (task.is_alive() or task.error):
+            return
+        in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
+
+        def work() -> None:
+            with self._building:
+                compile = decoder.compile
+            for length in lengths:
+                if length not in decoding.compiled and not self._closed:
+                    step = {**feed, decoder.end: 0, decoder.cache_length: length}
+                    session.run(compile, step, options=in_this_thread)
+                    decoding.compiled.add(length)
+
+        decoding.compiling = Task(work)
 
     def _cut_at_end(
         self, tokens: np.ndarray, finished: list[bool], stop_at_end: bool
@@ -435,9 +539,7 @@ class LanguageModel:
             return sample.sample_token(logits, uniform, **settings)
 
         dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
-        return Decoding(
-            decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype), settings, [None]
-        )
+        return Decoding(decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype), settings)
 
     def _build_logits(self) -> tuple[Any, Any]:
         import tensorflow.compat.v1 as tf
@@ -468,7 +570,7 @@ class LanguageModel:
 
     def _set_seed(self) -> None:
         if self.seed is None:
-            self.seed = random.randrange(2**31)
+            self.seed, self._seed_is_drawn = random.randrange(2**31), True
 
     @staticmethod
     def _check_text(text: object) -> None:
