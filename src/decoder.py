@@ -250,7 +250,7 @@ class Decoder:
       context: int32 [batch, context]; shorter rows are padded at the end.
       lengths: int32 [batch], without the padding.
       seed, numbers: int64 [] and [batch], as in `uniform_for`.
-      cache_length: int32 [], the length to grow the caches to.
+      cache_length: int32 [], the least length of the caches; 0, the default, changes nothing.
       end, stop: int32 [], as in `decode_loop`.
     Fetches:
       prefill: evaluates the contexts and generates the first token.
@@ -258,9 +258,11 @@ class Decoder:
       decode: generates tokens until `end`, or until the caches are full.
       decode_uncompiled: the same without XLA, whatever is_compiled says.
       compile: compiles `decode` for caches of `cache_length`, and leaves the state alone.
-      `prefill` and `decode` need all placeholders but `cache_length`. Both return the number of
-      tokens generated so far, int32 [], and the tokens of this run at their indices, int32
-      [batch, n_ctx] ([batch, 1] for `prefill`). The last three are built when they are first used.
+      `prefill` and both loops need the other placeholders. They return the number of tokens
+      generated so far, int32 [], and the tokens of this run at their indices, int32
+      [batch, n_ctx] ([batch, 1] for `prefill`). All but `prefill` are built when they are first
+      used. The first run of any takes longer; with `end` 0 a loop, and with `cache_length` 0
+      `grow`, gets ready and does nothing.
     """
 
     def __init__(self, hparams, choose, batch_size, dtype=tf.float32):
@@ -271,7 +273,7 @@ class Decoder:
         self.lengths = tf.placeholder(tf.int32, [batch_size])
         self.seed = tf.placeholder(tf.int64, [])
         self.numbers = tf.placeholder(tf.int64, [batch_size])
-        self.cache_length = tf.placeholder(tf.int32, [])
+        self.cache_length = tf.placeholder_with_default(0, [])
         self.end = tf.placeholder(tf.int32, [])
         self.stop = tf.placeholder(tf.int32, [])
         self._uniform = uniform_for(self.seed, self.numbers, hparams.n_ctx)
@@ -279,29 +281,34 @@ class Decoder:
         first, self._weights = first_token(
             hparams, choose, self.context, self.lengths, self._uniform, self.stop, dtype
         )
+        first = first._replace(caches=kv_cache.grow(first.caches, self.cache_length))
         # Assigned before they are read, so they need no initializer; and in no collection, so that
         # a Saver finds only the model's variables.
         self.state = tf.nest.map_structure(_uninitialized_variable, first)
         with tf.control_dependencies(_assign_all(self.state, first)):
             self.prefill = tf.identity(first.n_done), first.token[:, None]
 
-        self.grow = tf.no_op()
-        for cache in tf.nest.flatten(self.state.caches):
-            with tf.control_dependencies([self.grow]):  # one by one, so that all never exist twice
-                larger = kv_cache.grow(tf.identity(cache), self.cache_length)
-                self.grow = cache.assign(larger, read_value=False)
+    @functools.cached_property
+    def grow(self):
+        def grow():
+            done = tf.no_op()
+            for cache in tf.nest.flatten(self.state.caches):
+                with tf.control_dependencies([done]):  # one by one: all never exist twice
+                    larger = kv_cache.grow(tf.identity(cache), self.cache_length)
+                    done = cache.assign(larger, read_value=False)
+            with tf.control_dependencies([done]):
+                return tf.constant(0)
+
+        with self.context.graph.as_default():
+            return tf.cond(self.cache_length > 0, grow, lambda: tf.constant(0))
 
     @functools.cached_property
     def decode(self):
-        with self.context.graph.as_default():
-            return self._loop(self.state)
+        return self._run_loop(self._loop, self.state)
 
     @functools.cached_property
     def decode_uncompiled(self):
-        if not self.compiled:
-            return self.decode
-        with self.context.graph.as_default():
-            return self._function(compiled=False)(self.state, *self._arguments())
+        return self._run_loop(self._loop_of(False), self.state) if self.compiled else self.decode
 
     @functools.cached_property
     def compile(self):
@@ -310,31 +317,33 @@ class Decoder:
             state = tf.nest.map_structure(_uninitialized_variable, self.state)
             assigned = []
             for variable in tf.nest.flatten(state):
-                shape = variable.shape.as_list()
-                shape = [self.cache_length if size is None else size for size in shape]
+                shape = [
+                    self.cache_length if size is None else size for size in variable.shape.as_list()
+                ]
                 empty = tf.raw_ops.Empty(shape=shape, dtype=variable.dtype)
                 assigned.append(variable.assign(empty, read_value=False))
             with tf.control_dependencies(assigned):
-                n_done, _ = self._loop(state)
+                n_done, _ = self._loop(state, *self._arguments())
             with tf.control_dependencies([n_done]):
-                destroyed = [
-                    tf.raw_ops.DestroyResourceOp(resource=variable.handle)
-                    for variable in tf.nest.flatten(state)
-                ]
-            return tf.group(destroyed)
+                handles = [variable.handle for variable in tf.nest.flatten(state)]
+                return tf.group([tf.raw_ops.DestroyResourceOp(resource=h) for h in handles])
 
-    def _loop(self, state):
-        return self._decode(state, *self._arguments())
+    def _run_loop(self, loop, state):
+        def nothing():
+            return tf.constant(0), tf.zeros(self._uniform.shape, tf.int32)
+
+        with self.context.graph.as_default():
+            return tf.cond(self.end > 0, lambda: loop(state, *self._arguments()), nothing)
 
     def _arguments(self):
         n_context = tf.reduce_max(self.lengths)
         return self.lengths, n_context, self._uniform, self.end, self.stop
 
     @functools.cached_property
-    def _decode(self):
-        return self._function(self.compiled)
+    def _loop(self):
+        return self._loop_of(self.compiled)
 
-    def _function(self, compiled):
+    def _loop_of(self, compiled):
         @tf.function(jit_compile=compiled, autograph=False)
         def decode(variables, lengths, n_context, uniform, end, stop):
             state = tf.nest.map_structure(tf.convert_to_tensor, variables)

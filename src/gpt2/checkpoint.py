@@ -8,11 +8,12 @@ import functools
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from encoder import Encoder, get_encoder
+from gpt2.background import Task
 from gpt2.checkpoint_file import newest_weights
 from gpt2.download import release, tensor_index
 from gpt2.text_stream import escaped
@@ -167,9 +168,16 @@ def fingerprint(prefix: Path) -> str:
     return hashlib.sha256(index).hexdigest()[:16]
 
 
-def restore(session: Any, prefix: Path, variables: Sequence[Any] | None = None) -> None:
+def restore(
+    session: Any,
+    prefix: Path,
+    variables: Sequence[Any] | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> None:
     """Read variables in one run: all of the session's graph, unless some are given.
 
+    Args:
+      meanwhile: is called while they are read.
     Raises: UserError if the files do not hold the variables in these shapes, or are damaged.
     """
     import tensorflow.compat.v1 as tf
@@ -191,7 +199,10 @@ def restore(session: Any, prefix: Path, variables: Sequence[Any] | None = None) 
                 dtypes=[variable.dtype.base_dtype for variable in variables],
             )
             pairs = zip(variables, values, strict=True)
-            session.run([variable.assign(value, read_value=False) for variable, value in pairs])
+            assigned = [variable.assign(value, read_value=False) for variable, value in pairs]
+        reading = Task(lambda: session.run(assigned))
+        meanwhile()
+        reading.wait()
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError):
         remedy = _remedy(prefix.parent.name)
         raise UserError(f"{prefix} is damaged: a checksum does not match; {remedy}") from None

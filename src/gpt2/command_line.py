@@ -22,7 +22,7 @@ from typing import Any
 import fire
 
 import user_file
-from gpt2 import checkpoint
+from gpt2 import background, checkpoint
 from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText, escaped
 from hparams import UserError, download_command
 
@@ -67,6 +67,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     one line on stderr and exit status 2; Ctrl-C is status 130; a closed pipe (`| head`) is not an
     error.
     """
+    status = 0
     try:
         _open_closed_streams()
         for stream in (sys.stdin, sys.stdout, sys.stderr):
@@ -90,7 +91,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         sys.stdout.flush()
     except UserError as error:
         _print_error(str(error))
-        sys.exit(error.exit_status)
+        status = error.exit_status
     except BrokenPipeError:
         _discard_stdout()
     except OSError as error:  # a full disk, say
@@ -98,9 +99,13 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         _print_error(f"{place}: {error.strerror}")
         if not error.filename:
             _discard_stdout()
-        sys.exit(1)
+        status = 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
+    if getattr(main, "__module__", "") == "__main__":
+        background.leave(status)
+    if status:
+        sys.exit(status)
 
 
 def _show_log() -> None:

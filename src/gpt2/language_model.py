@@ -7,6 +7,8 @@ often: on a CPU, batches of 7 or 32 instead of 1 change 60 to 70 of a million to
 model. That affects 1.6 to 1.8 % of samples of 256 tokens.
 """
 
+import contextlib
+import functools
 import logging
 import math
 import numbers
@@ -62,6 +64,7 @@ def load(
 class Decoding:
     """The graph that generates tokens for one batch size, and what is going on with it."""
 
+    batch_size: int
     decoder: Any  # decoder.Decoder
     settings: dict[str, Any]  # scalar placeholders: temperature, top_k, top_p
     user: object = None  # whose samples are in the decoder's state
@@ -137,7 +140,9 @@ class LanguageModel:
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
         self._building = threading.RLock()
-        self._loading: Task | None = None
+        self._loading: Task | None = None  # in the background
+        self._loader: int | None = None  # its thread's number
+        self._processor = ""  # in words, until it was said
         self._closed = False
         self._n_generated = 0
 
@@ -252,31 +257,33 @@ class LanguageModel:
 
     def load(self) -> None:
         """Read the weights and build the graph for batch_size now, and not at the first use."""
-        if self._loading is not None:
-            self._loading.wait()
-        self._load()
+        self._decoding(self.batch_size)
 
     def load_in_background(self, failed: Callable[[], object] = lambda: None) -> None:
-        """Begin what `load` does, and compile the loop for texts of common lengths.
-
-        `load` waits for the first, and raises what went wrong. Every method that needs the model
-        calls it.
+        """Begin what `load` does, and go on with compiling. What needs the model waits for it.
 
         Args:
-          failed: is called in the background if something went wrong.
+          failed: is called in the background if the model cannot be loaded; `check_loading` then
+            raises the reason.
         """
 
         def work() -> None:
+            self._loader = threading.get_ident()
             try:
-                self._load()
+                decoding = self._decoding(self.batch_size, at_once=True)
             except BaseException:
                 failed()
                 raise
+            feed = self._feed(decoding, [[0]], [1], self.sampling, self.seed or 0)
+            self._compile(decoding, feed, range(2, 1 + self.sampling.length))
 
+        self._say_notice()
         self._loading = Task(work)
 
-    def _load(self) -> None:
-        self._decoding(self.batch_size)
+    def check_loading(self) -> None:
+        """Raise the error that ended the loading in the background, if one did."""
+        if self._loading is not None and self._loading.error is not None:
+            raise self._loading.error
 
     def _open(self) -> None:
         """Import TensorFlow and open a session, unless it is open."""
@@ -284,17 +291,25 @@ class LanguageModel:
             raise UserError("the model is closed")
         if self._session is not None:
             return
-        if self._notice:
-            log.warning(self._notice)
-        with status_line(f"loading {self.folder.name} ..."):
-            tf = import_tensorflow()
+        self._say_notice()
+        tf = import_tensorflow()
         config, processor = choose_device(self.device, tf)
         if not processor.startswith("GPU"):
             self._check_memory()
-        if self.device == "auto":
-            log.info("running on %s", processor)
+        self._processor = processor if self.device == "auto" else ""
         tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
         self._session = tf.Session(graph=tf.Graph(), config=config)
+
+    def _say_notice(self) -> None:
+        if self._notice:
+            log.warning(self._notice)
+        self._notice = ""
+
+    def _say_processor(self) -> None:
+        """Name the processor, once, and not beside a prompt at which somebody types."""
+        if self._processor and threading.get_ident() != self._loader:
+            log.info("running on %s", self._processor)
+            self._processor = ""
 
     def close(self) -> None:
         """Free the model's memory. The object cannot be used afterwards."""
@@ -309,27 +324,37 @@ class LanguageModel:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def build(self, key: Hashable, build: Callable[[], T]) -> T:
+    def build(
+        self, key: Hashable, build: Callable[[], T], then: Callable[[T], object] = lambda part: None
+    ) -> T:
         """What a function returns that builds a part of the model's graph; called once for a key.
 
-        The first part creates the variables, which are then read from the checkpoint.
+        The first part creates the variables, which are then read from the checkpoint. Meanwhile
+        `then` builds what depends on the part; it is called once, too.
         """
-        with self._building:
-            if key not in self._built:
-                self._open()
-                with self._session.graph.as_default(), self._variables():
-                    part = build()
-                    if not self._built:
-                        checkpoint.restore(self._session, self.weights)
-                self._built[key] = part
-            built: T = self._built[key]
-            return built
+        if key not in self._built:
+            silent = self._built or threading.get_ident() == self._loader
+            loading = f"loading {self.folder.name} ..."
+            with contextlib.nullcontext() if silent else status_line(loading), self._building:
+                if key not in self._built:
+                    self._build(key, build, then)
+        self._say_processor()
+        built: T = self._built[key]
+        return built
 
-    @staticmethod
-    def _variables() -> Any:
+    def _build(self, key: Hashable, build: Callable[[], T], then: Callable[[T], object]) -> None:
+        self._open()
         import tensorflow.compat.v1 as tf
 
-        return tf.variable_creator_scope(checkpoint.without_initializers)
+        creator = tf.variable_creator_scope(checkpoint.without_initializers)
+        with self._session.graph.as_default(), creator:
+            part = build()
+            rest = functools.partial(then, part)
+            if self._built:
+                rest()
+            else:
+                checkpoint.restore(self._session, self.weights, meanwhile=rest)
+        self._built[key] = part
 
     def run(self, fetches: Any, feed: dict[Any, Any]) -> Any:
         """Session.run, in which a lack of memory is a UserError."""
@@ -423,65 +448,87 @@ class LanguageModel:
         batch_size: int,
         at_once: bool = False,
     ) -> Iterator[list[list[int]]]:
-        decoding = self._decoding(batch_size)
+        decoding = self._decoding(batch_size, at_once)
         decoder = decoding.decoder
-        n_context, n_padding = max(map(len, contexts)), batch_size - len(contexts)
-        rows = [*contexts, *[contexts[0]] * n_padding]
-        feed = {
-            decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
-            decoder.lengths: [len(row) for row in rows],
-            decoder.seed: seed,
-            decoder.numbers: [*numbers, *[numbers[0]] * n_padding],
-            decoder.stop: self.end_of_text if stop_at_end else -1,
-            **{placeholder: getattr(sampling, name) for name, placeholder in decoding.settings.items()},
-        }
+        feed = self._feed(decoding, contexts, numbers, sampling, seed, stop_at_end)
+        n_context = max(map(len, contexts))
         decoding.user = me = object()
         finished = [False] * len(contexts)
-        n_done, cache_length, chunk = 0, n_context, 1 if at_once else CHUNK_TOKENS
+        n_done, held, chunk = 0, 0, 1 if at_once else CHUNK_TOKENS
         while n_done < sampling.length and not all(finished):
             if decoding.user is not me:
                 raise UserError("another text was started before this stream had ended")
             began, before = time.monotonic(), n_done
+            slots = range(n_context + max(n_done, 1), n_context + sampling.length)
+            length = next((n for n in decoder.cache_lengths if slots and n >= slots[0]), 0)
             if not n_done:
-                n_done, tokens = self.run(decoder.prefill, feed)
+                loop, end = decoder.prefill, 1
+                feed[decoder.cache_length] = held = length
             else:
-                slots = range(n_context + n_done, n_context + sampling.length)
-                loop, length = self._loop(decoding, feed, slots, cache_length, at_once)
-                if cache_length < length:
-                    cache_length = length
-                    self.run(decoder.grow, {decoder.cache_length: cache_length})
+                loop = self._loop(decoding, feed, length, slots, at_once)
                 end = min(n_done + chunk, sampling.length)
-                n_done, tokens = self.run(loop, {**feed, decoder.end: end})
+            if held < length:
+                self.run(self._fetch(decoder, "grow"), {decoder.cache_length: length})
+                held = length
+            n_done, tokens = self.run(loop, {**feed, decoder.end: end})
             if before and at_once:
                 seconds = (time.monotonic() - began) / (n_done - before)
                 chunk = max(1, min(CHUNK_TOKENS, int(CHUNK_SECONDS / seconds)))
             yield self._cut_at_end(tokens[: len(contexts), before:n_done], finished, stop_at_end)
 
+    def _feed(
+        self,
+        decoding: Decoding,
+        contexts: Sequence[list[int]],
+        numbers: Sequence[int],
+        sampling: Sampling,
+        seed: int | None,
+        stop_at_end: bool = False,
+    ) -> dict[Any, Any]:
+        """A value for each placeholder; 0 for `end` and `cache_length`."""
+        decoder = decoding.decoder
+        n_context, n_padding = max(map(len, contexts)), decoding.batch_size - len(contexts)
+        rows = [*contexts, *[contexts[0]] * n_padding]
+        return {
+            decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
+            decoder.lengths: [len(row) for row in rows],
+            decoder.seed: seed,
+            decoder.numbers: [*numbers, *[numbers[0]] * n_padding],
+            decoder.stop: self.end_of_text if stop_at_end else -1,
+            decoder.end: 0,
+            decoder.cache_length: 0,
+            **{
+                placeholder: getattr(sampling, name)
+                for name, placeholder in decoding.settings.items()
+            },
+        }
+
+    def _fetch(self, decoder: Any, name: str) -> Any:
+        """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
+        with self._building:
+            return getattr(decoder, name)
+
     def _loop(
-        self, decoding: Decoding, feed: dict[Any, Any], slots: range, held: int, at_once: bool
-    ) -> tuple[Any, int]:
-        """What generates the next tokens, and how long the caches must be for it.
+        self, decoding: Decoding, feed: dict[Any, Any], length: int, slots: range, at_once: bool
+    ) -> Any:
+        """What generates the next tokens.
 
         Args:
           feed: as for the loop.
+          length: that the caches will have.
           slots: of the caches that the sample will use.
-          held: the length that the caches have.
           at_once: as in `pieces`.
         """
         decoder = decoding.decoder
-        lengths = [n for n in decoder.cache_lengths if n >= max(held, slots[0])]
-        if not at_once or lengths[0] in decoding.compiled:
-            with self._building:
-                return decoder.decode, lengths[0]
-        with self._building:
-            loop = decoder.decode_uncompiled
+        if not at_once or not decoder.compiled or length in decoding.compiled:
+            return self._fetch(decoder, "decode")
+        loop = self._fetch(decoder, "decode_uncompiled")  # before the task that builds another
         if len(slots) > WORTH_COMPILING:
-            enough = next(n for n in lengths if n >= slots[-1])
-            self._compile(decoding, feed, [n for n in lengths if n <= enough])
-        return loop, min(lengths[0], -(-slots[0] // 64) * 64)
+            self._compile(decoding, feed, slots)
+        return loop
 
-    def _compile(self, decoding: Decoding, feed: dict[Any, Any], lengths: list[int]) -> None:
-        """Compile the loop for some cache lengths in the background.
+    def _compile(self, decoding: Decoding, feed: dict[Any, Any], slots: range) -> None:
+        """Compile the loop in the background, for all lengths of caches that use these slots.
 
         One task at a time; where one has failed there is no other, and `compiled` stays as it is.
         """
@@ -492,13 +539,19 @@ class LanguageModel:
             return
         in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
 
+        first, last = (
+            next(n for n in decoder.cache_lengths if n >= slot) for slot in (slots[0], slots[-1])
+        )
+
         def work() -> None:
-            with self._building:
-                compile = decoder.compile
-            for length in lengths:
-                if length not in decoding.compiled and not self._closed:
+            compile = self._fetch(decoder, "compile")
+            for length in decoder.cache_lengths:
+                if first <= length <= last and length not in decoding.compiled:
                     step = {**feed, decoder.end: 0, decoder.cache_length: length}
                     session.run(compile, step, options=in_this_thread)
+                    if not decoding.compiled:  # or the first use would take longer
+                        session.run(self._fetch(decoder, "decode"), step)
+                        session.run(self._fetch(decoder, "grow"), {decoder.cache_length: 0})
                     decoding.compiled.add(length)
 
         decoding.compiling = Task(work)
@@ -517,8 +570,18 @@ class LanguageModel:
             chunk.append(ids)
         return chunk
 
-    def _decoding(self, batch_size: int) -> Decoding:
-        return self.build(("decoding", batch_size), lambda: self._build_decoding(batch_size))
+    def _decoding(self, batch_size: int, at_once: bool = False) -> Decoding:
+        def build_loop(decoding: Decoding) -> None:
+            if not at_once:
+                self._fetch(decoding.decoder, "decode")
+                return
+            # With `end` 0 it only gets ready: or the pause after the first token would be longer.
+            feed = self._feed(decoding, [[0]], [1], self.sampling, 0)
+            self._session.run(self._fetch(decoding.decoder, "decode_uncompiled"), feed)
+
+        return self.build(
+            ("decoding", batch_size), lambda: self._build_decoding(batch_size), build_loop
+        )
 
     def _build_decoding(self, batch_size: int) -> Decoding:
         import tensorflow.compat.v1 as tf
@@ -539,7 +602,8 @@ class LanguageModel:
             return sample.sample_token(logits, uniform, **settings)
 
         dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
-        return Decoding(decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype), settings)
+        made = decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype)
+        return Decoding(batch_size, made, settings)
 
     def _build_logits(self) -> tuple[Any, Any]:
         import tensorflow.compat.v1 as tf
