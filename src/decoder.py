@@ -304,11 +304,11 @@ class Decoder:
 
     @functools.cached_property
     def decode(self):
-        return self._run_loop(self._loop, self.state)
+        return self._unless_idle(self._loop if self.compiled else self._run_loop)
 
     @functools.cached_property
     def decode_uncompiled(self):
-        return self._run_loop(self._loop_of(False), self.state) if self.compiled else self.decode
+        return self._unless_idle(self._run_loop) if self.compiled else self.decode
 
     @functools.cached_property
     def compile(self):
@@ -328,12 +328,12 @@ class Decoder:
                 handles = [variable.handle for variable in tf.nest.flatten(state)]
                 return tf.group([tf.raw_ops.DestroyResourceOp(resource=h) for h in handles])
 
-    def _run_loop(self, loop, state):
+    def _unless_idle(self, loop):
         def nothing():
             return tf.constant(0), tf.zeros(self._uniform.shape, tf.int32)
 
         with self.context.graph.as_default():
-            return tf.cond(self.end > 0, lambda: loop(state, *self._arguments()), nothing)
+            return tf.cond(self.end > 0, lambda: loop(self.state, *self._arguments()), nothing)
 
     def _arguments(self):
         n_context = tf.reduce_max(self.lengths)
@@ -341,22 +341,19 @@ class Decoder:
 
     @functools.cached_property
     def _loop(self):
-        return self._loop_of(self.compiled)
+        run = functools.partial(self._run_loop, compiled=True)
+        return tf.function(run, jit_compile=True, autograph=False)
 
-    def _loop_of(self, compiled):
-        @tf.function(jit_compile=compiled, autograph=False)
-        def decode(variables, lengths, n_context, uniform, end, stop):
-            state = tf.nest.map_structure(tf.convert_to_tensor, variables)
-            output = tf.zeros(uniform.shape, tf.int32)
-            state, output = decode_loop(
-                *(self.hparams, self.choose, self._weights, state),
-                *(lengths, n_context, uniform, output, end, stop),
-                compiled=compiled,
-            )
-            _assign_all(variables, state)
-            return state.n_done, output
-
-        return decode
+    def _run_loop(self, variables, lengths, n_context, uniform, end, stop, compiled=False):
+        state = tf.nest.map_structure(tf.convert_to_tensor, variables)
+        output = tf.zeros(uniform.shape, tf.int32)
+        state, output = decode_loop(
+            *(self.hparams, self.choose, self._weights, state),
+            *(lengths, n_context, uniform, output, end, stop),
+            compiled=compiled,
+        )
+        with tf.control_dependencies(_assign_all(variables, state)):
+            return tf.identity(state.n_done), tf.identity(output)
 
 
 def _uninitialized_variable(like):

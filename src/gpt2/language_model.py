@@ -455,6 +455,10 @@ class LanguageModel:
         decoding.user = me = object()
         finished = [False] * len(contexts)
         n_done, held, chunk = 0, 0, 1 if at_once else CHUNK_TOKENS
+        prefilled = threading.Event()
+        if at_once and sampling.length > WORTH_COMPILING:
+            slots = range(n_context + 1, n_context + sampling.length)
+            self._compile(decoding, feed, slots, prefilled)
         while n_done < sampling.length and not all(finished):
             if decoding.user is not me:
                 raise UserError("another text was started before this stream had ended")
@@ -463,18 +467,55 @@ class LanguageModel:
             length = next((n for n in decoder.cache_lengths if slots and n >= slots[0]), 0)
             if not n_done:
                 loop, end = decoder.prefill, 1
-                feed[decoder.cache_length] = held = length
+                held = feed[decoder.cache_length] = length
             else:
                 loop = self._loop(decoding, feed, length, slots, at_once)
                 end = min(n_done + chunk, sampling.length)
             if held < length:
                 self.run(self._fetch(decoder, "grow"), {decoder.cache_length: length})
                 held = length
-            n_done, tokens = self.run(loop, {**feed, decoder.end: end})
+            try:
+                n_done, tokens = self.run(loop, {**feed, decoder.end: end})
+            finally:
+                prefilled.set()
             if before and at_once:
                 seconds = (time.monotonic() - began) / (n_done - before)
                 chunk = max(1, min(CHUNK_TOKENS, int(CHUNK_SECONDS / seconds)))
             yield self._cut_at_end(tokens[: len(contexts), before:n_done], finished, stop_at_end)
+
+    def _feed(
+        self,
+        decoding: Decoding,
+        contexts: Sequence[list[int]],
+        numbers: Sequence[int],
+        sampling: Sampling,
+        seed: int | None,
+        stop_at_end: bool = False,
+    ) -> dict[Any, Any]:
+        """A value for each placeholder; 0 for `end` and `cache_length`."""
+        decoder = decoding.decoder
+        n_context, n_padding = max(map(len, contexts)), decoding.batch_size - len(contexts)
+        rows = [*contexts, *[contexts[0]] * n_padding]
+        return {
+            decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
+            decoder.lengths: [len(row) for row in rows],
+            decoder.seed: seed,
+            decoder.numbers: [*numbers, *[numbers[0]] * n_padding],
+            decoder.stop: self.end_of_text if stop_at_end else -1,
+            decoder.end: 0,
+            decoder.cache_length: 0,
+            **{
+                placeholder: getattr(sampling, name)
+                for name, placeholder in decoding.settings.items()
+            },
+        }
+
+    def _fetch(self, decoder: Any, name: str) -> Any:
+        """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
+        if name not in vars(decoder):
+            with self._building:
+                getattr(decoder, name)
+        return getattr(decoder, name)
 
     def _feed(
         self,
@@ -522,36 +563,52 @@ class LanguageModel:
         decoder = decoding.decoder
         if not at_once or not decoder.compiled or length in decoding.compiled:
             return self._fetch(decoder, "decode")
-        loop = self._fetch(decoder, "decode_uncompiled")  # before the task that builds another
         if len(slots) > WORTH_COMPILING:
             self._compile(decoding, feed, slots)
-        return loop
+        return self._fetch(decoder, "decode_uncompiled")
 
-    def _compile(self, decoding: Decoding, feed: dict[Any, Any], slots: range) -> None:
+    def _compile(
+        self,
+        decoding: Decoding,
+        feed: dict[Any, Any],
+        slots: range,
+        begin: threading.Event | None = None,
+    ) -> None:
         """Compile the loop in the background, for all lengths of caches that use these slots.
 
         One task at a time; where one has failed there is no other, and `compiled` stays as it is.
+
+        Args:
+          begin: is set when the processor has nothing more urgent to do.
         """
         import tensorflow.compat.v1 as tf
 
         task, session, decoder = decoding.compiling, self._session, decoding.decoder
-        if task is not None and (task.is_alive() or task.error):
+        if not decoder.compiled or (task is not None and (task.is_alive() or task.error)):
             return
-        in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
-
         first, last = (
             next(n for n in decoder.cache_lengths if n >= slot) for slot in (slots[0], slots[-1])
         )
+        lengths = [n for n in decoder.cache_lengths if first <= n <= last]
+        missing = [n for n in lengths if n not in decoding.compiled]
+        if not missing:
+            return
+        in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
 
         def work() -> None:
-            compile = self._fetch(decoder, "compile")
-            for length in decoder.cache_lengths:
-                if first <= length <= last and length not in decoding.compiled:
-                    step = {**feed, decoder.end: 0, decoder.cache_length: length}
-                    session.run(compile, step, options=in_this_thread)
-                    if not decoding.compiled:  # or the first use would take longer
-                        session.run(self._fetch(decoder, "decode"), step)
-                        session.run(self._fetch(decoder, "grow"), {decoder.cache_length: 0})
+            if not decoding.compiled:
+                # Who runs the session waits while the graph grows, so all is built now; and what
+                # has been run once, if only to do nothing, begins at once when it is needed.
+                with self._building:
+                    _, decode, grow = decoder.compile, decoder.decode, decoder.grow
+                session.run(decode, feed)
+                session.run(grow, {decoder.cache_length: 0})
+            if begin is not None:
+                begin.wait()
+            for length in missing:
+                if not self._closed:
+                    step = {**feed, decoder.cache_length: length}
+                    session.run(decoder.compile, step, options=in_this_thread)
                     decoding.compiled.add(length)
 
         decoding.compiling = Task(work)
@@ -572,12 +629,16 @@ class LanguageModel:
 
     def _decoding(self, batch_size: int, at_once: bool = False) -> Decoding:
         def build_loop(decoding: Decoding) -> None:
+            import tensorflow.compat.v1 as tf
+
             if not at_once:
                 self._fetch(decoding.decoder, "decode")
                 return
             # With `end` 0 it only gets ready: or the pause after the first token would be longer.
             feed = self._feed(decoding, [[0]], [1], self.sampling, 0)
-            self._session.run(self._fetch(decoding.decoder, "decode_uncompiled"), feed)
+            loop = self._fetch(decoding.decoder, "decode_uncompiled")
+            with contextlib.suppress(tf.errors.FailedPreconditionError):  # no weights yet
+                self._session.run(loop, feed)
 
         return self.build(
             ("decoding", batch_size), lambda: self._build_decoding(batch_size), build_loop
