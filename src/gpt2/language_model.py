@@ -70,6 +70,7 @@ class Decoding:
     user: object = None  # whose samples are in the decoder's state
     compiled: set[int] = field(default_factory=set)  # the cache lengths that are
     compiling: Task | None = None  # the last task that compiled
+    prepared: threading.Event = field(default_factory=threading.Event)  # that all is built for it
 
 
 class LanguageModel:
@@ -478,6 +479,8 @@ class LanguageModel:
                 n_done, tokens = self.run(loop, {**feed, decoder.end: end})
             finally:
                 prefilled.set()
+            if not before and decoding.compiling is not None:
+                decoding.prepared.wait()  # or the pause after the first token would be longer
             if before and at_once:
                 seconds = (time.monotonic() - began) / (n_done - before)
                 chunk = max(1, min(CHUNK_TOKENS, int(CHUNK_SECONDS / seconds)))
@@ -516,38 +519,6 @@ class LanguageModel:
             with self._building:
                 getattr(decoder, name)
         return getattr(decoder, name)
-
-    def _feed(
-        self,
-        decoding: Decoding,
-        contexts: Sequence[list[int]],
-        numbers: Sequence[int],
-        sampling: Sampling,
-        seed: int | None,
-        stop_at_end: bool = False,
-    ) -> dict[Any, Any]:
-        """A value for each placeholder; 0 for `end` and `cache_length`."""
-        decoder = decoding.decoder
-        n_context, n_padding = max(map(len, contexts)), decoding.batch_size - len(contexts)
-        rows = [*contexts, *[contexts[0]] * n_padding]
-        return {
-            decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
-            decoder.lengths: [len(row) for row in rows],
-            decoder.seed: seed,
-            decoder.numbers: [*numbers, *[numbers[0]] * n_padding],
-            decoder.stop: self.end_of_text if stop_at_end else -1,
-            decoder.end: 0,
-            decoder.cache_length: 0,
-            **{
-                placeholder: getattr(sampling, name)
-                for name, placeholder in decoding.settings.items()
-            },
-        }
-
-    def _fetch(self, decoder: Any, name: str) -> Any:
-        """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
-        with self._building:
-            return getattr(decoder, name)
 
     def _loop(
         self, decoding: Decoding, feed: dict[Any, Any], length: int, slots: range, at_once: bool
@@ -595,14 +566,20 @@ class LanguageModel:
             return
         in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
 
+        def prepare() -> None:
+            # Who runs the session waits while the graph grows, so all is built now; and what
+            # has been run once, if only to do nothing, begins at once when it is needed.
+            with self._building:
+                _, decode, grow = decoder.compile, decoder.decode, decoder.grow
+            session.run(decode, feed)
+            session.run(grow, {decoder.cache_length: 0})
+
         def work() -> None:
-            if not decoding.compiled:
-                # Who runs the session waits while the graph grows, so all is built now; and what
-                # has been run once, if only to do nothing, begins at once when it is needed.
-                with self._building:
-                    _, decode, grow = decoder.compile, decoder.decode, decoder.grow
-                session.run(decode, feed)
-                session.run(grow, {decoder.cache_length: 0})
+            try:
+                if not decoding.prepared.is_set():
+                    prepare()
+            finally:
+                decoding.prepared.set()
             if begin is not None:
                 begin.wait()
             for length in missing:
