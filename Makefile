@@ -49,7 +49,7 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/.installed-dev: requirements-dev.txt requirements-convert.txt requirements.txt | .venv/bin/python
+.venv/.installed-dev: requirements-dev.txt requirements-convert.txt requirements-ray.txt requirements.txt | .venv/bin/python
 	@$(BIN)/python -c "$(CHECK)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@

@@ -124,7 +124,7 @@ def folder_name(model: str) -> str:
 
 
 def show_list(models: list[str], models_dir: Path) -> None:
-    """Print the models, their download sizes, and what is here of each, judged by size only."""
+    """Print the models, their download sizes, and how much of each is here, judged by size only."""
     print(f"{'model':<10} {'download':>17}  in {models_dir}")
     for model in models:
         known = [release.published(model, name) for name in FILES]
@@ -201,8 +201,8 @@ def make_parser() -> Parser:
         "--revision", default="main", help="branch, tag or commit on Hugging Face; %(default)s"
     )
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--list", action="store_true", help="list the models, and what is here")
-    action.add_argument("--verify", action="store_true", help="check what is here")
+    action.add_argument("--list", action="store_true", help="list the models, and which are here")
+    action.add_argument("--verify", action="store_true", help="check the files of all models")
     action.add_argument("--version", action="version", version=versions())
     parser.add_argument(
         "--force", action="store_true", help="replace a complete checkpoint that is another model"

@@ -1,8 +1,8 @@
 """How often another batch size changes the choice of a token.
 
-The same samples are made one by one, then so many side by side. Their random numbers are the same,
-so a difference comes of floating-point sums that were taken in another order. What follows the
-first token that differs is another text, and is not counted.
+The same samples are generated one at a time, then in batches. Their random numbers are the same, so
+a difference is due to floating-point sums in another order. What follows the first token that
+differs is another text, and is not counted.
 """
 
 import argparse
@@ -60,7 +60,8 @@ def main():
         flags.batch_sizes, flags.nsamples, flags.length = [3], 4, 4
 
     alone = samples(flags, 1)
-    assert samples(flags, 1) == alone  # else there is something besides the batch
+    if not flags.smoke:
+        assert samples(flags, 1) == alone  # else something other than the batch size matters
     shape = f"{len(alone)} samples of {len(alone[0])} tokens"
     print(f"model {flags.model_name} on {flags.device}, {shape}")
     print(f"{'batch':>5} {'samples that differ':>20} {'tokens':>9} {'tipped in a million':>20}")

@@ -1,4 +1,4 @@
-"""Tokens per second in sampling, beside Hugging Face transformers and CTranslate2.
+"""Tokens per second in sampling, beside transformers, CTranslate2 and llama.cpp.
 
     python3 benchmarks/bench_decode.py --peer_python OTHER_ENVIRONMENT/bin/python
 
@@ -21,6 +21,7 @@ take us to read the weights once for each token. Needs Linux, for /proc.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -36,6 +37,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from llama import LlamaCpp
 from peer import hugging_face_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +49,8 @@ CASES = "1x127,1x255,1x1023,prefill512,8x255,32x127,32x255,32x1023,largestx255"
 TOP_K = 40
 LARGEST = 8e9  # bytes
 THREADS = os.cpu_count()
+ENVIRONMENT = {"OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
+TINY = HParams(n_vocab=300, n_ctx=64, n_embd=12, n_head=3, n_layer=2)
 CHECKED_PROMPTS, CHECKED_CONTEXT, CHECKED_TOKENS = 8, 16, 32
 PAUSE = 0.5  # seconds; for 0.2 after its work, OpenMP keeps its threads spinning
 
@@ -189,7 +193,12 @@ class CTranslate2:
         return [result.sequences_ids[0] for result in results]
 
 
-ENGINES = {"ours": Ours, "transformers": Transformers, "ctranslate2": CTranslate2}
+ENGINES = {
+    "ours": Ours,
+    "transformers": Transformers,
+    "ctranslate2": CTranslate2,
+    "llama.cpp": functools.partial(LlamaCpp, top_k=TOP_K),
+}
 
 
 def peer_model(folder, hparams):
@@ -218,7 +227,8 @@ def serve(flags):
 class Worker:
     """An engine in a process of its own: this script with --serve."""
 
-    def __init__(self, engine, flags, stack):
+    def __init__(self, engine, flags, stack, settings=None):
+        """Start it; `settings` are environment variables."""
         self.engine, self.began = engine, time.time()
         self.process = stack.enter_context(
             subprocess.Popen(
@@ -229,7 +239,7 @@ class Worker:
                     f"--folder={flags.folder}",
                     f"--hparams={json.dumps(vars(flags.hparams))}",
                 ],
-                env={**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"},
+                env={**os.environ, **ENVIRONMENT, **(settings or {})},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -413,7 +423,7 @@ def main():
         return serve(flags)
     with tempfile.TemporaryDirectory() as folder:
         if flags.smoke:
-            flags.hparams = HParams(n_vocab=300, n_ctx=64, n_embd=12, n_head=3, n_layer=2)
+            flags.hparams = TINY
             flags.folder, flags.cases, flags.rounds = Path(folder), "1x4,prefill8,17x3", 1
         measure(parser, flags)
 

@@ -184,11 +184,11 @@ def worst_cases(n, seed=0):
     }
 
 
-def print_growth(folder):
+def print_growth(folder, smallest):
     """Time for one word of letters as it grows, over n log n."""
     encode = Ours(folder).encode
     print("\none word of random letters: seconds, and nanoseconds over n log2 n")
-    for n in (25_000, 100_000, 400_000, 1_600_000):
+    for n in (smallest, 4 * smallest, 16 * smallest, 64 * smallest):
         seconds = min(clock(encode, worst_cases(n, seed)["letters"])[0] for seed in range(3))
         print(f"{n:>10} bytes {seconds:8.3f} s {1e9 * seconds / (n * math.log2(n)):8.1f} ns")
 
@@ -218,11 +218,11 @@ def main():
     parser.add_argument("--model", type=Path, help="folder of encoder.json and vocab.bpe")
     parser.add_argument("--corpus", type=Path, default=ROOT.parent / "shared" / "corpus")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory_mb", type=int, default=16, help="MB of text for the memory test")
+    parser.add_argument("--memory_mb", type=float, default=16, help="MB of text to fill the memory")
     parser.add_argument("--smoke", action="store_true", help="a tiny case, to see that it runs")
     args = parser.parse_args()
     if args.smoke:
-        args.model, args.rounds, args.memory_mb = ROOT / "models" / "1M", 1, 1
+        args.model, args.rounds, args.memory_mb = ROOT / "models" / "1M", 1, 0.1
     places = [args.model] if args.model else [ROOT / "models/117M", ROOT.parent / "shared/gpt2"]
     folder = next((place.resolve() for place in places if place.is_dir()), None)
     if folder is None:
@@ -235,7 +235,9 @@ def main():
             contenders[name] = make
         except ImportError:
             print(f"{name} is not installed: left out")
-    texts, words = load_texts(args.corpus), worst_cases(100_000)
+    texts, words = load_texts(args.corpus), worst_cases(1000 if args.smoke else 100_000)
+    if args.smoke:
+        texts = {what: text[:20_000] for what, text in texts.items()}
     check_equal(contenders, folder, texts | words)
 
     print(f"Python {platform.python_version()}, {args.rounds} turns, medians")
@@ -251,11 +253,11 @@ def main():
         for step, seconds in timed.items():
             size = len((rest if step == "new" else first).encode("utf-8")) / 1e6
             print_row(f"{what}, {step}", seconds, size)
-    print("\none word of 100 kB")
+    print("\none word of 100 kB" if not args.smoke else "\none word of 1 kB")
     for what, word in words.items():
         timed = in_turn(contenders, args.rounds, functools.partial(time_word, folder, word))
         print_row(what, timed["cold"])
-    print_growth(folder)
+    print_growth(folder, 250 if args.smoke else 25_000)
     print_memory(folder, args.memory_mb)
 
 

@@ -4,7 +4,7 @@
 import signal
 import sys
 
-from gpt2 import checkpoint
+from gpt2 import checkpoint, model_folder
 from gpt2.command_line import run
 from gpt2.conversion import from_hf, to_hf
 from user_file import expand
@@ -32,7 +32,7 @@ def convert_to(model: str, folder: str, /, models_dir: str = "models") -> None:
       folder: new folder to write.
     """
     target = expand(folder)
-    to_hf.convert(checkpoint.find_model(model, models_dir), target)
+    to_hf.convert(model_folder.find(model, models_dir), target)
     print(f"{target} is complete", file=sys.stderr)
 
 

@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 
 import kv_cache
 import model
+from engine import is_compiled
 
 
 class State(NamedTuple):
@@ -20,15 +21,6 @@ class State(NamedTuple):
     token: Any  # int32 [batch], the last of them
     finished: Any  # bool [batch], whether the stop token was generated
     caches: Any  # a KVCache for each layer
-
-
-def is_compiled(batch_size):
-    """Whether XLA compiles the loop for this batch size; None is any size.
-
-    On a CPU, compiling is faster for small batches. For large ones XLA reads the caches on one
-    core, where TensorFlow's own operations use all cores.
-    """
-    return batch_size is None or batch_size < 16 or bool(tf.config.list_physical_devices("GPU"))
 
 
 def shared_block(hparams, attend):

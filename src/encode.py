@@ -4,8 +4,8 @@
 import sys
 from pathlib import Path
 
-from gpt2 import checkpoint
 from gpt2.command_line import choose_model, run
+from gpt2.model_folder import ModelFolder
 from gpt2.training.dataset import encode_files, find_files, is_ours, write_tokens
 from hparams import UserError
 
@@ -25,20 +25,20 @@ def encode(
     folder, notice = choose_model(model_name, models_dir)
     if notice:
         print(notice, file=sys.stderr)
-    encoder = checkpoint.load_encoder(folder, checkpoint.load_hparams(folder))
-    tokens = encode_files(files, encoder)
-    write_tokens(Path(output), tokens, folder)
+    model = ModelFolder(folder)
+    tokens = encode_files(files, model.encoder)
+    write_tokens(Path(output), tokens, model)
     print(f"{output}: {len(tokens)} tokens")
 
 
 def check_output(path: Path) -> None:
-    """Raise UserError if token ids cannot be written to `path`, or another's file is there."""
+    """Raise UserError if token ids cannot be written to `path`, or another file is there."""
     if path.suffix != ".npz":
         raise UserError(f"the name of OUTPUT must end in .npz, got {str(path)!r}")
     if not path.parent.is_dir():
         raise UserError(f"no folder {path.parent} to write {path.name} in")
     if path.exists() and not is_ours(path):
-        raise UserError(f"{path} is there already, and not from encode.py; name another OUTPUT")
+        raise UserError(f"{path} exists and was not made by encode.py; choose another OUTPUT")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@
     text = encoder.decode(ids)
 
 A text is split into pieces, roughly words with the space before them. A piece becomes UTF-8 bytes,
-each written as one printable character. Neighbours that the vocabulary lists as a pair are then
-joined, the pair that is listed first before all others, until no listed pair is left:
+each written as one printable character. Then adjacent pairs that are in the list of merges are
+joined, always the pair that is earliest in the list, until none is left:
 
     Ġ l o w e r  ->  Ġ l o w er  ->  Ġl o w er  ->  Ġl ow er  ->  Ġl ower  ->  Ġlower
 
-The result is the tokens. Any text has ids, because every byte is a token by itself.
+What remains are the tokens. Any text can be encoded, because every single byte is a token.
 
 Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019), section 2.2;
 arXiv:1508.07909 for the merging.
@@ -38,16 +38,16 @@ PATTERN = regex.compile(
 )
 END_OF_TEXT = "<|endoftext|>"
 T = TypeVar("T")
-MOST_GAPS = 1 << 16  # ids without a token, as there is a list of all ids
-CACHE_SIZE = 1 << 16  # words that `bpe` remembers, at most
+MOST_GAPS = 1 << 16  # ids without a token; a list has an entry for each id
+CACHE_SIZE = 1 << 16  # maximum number of words that `bpe` remembers
 
 
 @functools.cache
 def bytes_to_unicode() -> dict[int, str]:
     """A printable character for each byte, so that vocab.bpe can be a text file.
 
-    Visible characters of Latin-1 stand for themselves, the others for U+0100 and on: the space
-    is "Ġ", the line end "Ċ".
+    Bytes that are visible characters in Latin-1 map to these, the others to U+0100 and up: the
+    space is "Ġ", the line end "Ċ".
     """
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in visible]
@@ -55,7 +55,7 @@ def bytes_to_unicode() -> dict[int, str]:
 
 
 def get_pairs(word: Iterable[str]) -> set[tuple[str, str]]:
-    """The pairs of neighbours in a word, a sequence of tokens.
+    """The adjacent pairs in a word, which is a sequence of tokens.
 
     >>> sorted(get_pairs(["l", "ow", "er"]))
     [('l', 'ow'), ('ow', 'er')]
@@ -71,7 +71,7 @@ def join_pair(word: list[str], pair: tuple[str, str]) -> list[str]:
     """
     joined: list[str] = []
     for token in word:
-        # What was joined is longer than pair[0] and joins no further.
+        # A joined token is longer than pair[0], so it is not joined again.
         if joined and (joined[-1], token) == pair:
             joined[-1] += token
         else:
@@ -85,11 +85,11 @@ class Encoder:
     Args:
       encoder: token in printable characters -> id.
       bpe_merges: pairs of tokens to join, the most frequent first.
-      errors: how decode treats bytes that are no UTF-8, as in bytes.decode.
+      errors: what decode does with invalid UTF-8, as in bytes.decode.
 
-    Attributes beside these:
-      bpe_ranks: pair of tokens -> its place among the merges.
-      regular: whether the vocabulary is as training makes it; only then encode is fast.
+    Attributes, in addition to these:
+      bpe_ranks: pair of tokens -> its index in the list of merges.
+      regular: whether BPE training could have produced the vocabulary; only then is encode fast.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Encoder:
         self.cache: dict[str, str] = {}
         self.pat = PATTERN
         bytes_of = {ord(char): byte for char, byte in self.byte_decoder.items()}
-        # By id, and as many None behind: negative ids end there, and join refuses them.
+        # Indexed by id, and padded with as many None: negative ids hit these, which join rejects.
         size = 1 + max(self.decoder, default=-1)
         self._token_bytes: list[Any] = [None for _ in range(2 * size)]
         for i, token in self.decoder.items():
@@ -123,7 +123,7 @@ class Encoder:
 
     @functools.cached_property
     def learned_tokens(self) -> set[str]:
-        """The tokens that text can become: bytes, what merges make, and the end of text."""
+        """The tokens that text is encoded as: bytes, results of merges, and the end of text."""
         return {*self.byte_decoder, *map("".join, self.bpe_ranks), END_OF_TEXT}
 
     def bpe(self, token: str) -> str:
@@ -139,7 +139,7 @@ class Encoder:
         return self.cache[token]
 
     def encode_simply(self, text: str) -> list[int]:
-        """What encode gives, step by step: slow, but here `pat` and `bpe` can be bent.
+        """Reference implementation of encode: slow, but `pat` and `bpe` can be overridden.
 
         Raises: UnicodeEncodeError for a lone surrogate; KeyError for a token without an id.
         """
@@ -154,11 +154,11 @@ class Encoder:
 
         Args:
           text: any text.
-          allow_special: give "<|endoftext|>" its single id; otherwise it is seven tokens of plain
-            text, as in the original. Leave it off for text from strangers, who could end your
-            document with it and begin their own.
+          allow_special: encode "<|endoftext|>" as its single id; otherwise it is seven tokens of
+            plain text, as in the original. Leave it off for untrusted text, which could use it to
+            fake the end of a document.
         Raises: UserError for a lone surrogate (half a character, which has no UTF-8 form), or
-          for text that the vocabulary cannot spell.
+          for text that the vocabulary has no tokens for.
         """
         parts = text.split(END_OF_TEXT) if allow_special else [text]
         try:
@@ -172,20 +172,20 @@ class Encoder:
         return ids
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of token ids; U+FFFD stands for bytes that are no UTF-8.
+        """The text of token ids; invalid UTF-8 becomes U+FFFD.
 
         Args:
-          tokens: ids, as a sequence of whole numbers or an integer array [length].
+          tokens: ids, as a sequence of integers or an integer array [length].
         Raises: UserError for an id that is not in the vocabulary.
         """
         return self._to_bytes(tokens).decode("utf-8", errors=self.errors)
 
     def stream(self) -> Callable[..., str]:
-        """A function for text that is shown as it is generated.
+        """A function that decodes text while it is generated.
 
-        Called with the next ids it returns the text that they complete: a character whose bytes
-        come in several tokens is held back until its last. The call with `final=True`, for which
-        the ids may be empty, gives what is left. All results together are decode's text.
+        Each call takes the next ids and returns the text that is complete: if the bytes of a
+        character are spread over several tokens, it is held back until the last of them. A call
+        with `final=True`, with or without ids, returns the rest. Joined, the results equal decode.
 
             decode = encoder.stream()
             for token in tokens:
@@ -203,7 +203,7 @@ class Encoder:
         ids = tokens.tolist() if isinstance(tokens, np.ndarray) else list(tokens)
         spelled = self._token_bytes
         try:
-            # In blocks, as join walks its list twice and then finds it in the processor's cache.
+            # In blocks: join reads its list twice, the second time from the processor's cache.
             blocks = (ids[i : i + 4096] for i in range(0, len(ids), 4096))
             return b"".join([b"".join([spelled[i] for i in block]) for block in blocks])
         except (IndexError, TypeError):
@@ -211,7 +211,7 @@ class Encoder:
                 i for i in ids if not (isinstance(i, numbers.Integral) and i in self.decoder)
             )
             raise UserError(
-                f"{wrong!r} is no token id: ids are whole numbers from 0 to {max(self.decoder)}"
+                f"{wrong!r} is not a token id: ids are integers from 0 to {max(self.decoder)}"
             ) from None
 
 
@@ -229,8 +229,8 @@ def _surrogate_error(text: str) -> UserError:
 def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") -> Encoder:
     """The encoder of a model, from its `encoder.json` and `vocab.bpe`.
 
-    A relative models_dir is looked for from the working directory, then from the repository.
-    Raises: UserError if a file is missing or broken; it names the file and what to do.
+    A relative models_dir is looked up in the working directory, then in the repository.
+    Raises: UserError if a file is missing or damaged; it names the file and says what to do.
     """
     folder = Path(models_dir) / model_name
     in_repository = Path(__file__).resolve().parents[1] / folder
@@ -258,10 +258,10 @@ def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") 
 
 
 def _lost_merges(encoder: Encoder) -> list[str]:
-    """Tokens that a merge must have made, as they are two others put together.
+    """Tokens that must come from a merge, because they are two other tokens joined.
 
-    Where the end of text has the highest id of what was learned, as in the released models, later
-    ids are of tokens that somebody added.
+    If the end of text has the highest learned id, as in the released models, then the tokens with
+    higher ids were added later.
     """
     ids, learned = encoder.encoder, encoder.learned_tokens
     rest = ids.keys() - learned
@@ -274,7 +274,7 @@ def _lost_merges(encoder: Encoder) -> list[str]:
 
 
 def _load(path: Path, parse: Callable[[str], T], remedy: str) -> T:
-    """What `parse` makes of a text file."""
+    """The parsed content of a text file."""
     try:
         return parse(read_text(path).replace("\r\n", "\n"))
     except OSError as error:
@@ -289,7 +289,7 @@ def _parse_encoder(text: str) -> dict[str, int]:
         raise ValueError("not an object of tokens and their ids")
     ids = encoder.values()
     if {*map(type, ids)} != {int} or min(ids) < 0 or max(ids) >= len(ids) + MOST_GAPS:
-        raise ValueError("an id is not a whole number, or far beyond the number of tokens")
+        raise ValueError("an id is not an integer, or far beyond the number of tokens")
     if len(set(ids)) < len(ids):
         raise ValueError("two tokens have the same id")
     try:
@@ -300,7 +300,7 @@ def _parse_encoder(text: str) -> dict[str, int]:
 
 
 def _parse_merges(text: str) -> list[tuple[str, str]]:
-    # Not splitlines, which knows more line ends than a file has. The first line is the version.
+    # Not splitlines, which also splits at other characters. The first line is the version.
     lines = text.rstrip("\n").split("\n")[1:]
     merges = []
     for number, line in enumerate(lines, 2):
@@ -312,7 +312,7 @@ def _parse_merges(text: str) -> list[tuple[str, str]]:
 
 
 def _spell(token: str, bytes_of: dict[int, int]) -> bytes:
-    """The bytes of a token in printable characters; others than these stand for themselves."""
+    """The bytes of a token in printable characters; other characters become UTF-8."""
     try:
         return token.translate(bytes_of).encode("latin-1")
     except UnicodeEncodeError:

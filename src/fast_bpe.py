@@ -1,14 +1,14 @@
-"""The encoder's fast path: the same ids as `Encoder.encode_simply`, much sooner.
+"""The encoder's fast path: the same ids as `Encoder.encode_simply`, in much less time.
 
 Four ideas, each exact for every text:
 
-1. The standard library's `re` splits twice as fast as `regex`, once told what a letter is.
-2. Text repeats itself: a piece's ids are worked out once and then looked up. They are kept
-   packed, so that a text's ids are one join and one unpacking.
-3. Most pieces are tokens. `stable_symbols` tells beforehand which tokens the merging of their
-   bytes arrives at, and these need no merging.
-4. Merging keeps what each pair of neighbours makes, and renews only the two pairs that a merge
-   touches. A long word finds its next pair with a heap, so that its time grows as n log n.
+1. The standard library's `re` splits twice as fast as `regex`, if the letters are listed for it.
+2. Text repeats itself, so the ids of a piece are computed once and then looked up. They are stored
+   packed: the ids of a text are one join and one unpacking.
+3. Most pieces are tokens. `stable_symbols` finds out in advance which tokens result from merging
+   their own bytes; these need no merging.
+4. Merging stores the result of each adjacent pair, and updates only the two pairs next to a merge.
+   In a long word, the next pair comes from a heap, so the time grows as n log n.
 """
 
 import heapq
@@ -22,27 +22,28 @@ import numpy as np
 import regex
 
 CHUNK = 1 << 12  # characters split at a time; the few chunks that are not ASCII split more slowly
-ROOM = 1 << 17  # pieces remembered, at most: some 20 MB
-LONGEST_KEPT = 64  # characters; a longer piece hardly comes again
+ROOM = 1 << 17  # maximum number of pieces remembered: about 20 MB
+LONGEST_KEPT = 64  # characters; a longer piece is unlikely to come again
 LONGEST_LIST = 128  # bytes; a longer word is merged with a heap
 
 _FIRST_OF_THREE = bytes(range(0xE0, 0xF0))  # first bytes of the characters of three bytes
-_NOTHING = 1 << 30  # what a pair makes that is no merge: above every symbol
+_NOTHING = 1 << 30  # the result of a pair that is not a merge: above every symbol
 
 
 def _ranges(unicode_class: str) -> str:
-    """The characters of `unicode_class` below U+10000, written out for a set of `re`."""
+    """The characters of `unicode_class` below U+10000, as ranges in the syntax of `re`."""
     below = "".join(map(chr, range(0x10000)))
     runs = (match.span() for match in regex.finditer(unicode_class + "+", below))
     return "".join(f"\\u{start:04x}-\\u{end - 1:04x}" for start, end in runs)
 
 
 def _compile_splitter() -> re.Pattern[str]:
-    """`encoder.PATTERN` for text whose letters and numbers lie below U+10000.
+    """`encoder.PATTERN` for text whose letters and numbers are below U+10000.
 
-    `re` has no \\p{L}, and takes the control characters U+001C to U+001F for white space, so the
-    classes are written out (not above U+10000: that would be four times slower). The frequent
-    alternatives stand first: of those that changed places, no two match at the same place.
+    `re` has no \\p{L}, and treats the control characters U+001C to U+001F as white space, so the
+    classes are written out (not above U+10000: that would be four times slower). The most frequent
+    alternatives come first. The order does not matter: no two of those that were moved match at the
+    same position.
     """
     letter, number, space = _ranges(r"\p{L}"), _ranges(r"\p{N}"), _ranges(r"\s")
     return re.compile(
@@ -52,30 +53,30 @@ def _compile_splitter() -> re.Pattern[str]:
 
 
 _SPLITTER = _compile_splitter()
-_BORDER = re.compile(r"\S(?=[ \n])")  # no piece reaches over it, whatever stands around
+_BORDER = re.compile(r"\S(?=[ \n])")  # no piece crosses it, whatever surrounds it
 _ABOVE = re.compile("[\U00010000-\U0010ffff]")
 _LETTER_OR_NUMBER = regex.compile(r"[\p{L}\p{N}]")
 
 
 class IrregularVocabulary(ValueError):
-    """No training makes this vocabulary, and the fast path cannot stand for the definition."""
+    """BPE training cannot produce this vocabulary, so the fast path might give other ids."""
 
 
 class PieceTable(dict[str, bytes]):
-    """Piece of text -> its ids, packed as uint32; filled as pieces are asked for.
+    """Piece of text -> its ids, packed as uint32; filled on demand.
 
-    A symbol is a number here: 0 to 255 are the bytes, 256 + i is what merge i makes, so that of
-    two symbols the lower one is made first.
+    Symbols are numbers: 0 to 255 are the bytes, and 256 + i is the result of merge i. So the lower
+    of two symbols is made first.
 
     Args:
-      pattern: what a piece is.
-      byte_encoder: printable character of each byte, as `encoder.bytes_to_unicode` gives it.
+      pattern: matches one piece.
+      byte_encoder: printable character of each byte, as in `encoder.bytes_to_unicode`.
       encoder: token in printable characters -> id.
       merges: pairs of tokens to join, the most frequent first.
-      room: pieces to remember; when they are more, all are forgotten.
-    Raises: IrregularVocabulary unless each merge makes a new token of two that are there already
-      and every byte and every merge has an id. Otherwise a merge could make a pair that is to be
-      joined before its equals, and to join one pair after the other would not be `Encoder.bpe`.
+      room: how many pieces to remember; beyond that, all are dropped.
+    Raises: IrregularVocabulary unless each merge makes a new token from two earlier ones, and every
+      byte and every merge has an id. Otherwise a merge could create a pair with a lower rank than
+      its own, and joining one pair at a time would differ from `Encoder.bpe`.
     """
 
     def __init__(
@@ -90,11 +91,11 @@ class PieceTable(dict[str, bytes]):
         names = [byte_encoder[byte] for byte in range(256)] + [a + b for a, b in merges]
         n = len(names)
         symbols = dict(zip(names, range(n), strict=True))
-        left = [symbols.get(a, n) for a, _ in merges]  # n: it is not there
+        left = [symbols.get(a, n) for a, _ in merges]  # n: there is none
         right = [symbols.get(b, n) for _, b in merges]
         made = range(256, n)
         if len(symbols) < n or any(map(operator.ge, map(max, left, right), made)):
-            raise IrregularVocabulary("a merge makes no new token of two that are there already")
+            raise IrregularVocabulary("a merge does not make a new token from two earlier ones")
         ids = [encoder.get(name, -1) for name in names]
         if min(ids) < 0:
             raise IrregularVocabulary("a byte or a merge has no id")
@@ -123,7 +124,7 @@ class PieceTable(dict[str, bytes]):
 
     def _split(self, text: str) -> list[str]:
         """The pieces of `text`, in order."""
-        # A character above takes two units of UTF-16; to count these is the fastest way to know.
+        # A character above U+FFFF takes two units of UTF-16; counting them is the fastest test.
         above = not text.isascii() and len(text.encode("utf-16-le")) > 2 * len(text)
         if above and _LETTER_OR_NUMBER.search("".join(_ABOVE.findall(text))):
             return self.pattern.findall(text)
@@ -140,9 +141,9 @@ class PieceTable(dict[str, bytes]):
         return ids
 
     def _cut(self, piece: str) -> Sequence[str]:
-        """The parts of a piece that merges cannot join: most single characters, if Chinese.
+        """The parts of a piece that no merge joins; in Chinese, most parts are single characters.
 
-        A token that reached over a border would hold the bytes on both sides of it.
+        A token that crosses a border contains the bytes on both sides of it.
         """
         data = piece.encode("utf-8")
         if data[::3].translate(None, _FIRST_OF_THREE):
@@ -164,7 +165,7 @@ class PieceTable(dict[str, bytes]):
 
 
 def _merge_in_list(word: list[int], merges: dict[tuple[int, int], int]) -> list[int]:
-    """Merge `word` in place, looking through all pairs for each merge."""
+    """Merge `word` in place, searching all pairs before each merge."""
     makes = [merges.get(pair, _NOTHING) for pair in itertools.pairwise(word)]
     while makes and (symbol := min(makes)) < _NOTHING:
         i = makes.index(symbol)
@@ -180,10 +181,10 @@ def _merge_in_list(word: list[int], merges: dict[tuple[int, int], int]) -> list[
 def _merge_with_heap(word: list[int], merges: dict[tuple[int, int], int]) -> list[int]:
     """Merge `word` in n log n steps.
 
-    Symbols stay at the place of their first byte, linked to their neighbours. Every pair that is
-    a merge waits as symbol << 32 | place: those of the bytes in a sorted list, which is kinder to
-    the processor's cache, those that merges make in a heap. A pair is out of date if what stands
-    at its place no longer makes that symbol.
+    Symbols stay at the position of their first byte, linked to their neighbours. Every pair that is
+    a merge waits as symbol << 32 | position: pairs of bytes in a sorted list, which makes better
+    use of the processor's cache, and pairs that appear later in a heap. A pair is outdated if the
+    symbols at its position no longer make that symbol.
     """
     n = len(word)
     makes = np.array([merges.get(pair, _NOTHING) for pair in itertools.pairwise(word)], np.int64)
@@ -192,7 +193,7 @@ def _merge_with_heap(word: list[int], merges: dict[tuple[int, int], int]) -> lis
     waiting = [last, *np.sort(makes[places] << 32 | places)[::-1].tolist()]
     heap: list[int] = []
     before, after = array("q", range(-1, n)), array("q", [*range(1, n + 1), n])
-    word.append(-1)  # no symbol: it stands behind the last and, as word[-1], before the first
+    word.append(-1)  # no symbol: it comes after the last one and, as word[-1], before the first
     while True:
         new = heap and heap[0] < waiting[-1]
         entry = heapq.heappop(heap) if new else waiting.pop()
@@ -213,7 +214,7 @@ def _merge_with_heap(word: list[int], merges: dict[tuple[int, int], int]) -> lis
 
 
 def _neighbours(tokens: list[bytes]) -> set[tuple[int, int]]:
-    """The pairs of bytes that stand side by side in a token; no merge joins any others."""
+    """The pairs of adjacent bytes inside tokens; no merge joins any others."""
     data = np.frombuffer(b"".join(tokens), np.uint8).astype(np.uint16)
     pairs = data[:-1] << 8 | data[1:]
     inside = np.ones(len(data), bool)
@@ -224,17 +225,16 @@ def _neighbours(tokens: list[bytes]) -> set[tuple[int, int]]:
 
 
 def stable_symbols(lefts: Sequence[int], rights: Sequence[int]) -> np.ndarray:
-    """Which symbols come out again when their own bytes are merged.
+    """Which symbols result from merging their own bytes.
 
-    While the bytes of a symbol are merged, its left and right part grow as each would alone,
-    unless a merge reaches over the border between them. To see whether one does, the parts are
-    taken to pieces again, what was made last first: if m is the symbol just taken to pieces, the
-    two symbols now at the border stood there until m was made, and merge if they make a symbol
-    before m.
+    While the bytes of a symbol are merged, its left and right parts are merged as each would be
+    alone, unless a merge crosses the border between them. To find out, both parts are split again,
+    the last merge first. If m is the symbol that was just split, the two symbols now at the border
+    were there until m was made; they merge if they make a symbol below m.
 
     Args:
       lefts, rights: the symbols that each merge joins; merge i makes 256 + i.
-    Returns: bool [256 + n_merges]; False also where in doubt (two equal merges in touch).
+    Returns: bool [256 + n_merges]; False also in doubtful cases (two adjacent equal merges).
     """
     n = 256 + len(lefts)
     left = np.array([*range(256), *lefts], np.int64)
@@ -257,5 +257,5 @@ def stable_symbols(lefts: Sequence[int], rights: Sequence[int]) -> np.ndarray:
         reaches_over = found[256 + order[place[found]] <= m[found]]
         stable[whole[reaches_over]] = False
     while (broken := stable & ~(stable[left] & stable[right])).any():
-        stable &= ~broken  # it has a part that does not come out
+        stable &= ~broken  # one of its parts does not result
     return stable

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Continue the texts of a file."""
 
-from gpt2.command_line import read_text, run, unescape
+import sys
+
+from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.dump import dump
-from hparams import UserError, parse_json, require
+from gpt2.sampling.dump import choose_maker, dump
+from gpt2.sampling.prompts import PromptFile
 
 
 def continue_model(
@@ -26,6 +28,10 @@ def continue_model(
     shard: str = "1/1",
     device: str = "auto",
     dtype: str = "float32",
+    ray: str | None = None,
+    workers: int | None = None,
+    cpus_per_worker: int | None = None,
+    gpus_per_worker: float | None = None,
 ) -> None:
     r"""Continue the texts of a file.
 
@@ -38,8 +44,7 @@ def continue_model(
         continued again. 0 means no limit: until Ctrl-C.
       length: number of tokens in a sample; half of the model's n_ctx by default.
     """
-    places, texts = zip(*read_prompts(prompts, separator), strict=True)
-    require("nsamples", nsamples, nsamples >= 0, "0 (no limit) or above")
+    maker = choose_maker(ray, workers, cpus_per_worker, gpus_per_worker)
     sampler = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
@@ -54,45 +59,15 @@ def continue_model(
     )
     dump(
         sampler,
-        last=nsamples * len(texts),
-        prompts=texts,
-        places=[f"{prompts}, line {line}" for line in places],
-        output=output,
+        nsamples=nsamples,
+        prompts=PromptFile(prompts, separator),
+        output=sys.stdout if output is None else output,
         format=format,
         stop_at_end=stop_at_end,
         stop=stop,
         shard=shard,
+        maker=maker,
     )
-
-
-def read_prompts(path: str, separator: str) -> list[tuple[int, str]]:
-    """The texts of a file, each with the number of the line that it begins in.
-
-    CRLF is read as a line feed; empty texts are left out. Raises: UserError if there is none.
-    """
-    text = read_text(path).replace("\r\n", "\n")
-    jsonl = path.endswith(".jsonl")
-    separator = "\n" if jsonl else unescape(separator)
-    require("separator", repr(separator), separator != "", "some text")
-    texts, line = [], 1
-    for part in text.removesuffix("\n").split(separator):
-        if part.strip() or not jsonl:
-            texts.append((line, _text_field(path, line, part) if jsonl else part))
-        line += (part + separator).count("\n")
-    texts = [(line, text) for line, text in texts if text]
-    if not texts:
-        raise UserError(f"{path} holds no text to continue")
-    return texts
-
-
-def _text_field(path: str, number: int, line: str) -> str:
-    try:
-        record = parse_json(line)
-        if isinstance(record["text"], str):
-            return record["text"]
-    except (ValueError, TypeError, KeyError):
-        pass
-    raise UserError(f'{path}, line {number}: expected a JSON object with a text, {{"text": "..."}}')
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Generate samples without a prompt."""
 
+import sys
+
 from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.dump import dump
+from gpt2.sampling.dump import choose_maker, dump
 
 
 def sample_model(
@@ -23,8 +25,13 @@ def sample_model(
     shard: str = "1/1",
     device: str = "auto",
     dtype: str = "float32",
+    ray: str | None = None,
+    workers: int | None = None,
+    cpus_per_worker: int | None = None,
+    gpus_per_worker: float | None = None,
 ) -> None:
     """Generate samples without a prompt: each starts after <|endoftext|>, where texts begin."""
+    maker = choose_maker(ray, workers, cpus_per_worker, gpus_per_worker)
     sampler = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
@@ -41,12 +48,13 @@ def sample_model(
         sampler.change(length=sampler.hparams.n_ctx)
     dump(
         sampler,
-        last=nsamples,
-        output=output,
+        nsamples=nsamples,
+        output=sys.stdout if output is None else output,
         format=format,
         stop_at_end=stop_at_end,
         stop=stop,
         shard=shard,
+        maker=maker,
     )
 
 

@@ -1,6 +1,6 @@
 """The numbers that a run is made of, and their legal ranges.
 
-Nothing here needs TensorFlow, so a script can tell its user of a mistake at once, before
+Nothing here needs TensorFlow, so a script can report a mistake at once, before
 the seconds that importing TensorFlow takes.
 """
 
@@ -51,7 +51,7 @@ def _short(path: Path) -> str:
 
 @dataclasses.dataclass
 class HParams:
-    """The shape of a model. Fields are whole numbers of at least 1."""
+    """The shape of a model. Fields are integers of at least 1."""
 
     n_vocab: int = 50257  # distinct tokens, `<|endoftext|>` included
     n_ctx: int = 1024  # positions that the model can look at, at most

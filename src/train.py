@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2 import checkpoint
+from gpt2 import checkpoint, model_folder
 from gpt2.command_line import import_tensorflow, run
+from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import check_device, choose_device
 from gpt2.training.dataset import load_tokens, split
 from gpt2.training.options import TrainingOptions
 from gpt2.training.tf_config import TFConfig, read_tf_config
-from hparams import HParams, UserError, require
+from hparams import UserError, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,10 +81,9 @@ def train(
       seed: seed of the random weights and of the choice of windows.
     """
     tf_config = read_tf_config()
-    folder = checkpoint.find_model(model_name, models_dir)
-    hparams = checkpoint.load_hparams(folder)
+    model = model_folder.find(model_name, models_dir)
     options = TrainingOptions(
-        window=hparams.n_ctx if window is None else window,
+        window=model.hparams.n_ctx if window is None else window,
         steps=steps,
         batch_size=batch_size,
         accumulate=accumulate,
@@ -101,18 +101,17 @@ def train(
         sample_length=sample_length,
         seed=seed,
     )
-    options.check(hparams)
+    options.check(model.hparams)
     check_device(device)
-    weights = None if from_scratch else checkpoint.find_weights(folder, hparams)
-    run_folder = check_run_folder(run_name, Path(checkpoint_dir), folder)
-    tokens = load_tokens(dataset, folder, hparams, Path(checkpoint_dir) / "cache")
+    weights = None if from_scratch else model.weights
+    run_folder = check_run_folder(run_name, Path(checkpoint_dir), model)
+    tokens = load_tokens(dataset, model, Path(checkpoint_dir) / "cache")
     texts = split(tokens, held_out, options.window)
     run_training(
         options,
         weights,
         texts,
-        hparams=hparams,
-        model_folder=folder,
+        model=model,
         run_folder=run_folder,
         tf_config=tf_config,
         device=device,
@@ -124,8 +123,7 @@ def run_training(
     weights: Path | None,
     texts: "tuple[np.ndarray, np.ndarray]",
     *,
-    hparams: HParams,
-    model_folder: Path,
+    model: ModelFolder,
     run_folder: Path,
     tf_config: TFConfig,
     device: str,
@@ -137,6 +135,8 @@ def run_training(
     if tf_config.size > 1:  # TensorFlow logs each failed attempt to reach a worker not yet started
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     tf = import_tensorflow()
+    from tqdm import tqdm
+
     from gpt2.training.trainer import Trainer
     from gpt2.training.workers import Workers
 
@@ -150,10 +150,10 @@ def run_training(
             trainer = Trainer(
                 options,
                 workers=workers,
-                hparams=hparams,
-                model_folder=model_folder,
+                model=model,
                 run_folder=run_folder,
                 config=config,
+                report=tqdm.write,
             )
             best = trainer.train(weights, *texts)
     except tf.errors.ResourceExhaustedError:
@@ -194,7 +194,7 @@ def _shown(path: Path) -> str:
     return shlex.quote(str(path.relative_to(Path.cwd()) if Path.cwd() in path.parents else path))
 
 
-def check_run_folder(run_name: str, checkpoint_dir: Path, model_folder: Path) -> Path:
+def check_run_folder(run_name: str, checkpoint_dir: Path, model: ModelFolder) -> Path:
     """The folder of the run.
 
     Raises: UserError if it is the model's, or if it holds files but no run of ours, which has a
@@ -203,7 +203,7 @@ def check_run_folder(run_name: str, checkpoint_dir: Path, model_folder: Path) ->
     """
     require("run_name", run_name, run_name == Path(run_name).name != "", "the name of a folder")
     folder = checkpoint_dir / run_name
-    if folder.resolve() == model_folder.resolve():
+    if folder.resolve() == model.path.resolve():
         raise UserError(f"--run_name: {folder} is the model to start from; choose another name")
     if not folder.exists() or (folder / "state").is_dir():
         return folder
@@ -211,7 +211,7 @@ def check_run_folder(run_name: str, checkpoint_dir: Path, model_folder: Path) ->
         return folder
     start = f"--models_dir {folder.parent} --model_name {folder.name}"
     missing = [name for name in checkpoint.VOCABULARY if not (folder / name).is_file()]
-    copy = f", after copying {', '.join(missing)} there from {model_folder}" if missing else ""
+    copy = f", after copying {', '.join(missing)} there from {model.path}" if missing else ""
     raise UserError(
         f"{folder} was not made by train.py, so nothing in it is touched; choose another "
         f"--run_name. To train from its weights, add {start}{copy}"

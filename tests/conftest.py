@@ -1,9 +1,13 @@
 """What the tests share: where the reference data lies, and the order they run in."""
 
+import importlib
+import io
 import json
 import shutil
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +16,17 @@ from typing import Any
 import pytest
 
 import numpy_gpt2
-from gpt2.command_line import import_tensorflow
+from gpt2.command_line import import_tensorflow, run
 from hparams import HParams
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"  # reference numbers of the original; a fresh clone has none
+
+MAINS = {  # the function that a script's flags go to
+    "generate_unconditional_samples": "sample_model",
+    "interactive_conditional_samples": "interact_model",
+    "generate_conditional_samples": "continue_model",
+}
 
 # A shell starts its background jobs deaf to Ctrl-C, and their children are so, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -68,3 +78,29 @@ def sess(tf: Any) -> Iterator[Any]:
     """A session with a graph of its own, which is the default graph of the test."""
     with tf.Graph().as_default(), tf.Session() as session:
         yield session
+
+
+@pytest.fixture
+def call_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a sampling script in the process of the tests, as if in one of its own."""
+
+    def call_here(
+        script: Path, *flags: object, input: str = "", model: type | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        module = importlib.import_module(script.stem)
+        if model:
+            monkeypatch.setattr(module, "LanguageModel", model)
+        stdin = io.TextIOWrapper(io.BytesIO(input.encode()), encoding="utf-8")
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, flags)])
+        capsys.readouterr()
+        try:
+            run(getattr(module, MAINS[script.stem]))
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
+
+    return call_here

@@ -68,10 +68,10 @@ def test_images_do_not_run_as_root(name):
 @pytest.mark.end_to_end
 def test_the_greetings_examples_sample():
     text = (ROOT / GREETING).read_text(encoding="utf-8")
-    commands = re.findall(r"python3 (src/.*)", text)
+    commands = {c.split()[0]: c.split() for c in re.findall(r"python3 (src/.*)", text)}
     assert len(commands) >= 2
-    for command in commands:
-        call = [sys.executable, *command.split(), "--model_name", "1M"]
+    for command in commands.values():
+        call = [sys.executable, *command, "--model_name", "1M", "--length", "20"]
         done = subprocess.run(
             call, cwd=ROOT, input="To be\n", capture_output=True, encoding="utf-8", timeout=600
         )

@@ -48,9 +48,10 @@ def main() -> int:
 def check(folder: Path, work: Path, peer_python: str, texts: list[Path]) -> bool:
     """Convert a model, let transformers use it, and compare; prints what was found."""
     from gpt2.conversion import from_hf, to_hf
+    from gpt2.model_folder import ModelFolder
 
     there, saved = work / f"{folder.name}-there", work / f"{folder.name}-saved"
-    to_hf.convert(folder, there)
+    to_hf.convert(ModelFolder(folder), there)
     ours = run_here(folder, work, texts)
     np.save(work / "tokens.npy", ours["tokens"])
     question = {"folder": str(there), "saved": str(saved), "texts": [str(path) for path in texts]}

@@ -56,7 +56,7 @@ def make(name: str, model_name: str) -> None:
 
 
 def make_page(model_name: str) -> None:
-    """Write the page that shows a human and a synthetic text side by side."""
+    """Write the page that shows a human and a synthetic text next to each other."""
     model = f"--model_name {model_name}"
     script = "src/generate_unconditional_samples.py --nsamples 1 --length 256 --temperature 0.7"
     sample = json.loads(run(f"{script} --seed 2 --format jsonl {model}"))

@@ -18,6 +18,11 @@ def main() -> None:
     parser.add_argument("--n_vocab", type=int, required=True, help="tokens, <|endoftext|> included")
     parser.add_argument("--output", type=Path, required=True, help="folder of the model")
     flags = parser.parse_args()
+    if not flags.dataset.is_file():
+        parser.error(f"--dataset {flags.dataset}: no such file")
+    for path in (flags.output / "encoder.json", flags.output / "vocab.bpe"):
+        if path.exists():
+            parser.error(f"{path} exists; choose another --output, or remove the file")
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,4 +1,4 @@
-"""A file that is replaced as a whole, so that no reader and no kill finds half of it."""
+"""Atomic file replacement: neither a reader nor a crash ever sees half a file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from typing import IO
 
 @contextmanager
 def replacing(path: Path, suffix: str = ".new") -> Iterator[IO[bytes]]:
-    """A file to write that becomes `path` once it is whole; on an error nothing is left of it.
+    """A file to write that becomes `path` once it is complete; after an error nothing is left.
 
     Args:
-      path: may be there already.
-      suffix: of the name until then; where several processes may write it, one for each.
+      path: may exist.
+      suffix: of the temporary name; if several processes may write the file, each needs its own.
     Raises: OSError, with the name of the file, if it cannot be written.
     """
     new = path.with_name(path.name + suffix)

@@ -1,4 +1,4 @@
-"""Where models lie on disk, and what can be wrong with them.
+"""Locating, checking and restoring models.
 
 A model is a folder with the released file set: `hparams.json`, `encoder.json`, `vocab.bpe`,
 `checkpoint`, and `model.ckpt.*`. All but `restore` work without TensorFlow.
@@ -32,7 +32,7 @@ def find_model(model_name: str, models_dir: str = "models") -> Path:
     Args:
       model_name: name of the folder.
       models_dir: folder that holds it; `~` and `$NAME` are expanded. A relative one is looked
-        for from the working directory, then from the repository.
+        up in the working directory, then in the repository.
     Raises: UserError if there is no such folder.
     """
     check_name(model_name)
@@ -44,7 +44,7 @@ def find_model(model_name: str, models_dir: str = "models") -> Path:
 
 
 def check_name(model_name: str) -> None:
-    """Raise UserError for a name that stands for the folder of all models, or one above it."""
+    """Raise UserError for a name that means the folder of all models, or one above it."""
     if model_name.strip("./\\") == "":
         raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
 

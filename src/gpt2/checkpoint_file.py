@@ -55,7 +55,7 @@ def _usable(name: str) -> bool:
 
 
 def _value(text: str) -> str | None:
-    """The last value of the field, its escapes as they stand; None if the text has none."""
+    """The last value of the field, with its escapes; None if the text has none."""
     tokens: list[tuple[str | None, str]] = []  # kind and text
     at = 0
     while at < len(text):
@@ -73,7 +73,7 @@ def _value(text: str) -> str | None:
 
 
 def _unescape(text: str) -> str:
-    """The text of a string in quotes; an escape that does not exist stands for itself."""
+    """The text of a string in quotes; an unknown escape is kept."""
 
     def character(match: re.Match[bytes]) -> bytes:
         hexadecimal, octal, letter = match.groups()

@@ -21,6 +21,7 @@ from typing import Any
 
 import fire
 
+import engine
 import user_file
 from gpt2 import background, checkpoint
 from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText, escaped
@@ -55,6 +56,13 @@ FLAGS = {  # what a flag means where a script does not say otherwise
     "dtype": "precision. float32 gives the numbers of the original; tf32 rounds the factors of "
     "products to 10-bit fractions, on GPUs that can; bfloat16 has 8 bits and halves the caches.",
     "device": "cpu, gpu, gpu:1 and so on; auto takes the first GPU, or the CPU if there is none.",
+    "ray": "let the workers of a Ray cluster make the samples. local starts Ray on this machine; "
+    "auto, HOST:PORT or ray://HOST:PORT joins a cluster.",
+    "workers": "with --ray: how many; by default 1 with local, else as many as find room.",
+    "cpus_per_worker": "with --ray: cores of each worker; by default all of a node, or 1 with a "
+    "GPU.",
+    "gpus_per_worker": "with --ray: GPUs of each worker, 0.5 for example; by default 1 if there "
+    "are any.",
 }
 
 
@@ -356,8 +364,7 @@ def import_tensorflow() -> Any:
     logs on the way still reach stderr.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    # oneDNN's own allocator never returns memory: 2 GB with 64 samples at a time.
-    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+    engine.set_environment()
     with _without_chatter():
         import tensorflow.compat.v1 as tf
 
@@ -381,23 +388,35 @@ def status_line(text: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Capture stderr, including native code's, and print only the errors at the end."""
-    # No setting of TensorFlow's silences what it logs before its logger is set up.
+def held_stderr() -> Iterator[list[str]]:
+    """Capture stderr, including native code's. Yields: a list, with its lines at the end."""
+    lines: list[str] = []
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            yield
+            yield lines
         finally:
             sys.stderr.flush()
             os.dup2(terminal, 2)
             os.close(terminal)
             held.seek(0)
-            for line in held.read().decode("utf-8", errors="replace").splitlines():
-                if not _is_chatter(line):
-                    print(line, file=sys.stderr)
+            lines += held.read().decode("utf-8", errors="replace").splitlines()
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hold stderr back, and print only the errors at the end."""
+    # No setting of TensorFlow's silences what it logs before its logger is set up.
+    lines: list[str] = []
+    try:
+        with held_stderr() as lines:
+            yield
+    finally:
+        for line in lines:
+            if not _is_chatter(line):
+                print(line, file=sys.stderr)
 
 
 def _is_chatter(line: str) -> bool:

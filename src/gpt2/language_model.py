@@ -23,13 +23,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from encoder import END_OF_TEXT
 from gpt2 import checkpoint
 from gpt2.background import Task
 from gpt2.command_line import choose_model, import_tensorflow, status_line
 from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
+from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import check_device, choose_device
 from hparams import DamagedModelError, Sampling, UserError, require
 from user_file import expand
@@ -125,7 +125,8 @@ class LanguageModel:
     ):
         check_device(device)
         self.folder, self._notice = choose_model(model_name, models_dir)
-        self.hparams = checkpoint.load_hparams(self.folder)
+        model = ModelFolder(self.folder)
+        self.hparams = model.hparams
         if length is None:
             length = self.hparams.n_ctx // 2
         self.sampling = Sampling(length, temperature, top_k, top_p)
@@ -135,9 +136,8 @@ class LanguageModel:
         self.seed, self._seed_is_drawn = seed, False
         require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         self.device, self.dtype = device, dtype
-        self.weights = checkpoint.find_weights(self.folder, self.hparams)
-        self.encoder = checkpoint.load_encoder(self.folder, self.hparams)
-        self.end_of_text = self.encoder.encoder[END_OF_TEXT]
+        self.weights, self.encoder = model.weights, model.encoder
+        self.end_of_text = model.end_of_text
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
         self._building = threading.RLock()
@@ -688,6 +688,6 @@ class LanguageModel:
 
     def _out_of_memory(self) -> UserError:
         return UserError(
-            f"out of memory with {self.batch_size} samples side by side; try a smaller "
+            f"out of memory with {self.batch_size} samples at a time; try a smaller "
             "--batch_size, or a shorter --length"
         )

@@ -13,8 +13,8 @@ from hparams import UserError
 from user_file import open_file
 
 CHUNK = 1 << 16  # bytes
-# The encoder never puts a character that is no space and a space or line end after it into one
-# token, and looks at nothing beyond them: cut there, a text has the ids of the whole.
+# No token contains a character that is not a space together with the space or line end after it, so
+# cutting between the two does not change the token ids.
 BYTE_ORDER_MARK = "\ufeff"  # editors on Windows put it at the beginning of a file
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
 LAST_SAFE_CUT = re.compile(r".*\S(?=[ \n])", re.DOTALL)
@@ -30,7 +30,7 @@ class Counts:
     bytes: int = 0  # of UTF-8
 
     def add(self, text: str) -> None:
-        """Count a text that is no continuation of a word."""
+        """Count a text that does not continue a word."""
         self.words += len(text.split())
         self.lines += text.count("\n")
         self.characters += len(text)
@@ -51,7 +51,7 @@ def read_text(
       start: byte to begin at.
       cut: the text may begin and end inside a character, which is then left out.
       on_read: called with the number of bytes of each chunk.
-    Raises: UserError if the file cannot be read, or is no UTF-8.
+    Raises: UserError if the file cannot be read, or is not UTF-8.
     """
     decoder, skipping, at_start = codecs.getincrementaldecoder("utf-8")(), cut, not start
     try:
@@ -90,7 +90,7 @@ def fingerprint(path: str | Path) -> str:
 
 
 def escaped(text: str) -> str:
-    """One line that a terminal shows as it stands: what does not print is written as `\\x1b`."""
+    """One line that is safe on a terminal: unprintable characters are written as `\\x1b`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -105,7 +105,7 @@ def lines(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def safe_pieces(chunks: Iterable[str]) -> Iterator[str]:
-    """The same text, cut only where the ids of the pieces together are those of the whole.
+    """The same text, cut only where that does not change its token ids.
 
     A piece is about as long as a chunk, or as long as a run of text without a space.
     """
@@ -122,14 +122,14 @@ def safe_pieces(chunks: Iterable[str]) -> Iterator[str]:
 
 
 class VisibleText:
-    """A terminal's stream that shows control characters as U+FFFD, but for tab and line end.
+    """A terminal's stream that shows control characters, except tab and line end, as U+FFFD.
 
     Text of models and files may hold escape sequences, which could change what the terminal shows
     and does.
 
     Args:
-      stream: the text stream to write to; all else is left to it.
-      kept: control characters that are written as they are.
+      stream: the text stream to write to; everything else is passed on to it.
+      kept: control characters that are written unchanged.
     """
 
     def __init__(self, stream: Any, kept: str = ""):

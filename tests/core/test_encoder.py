@@ -254,7 +254,7 @@ def test_lone_surrogate_is_named_with_its_place_in_the_whole_text(encoder):
 @pytest.mark.parametrize("bad", [-1, 10**9, 10**30, 1.0, "1", None, np.int64(-1), float("nan")])
 def test_id_that_is_not_in_the_vocabulary_is_named(encoder, bad):
     good = encoder.encode("hello")
-    with pytest.raises(UserError, match=r"no token id: .* from 0 to") as error:
+    with pytest.raises(UserError, match=r"not a token id: .* from 0 to") as error:
         encoder.decode([*good, bad, *good])
     assert repr(bad) in str(error.value)
 
@@ -263,9 +263,9 @@ def test_id_in_a_gap_of_the_vocabulary_is_named():
     table = {char: 2 * byte for byte, char in bytes_to_unicode().items()}
     encoder = Encoder(table, [])
     assert encoder.decode(encoder.encode("even é")) == "even é"
-    with pytest.raises(UserError, match=r"^3 is no token id"):
+    with pytest.raises(UserError, match=r"^3 is not a token id"):
         encoder.decode([2, 3])
-    with pytest.raises(UserError, match=r"^511 is no token id"):
+    with pytest.raises(UserError, match=r"^511 is not a token id"):
         encoder.decode([511])
 
 
@@ -287,7 +287,7 @@ def test_decode_takes_numpy_integers(encoder, dtype):
         == encoder.decode(tuple(ids))
         == "Hello, 中文"
     )
-    with pytest.raises(UserError, match=r"0.5 is no token id"):
+    with pytest.raises(UserError, match=r"0.5 is not a token id"):
         encoder.decode(np.array([0.5]))
 
 

@@ -140,6 +140,19 @@ def test_imports_point_from_scripts_to_the_package_to_the_core():
                 assert not (a in room and name.startswith(f"gpt2.{b}")), f"{path} imports {name}"
 
 
+def test_the_package_and_the_core_leave_printing_to_the_scripts():
+    """They return, yield or log. Exceptions print for all scripts, or run as a script."""
+    source = ROOT / "src"
+    may_print = {"command_line.py", "installation.py", "read_tensors.py"}
+    for path in source.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if path.name in may_print or (path.parent == source and "__main__" in text):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            assert name not in ("print", "tqdm.write"), f"{path} prints"
+
+
 def imported(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

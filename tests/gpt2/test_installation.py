@@ -45,7 +45,8 @@ def test_the_virtual_environment_is_named_where_it_is_there(monkeypatch, tmp_pat
         installation.check_installation()
 
 
-def test_an_old_python_is_told_which_ones_work(monkeypatch):
+def test_an_old_python_is_told_which_ones_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(installation, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     with pytest.raises(ImportError, match=r"Python 3.10 to 3.13 is needed, and \S+ is 3\.9; "):
         installation.check_installation()

@@ -1,17 +1,21 @@
 """How the texts of a prompt file are read, whatever wrote the file."""
 
 import io
+import os
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import generate_conditional_samples
+from gpt2.sampling.prompts import PromptFile, split
 from hparams import UserError
 from interactive_conditional_samples import Session
 
 
 def texts_of(path, separator="\\n"):
-    return [text for _, text in generate_conditional_samples.read_prompts(path, separator)]
+    return [text for _, text in PromptFile(path, separator)]
 
 
 @pytest.mark.parametrize(
@@ -79,8 +83,9 @@ def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
 )
 def test_prompts_know_their_lines(tmp_path, name, content, separator, lines):
     (tmp_path / name).write_text(content, encoding="utf-8")
-    found = generate_conditional_samples.read_prompts(str(tmp_path / name), separator)
-    assert [line for line, _ in found] == lines
+    path = str(tmp_path / name)
+    places = [place for place, _ in PromptFile(path, separator)]
+    assert places == [f"{path}, line {line}" for line in lines]
 
 
 @pytest.mark.parametrize("escapes", ["\\ud83d\\ude00", "\\uD83D\\uDE00", "😀"])
@@ -101,3 +106,31 @@ def test_one_wrong_prompt_among_many_is_named_by_file_and_line(
     path.write_text("".join(f'{{"text": "{text}"}}\n' for text in texts), encoding="utf-8")
     with pytest.raises(UserError, match=rf"^{path}, line 3: .*{reason}"):
         generate_conditional_samples.continue_model(prompts=str(path), model_name="1M")
+
+
+@given(st.lists(st.text("a#\r\n", max_size=6)), st.sampled_from(["\n", "\n\n", "#", "##", "#a#"]))
+def test_chunks_are_split_like_the_whole(chunks, separator):
+    whole = "".join(chunks).replace("\r\n", "\n").removesuffix("\n")
+    assert [*split(chunks, separator)] == whole.split(separator)
+
+
+def test_texts_that_can_be_read_once_are_read_in_each_pass(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("A\nè".encode()), "utf-8"))
+    prompts = PromptFile("-")
+    assert [*prompts] == [*prompts] == [("-, line 1", "A"), ("-, line 2", "è")]
+    receiver, sender = os.pipe()
+    os.write(sender, b"A\nB\n")
+    os.close(sender)
+    prompts = PromptFile(f"/dev/fd/{receiver}")
+    os.close(receiver)
+    assert [text for _, text in prompts] == [text for _, text in prompts] == ["A", "B"]
+
+
+def test_a_file_that_changes_between_two_passes_is_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("A\n", encoding="utf-8")
+    prompts = PromptFile(str(path))
+    assert len([*prompts]) == 1
+    path.write_text("A\nB\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.txt was changed while it was read$"):
+        list(prompts)

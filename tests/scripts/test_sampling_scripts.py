@@ -4,7 +4,6 @@ A process that imports TensorFlow takes seconds. So most tests call the script i
 or run it with fake_model.py.
 """
 
-import importlib
 import io
 import json
 import os
@@ -20,9 +19,11 @@ from conftest import ROOT
 from fake_model import FakeModel
 from tqdm import tqdm
 
-from gpt2.command_line import choose_model, run
+from gpt2.command_line import choose_model
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.dump import dump, make_batch
+from gpt2.sampling import dump
+from gpt2.sampling.batch import Ends, ThisProcess, batches
+from gpt2.sampling.sample_file import FORMATS, Stream
 
 pytestmark = pytest.mark.end_to_end
 
@@ -32,11 +33,6 @@ INTERACTIVE = ROOT / "src" / "interactive_conditional_samples.py"
 CONDITIONAL = ROOT / "src" / "generate_conditional_samples.py"
 SCRIPTS = [UNCONDITIONAL, INTERACTIVE]
 VERSIONS = r"gpt-2 [\d.]+, Python [\d.]+, TensorFlow .+\n"
-MAINS = {
-    UNCONDITIONAL: "sample_model",
-    INTERACTIVE: "interact_model",
-    CONDITIONAL: "continue_model",
-}
 
 
 def call(script, *flags, **kwargs):
@@ -51,28 +47,6 @@ def call_fake(script, *flags, **kwargs):
     environment = kwargs.pop("env", os.environ) | {"PYTHONPATH": str(ROOT / "src")}
     helper = ROOT / "tests" / "helpers" / "fake_model.py"
     return call(helper, script.stem, "--model_name", "1M", *flags, env=environment, **kwargs)
-
-
-@pytest.fixture
-def call_here(monkeypatch, capsys):
-    """As `call`, in the process of the tests."""
-
-    def call_here(script, *flags, input="", model=None):
-        module = importlib.import_module(script.stem)
-        if model:
-            monkeypatch.setattr(module, "LanguageModel", model)
-        stdin = io.TextIOWrapper(io.BytesIO(input.encode()), encoding="utf-8")
-        monkeypatch.setattr(sys, "stdin", stdin)
-        monkeypatch.setattr(sys, "argv", [str(script), *map(str, flags)])
-        capsys.readouterr()
-        try:
-            run(getattr(module, MAINS[script]))
-            status = 0
-        except SystemExit as end:
-            status = end.code
-        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
-
-    return call_here
 
 
 def banners(text):
@@ -92,7 +66,8 @@ def test_samples_are_made_anywhere_with_the_embedded_model_if_there_is_no_other(
     assert first == "=" * 40 + " SAMPLE 1 " + "=" * 40
     assert len("".join(rest)) > 200
     assert banners(done.stdout) == [1, 2]
-    choice, processor, summary = done.stderr.splitlines()
+    choice, doing, processor, summary = done.stderr.splitlines()
+    assert doing == "loading 1M ..."
     assert choice.startswith("using the small model 1M: no model in none/117M; download it with: ")
     assert choice.endswith("download_model.py 117M")
     assert processor.startswith("running on the ")
@@ -105,7 +80,7 @@ def test_a_seed_repeats_the_samples(capsys):
 
     def samples(seed):
         model.change(seed=seed)
-        dump(model, last=16)
+        dump.dump(model, nsamples=16, output=sys.stdout)
         return capsys.readouterr().out.partition("\n")[2]  # the first line names the seed
 
     first = samples(5)
@@ -356,13 +331,13 @@ def test_a_dump_records_its_stop_strings_and_what_they_ended(call_here, tmp_path
     assert_refused(call_here(UNCONDITIONAL, *flags, model=FakeModel), "was begun with stop ['1]']")
 
 
-@pytest.mark.parametrize("script", MAINS)
+@pytest.mark.parametrize("script", [*SCRIPTS, CONDITIONAL])
 def test_an_empty_stop_string_is_refused(call_here, script):
     flags = ["--prompts", ROOT / "gpt-2-samples" / "prompts.txt"] if script is CONDITIONAL else []
     assert_refused(call_here(script, *EMBEDDED, *flags, "--stop="), "stop must be some text, got")
 
 
-@pytest.mark.parametrize("script", MAINS)
+@pytest.mark.parametrize("script", [*SCRIPTS, CONDITIONAL])
 def test_a_script_says_which_version_it_is(call_here, script):
     done = call_here(script, "--version")
     assert re.fullmatch(VERSIONS, done.stdout)
@@ -372,20 +347,29 @@ def test_the_downloader_says_which_version_it_is():
     assert re.fullmatch(VERSIONS, call(ROOT / "download_model.py", "--version").stdout)
 
 
-@pytest.mark.parametrize("stops", [[], [" the"]])
-def test_the_progress_bar_counts_the_tokens_that_were_made(stops):
+@pytest.mark.parametrize("stops", [(), (" the",)])
+def test_the_progress_bar_counts_the_tokens_that_were_made(monkeypatch, stops):
     flags = {"model_name": "1M", "models_dir": "models", "seed": 1, "device": "cpu"}
-    sampling = {"length": 50, "temperature": 1, "top_k": 0, "top_p": 1}
-    model = FakeModel(batch_size=2, **flags, **sampling)
-    prompts = ["To be", "is the question"]
-    contexts = [model.context(prompt) for prompt in prompts]
-    with tqdm(total=2 * 2 * 50, file=io.StringIO()) as bar:
-        n_made = 0
-        for numbers in ([1, 2], [3, 4]):
-            samples = make_batch(model, numbers, prompts, contexts, True, stops, bar)
-            n_made += sum(len(sample.tokens) for sample in samples)
-            assert bar.n == n_made
-        assert bar.total == n_made < 100
+    model = FakeModel(batch_size=2, length=50, **flags)
+    seen = []
+
+    class Bar(tqdm):
+        def __init__(self, **options):
+            super().__init__(**options | {"file": io.StringIO(), "disable": False})
+
+        def set_postfix(self, **words):
+            seen.append((self.n, self.total))
+
+    monkeypatch.setattr(dump, "tqdm", Bar)
+    maker, out = ThisProcess(), Stream(io.StringIO(), FORMATS["jsonl"], {})
+    maker.start(model, Ends(True, stops))
+    wanted = batches([("", "To be"), ("", "is the question")], 2, 1, 1, 4, 2)
+    dump.write(maker, wanted, out, 2 * 2 * 50, model)
+    records = map(json.loads, out.stream.getvalue().splitlines())
+    counts = [len(record["tokens"]) for record in records]
+    n_made = sum(counts)
+    assert seen == [(sum(counts[:2]), 100 + sum(counts[:2])), (n_made, n_made)]
+    assert 0 < n_made < 100
 
 
 def test_control_characters_reach_a_pipe_and_not_a_terminal(tmp_path):

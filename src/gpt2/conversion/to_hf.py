@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from encoder import END_OF_TEXT
-from gpt2 import checkpoint
 from gpt2.command_line import import_tensorflow
 from gpt2.conversion.config import make_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
@@ -16,31 +14,29 @@ from gpt2.conversion.weights import (
     progress_bar,
     tensors_of,
 )
+from gpt2.model_folder import ModelFolder
 from hparams import HParams, UserError
 
 
-def convert(source_folder: Path, target_folder: Path) -> None:
+def convert(model: ModelFolder, target_folder: Path) -> None:
     """Write a folder that AutoModelForCausalLM and AutoTokenizer of transformers load.
 
     Memory is that of one copy of the weights.
 
     Args:
-      source_folder: a model in the released file set.
+      model: what to convert.
       target_folder: appears when it is complete; must not exist.
     Raises: UserError if the model is not complete, or the target exists; OSError.
     """
     refuse_existing(target_folder)
     import_safetensors()
-    hparams = checkpoint.load_hparams(source_folder)
-    encoder = checkpoint.load_encoder(source_folder, hparams)
-    prefix = checkpoint.find_weights(source_folder, hparams)
-    end = encoder.encoder[END_OF_TEXT]
+    hparams, weights, end = model.hparams, model.weights, model.end_of_text
     with new_folder(target_folder) as folder:
         write_object(folder / "config.json", make_config(hparams, end))
         ends = {"bos_token_id": end, "eos_token_id": end}
         write_object(folder / "generation_config.json", ends)
-        write_hugging_face(folder, encoder, hparams)
-        _write_weights(folder / WEIGHTS, prefix, hparams)
+        write_hugging_face(folder, model.encoder, hparams)
+        _write_weights(folder / WEIGHTS, weights, hparams)
         # The library makes the file readable to its owner alone.
         (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
 

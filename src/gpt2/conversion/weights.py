@@ -155,7 +155,7 @@ class Tensors:
             )
         if not same:
             raise UserError(
-                f"{self.folder} has output weights of its own ({OUTPUT}); GPT-2 uses wte for both"
+                f"{self.folder} has separate output weights ({OUTPUT}); GPT-2 uses wte for both"
             )
 
     def _rows(self, name: str, rows: slice) -> np.ndarray:

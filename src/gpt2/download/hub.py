@@ -12,6 +12,7 @@ from urllib.parse import quote
 from gpt2.download import release
 from gpt2.download.errors import DownloadError, Missing
 from gpt2.download.fetch import Settings, download
+from gpt2.download.folder import remove_if_empty
 from gpt2.download.part import Part, flush_folder
 from gpt2.download.release import FILES, FileHash, Known
 from gpt2.download.web import ELSEWHERE
@@ -83,7 +84,10 @@ def get_model(repository: Repository, folder: Path, sums: IO[str], settings: Set
             path.unlink()
     arrived.mkdir(exist_ok=True)
     with release.open_sums(arrived, "a+") as file:
-        origin = Collection(repository, arrived, file, settings).complete()
+        try:
+            origin = Collection(repository, arrived, file, settings).complete()
+        finally:
+            remove_if_empty(arrived, file)
     shutil.rmtree(converted, ignore_errors=True)
     from_hf.convert(arrived, converted)
     _install(converted, folder, sums, origin)

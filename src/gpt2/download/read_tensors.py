@@ -1,4 +1,4 @@
-"""Reads every tensor of a checkpoint: `read_tensors.py PREFIX`, run in a process of its own.
+"""Reads every tensor of a checkpoint: `read_tensors.py PREFIX`, run in a separate process.
 
 TensorFlow compares each with its checksum in the index. Nothing else here is imported, so that it
 works without the package on the path.

@@ -10,7 +10,7 @@ of the tokens that attach to their neighbours. `detokenize` removes a space only
 it back, so whatever the rules are:
 
     A line is restored exactly if each of its tokens, by itself, is restored,
-    and if single spaces stand between them.
+    and if they are separated by single spaces.
 
 What is not restored, then:
   all          runs of spaces; a space at an end of a line where the format has none, or none where
@@ -153,7 +153,7 @@ BOOK = Detokenizer(
     opening=re.compile(r"``|`|-LRB-|[$£\[]"),
 )
 
-# As WikiText, but hyphens and the marks inside numbers are left alone.
+# Like WikiText, but hyphens and the marks inside numbers are unchanged.
 ONE_BILLION_WORDS = Detokenizer(
     rules=re.compile(
         rf"'{LETTER}+|{ABBREVIATION}|\w+(?:(?:-|\.(?={LETTER})|(?<=\d)[.,:](?=\d))\w+)*|\.\.+|--+|."

@@ -46,7 +46,7 @@ def measure_lambada(scorer: Scorer, path: str, on_read: OnRead) -> dict[str, flo
     There are two definitions. `last token` looks only at the last token of the word, given those
     before it; `whole word` needs each of its tokens right, and multiplies their probabilities.
 
-    The stop-word filter stands for the fact that a sentence ends here: where the last word begins,
+    The stop-word filter reflects that a sentence ends here: where the last word begins,
     tokens that are a space and a stop word are left out of the prediction. A passage that does end
     in a stop word then counts as wrong, and not in the perplexity, where it would be infinite.
     """

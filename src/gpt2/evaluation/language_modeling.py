@@ -51,7 +51,7 @@ class LongText:
         return {self.metric: value} | (lost if self.detokenizer else {})
 
     def _read(self, path: str, counts: Counts, changed: Counts, on_read: OnRead) -> Iterator[str]:
-        """The natural text in pieces to encode one by one; learns its units, and what is lost."""
+        """The natural text in pieces to encode separately; counts its units, and what is lost."""
         complete = path != "-" and Path(path).is_file() and Path(path).stat().st_size == WIKIPEDIA
         start = WIKIPEDIA - self.test_part if complete and self.test_part else 0
         chunks = read_text(path, start=start, cut=not self.detokenizer, on_read=on_read)

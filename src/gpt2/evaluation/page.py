@@ -1,7 +1,7 @@
 """A page that shows what the model made of each token: one file, which needs nothing else.
 
 The text is in it as plain text. Next to it are packed columns of numbers, one entry a token, that
-page.js unpacks: little-endian whole numbers of 1, 2 or 4 bytes, compressed with zlib, in base64.
+page.js unpacks: little-endian integers of 1, 2 or 4 bytes, compressed with zlib, in base64.
 """
 
 import base64
@@ -105,7 +105,7 @@ def _legend(name: str, report: Report) -> str:
 
 
 def _overview(report: Report, sections: list["_Section"]) -> str:
-    """The numbers of all texts: a list for one, side by side for two, a row each for more."""
+    """The numbers of all texts: a list for one, two columns for two, a row each for more."""
     heads, columns = [], []
     for section in sections:
         for model, numbers in zip(report.models, section.numbers, strict=True):
@@ -230,7 +230,7 @@ class _Columns:
 
 
 def pack(values: Sequence[float], scale: int = 1) -> dict[str, Any]:
-    """Numbers times `scale`, as whole ones from 0 up in as few bytes as the largest needs."""
+    """Numbers times `scale`, as integers from 0 up, in as few bytes as the largest needs."""
     whole = np.maximum(np.rint(scale * np.asarray(values, np.float64)), 0)
     bytes_ = next(n for n in (1, 2, 4) if whole.max(initial=0) < 256**n)
     packed = zlib.compress(whole.astype(f"<u{bytes_}").tobytes())

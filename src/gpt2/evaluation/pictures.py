@@ -1,4 +1,4 @@
-"""Histograms as SVG, which a page can hold without anything else."""
+"""Histograms as SVG, to be put into a page."""
 
 import html
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def of_probabilities(probabilities: np.ndarray) -> str:
 
 
 def histogram(name: str, labels: Sequence[str], counts: Sequence[int] | np.ndarray) -> str:
-    """Bars for shares of a whole. A screen reader reads the shares as a list."""
+    """Bars for shares of a total. A screen reader reads the shares as a list."""
     shares = np.asarray(counts) / max(1, np.sum(counts))
     texts = [f"{label}: {share:.1%}" for label, share in zip(labels, shares, strict=True)]
     width, room = WIDTH / len(labels), HEIGHT - TOP - BOTTOM

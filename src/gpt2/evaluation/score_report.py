@@ -42,13 +42,13 @@ class ScoredText:
             yield from scorer.tokens(window, scores, decode)
 
     def numbers(self) -> list[dict[str, float]]:
-        """The numbers of each model, once the tokens are through."""
+        """The numbers of each model, once all tokens were read."""
         return [totals.summary(self._counts) for totals in self._totals]
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What is to be written."""
+    """The texts to write, and by which models they are scored."""
 
     texts: Sequence[ScoredText]
     scorers: Sequence[Scorer]  # of one model, or of two to compare
@@ -67,7 +67,7 @@ def table(report: Report) -> Iterator[str]:
         return
     (text,) = report.texts
     tokens = text.tokens()
-    tokens = chain(list(islice(tokens, 1)), tokens)  # what is wrong shows before the heading
+    tokens = chain(list(islice(tokens, 1)), tokens)  # an error must come before the heading
     extra = [f"{'logprob':>9} {'change':>9}"] * (len(report.models) - 1)
     yield " ".join(["    id   logprob   rank  entropy", *extra, " text\n"])
     for row, *others in tokens:
@@ -114,7 +114,7 @@ def show(numbers: dict[str, float]) -> Iterator[str]:
 
 
 def written(value: float, digits: int = 4) -> str:
-    """A whole number as it is, another one rounded; a dash for what is not defined."""
+    """An integer as it is, another number rounded, and a dash for an undefined one."""
     if isinstance(value, float) and math.isnan(value):
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.{digits}f}"

@@ -21,7 +21,7 @@ class Scores:
 
     logprob: np.ndarray  # natural logarithm of the token's probability
     rank: np.ndarray  # 1 for the most likely token; a tie takes the better rank
-    entropy: np.ndarray  # of the whole prediction, in nats
+    entropy: np.ndarray  # of the prediction, in nats
     top_probability: np.ndarray  # of the most likely token
     top_ids: np.ndarray | None = None  # [n_scored, top], the most likely first
     top_probabilities: np.ndarray | None = None  # [n_scored, top]
@@ -47,7 +47,7 @@ class TokenScore(NamedTuple):
     text: str  # "" for all but the last of the tokens that make up one character
     logprob: float  # natural logarithm of the token's probability
     rank: int  # 1 for the most likely token
-    entropy: float  # of the whole prediction, in nats
+    entropy: float  # of the prediction, in nats
     top_probability: float  # of the most likely token
     alternatives: tuple[Alternative, ...] = ()  # the most likely first, if they were asked for
 

@@ -63,7 +63,7 @@ def _records(file: str, several: bool) -> Iterator[Text]:
 
 
 def counted(chunks: Iterable[str], counts: Counts) -> Iterator[str]:
-    """A text in pieces that can be encoded one by one; `counts` learns its units."""
+    """A text in pieces that can be encoded separately; `counts` is updated."""
     for piece in safe_pieces(chunks):
         counts.add(piece)
         yield piece

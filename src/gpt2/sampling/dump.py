@@ -1,34 +1,55 @@
-"""Many samples, batch by batch, in a dump that can be stopped, gone on with, and shared out."""
+"""Many samples, batch by batch, in a dump that can be stopped, continued, and shared out."""
 
 import hashlib
-import itertools
 import json
+import logging
 import re
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.sample_file import FORMATS, Output, Sample, Terminal, read_record
-from gpt2.sampling.sample_text import SampleText, read_stop_strings
+from gpt2.sampling.batch import Batch, Ends, ThisProcess, batches
+from gpt2.sampling.prompts import NO_PROMPT, Prompt
+from gpt2.sampling.sample_file import FORMATS, Output, Sample, Stream, read_record
+from gpt2.sampling.sample_text import read_stop_strings
 from hparams import UserError, require
+
+log = logging.getLogger("gpt2")
+
+
+class Maker(Protocol):
+    """What makes the samples of batches: this process, or workers elsewhere."""
+
+    def start(self, sampler: LanguageModel, ends: Ends) -> None:
+        """Get ready to make samples as this model would."""
+
+    def make(
+        self, wanted: Iterable[Batch], on_tokens: Callable[[int], object]
+    ) -> Iterator[list[Sample]]:
+        """The samples of each batch, in this order; on_tokens as in batch.make_samples."""
+
+    def status(self) -> dict[str, Any]:
+        """What the progress bar shows besides."""
+
+    def close(self) -> None:
+        """End what `start` began."""
 
 
 def dump(
     sampler: LanguageModel,
     *,
-    last: int,
-    prompts: Sequence[str | None] = (None,),
-    places: Sequence[str] = (),
-    output: str | None = None,
+    nsamples: int,
+    output: str | TextIO,
+    prompts: Iterable[Prompt] = NO_PROMPT,
     format: str = "text",
     shard: str = "1/1",
     stop_at_end: bool = False,
     stop: Sequence[str] = (),
+    maker: Maker | None = None,
 ) -> None:
     """Make samples and write them, batch by batch.
 
@@ -38,111 +59,128 @@ def dump(
 
     Args:
       sampler: is loaded only after everything else was found in order.
-      last: number of the last sample; 0 means no limit.
-      prompts: None starts from `<|endoftext|>`.
-      places: where each prompt comes from, for an error about it.
-      output: file to write, or to go on with; None is standard output.
+      nsamples: number of samples of each prompt; 0 means no limit.
+      output: name of the file to write or continue; or a stream.
+      prompts: are read once before the first sample, and then as they are needed.
       format: "text" or "jsonl".
       shard: "i/n" makes the samples i, i + n, i + 2n, ... alone.
       stop_at_end: whether `<|endoftext|>` ends a sample.
       stop: texts before which a sample ends, as --stop gives them.
+      maker: makes the samples; this process by default.
     Raises: UserError if one of these is wrong; OSError if the output can't be written.
     """
-    require("nsamples", last, last >= 0, "0 (no limit) or above")
+    require("nsamples", nsamples, nsamples >= 0, "0 (no limit) or above")
     require("format", format, format in FORMATS, f"one of {', '.join(FORMATS)}")
-    first, step = parse_shard(shard)
-    stop_strings = read_stop_strings(stop)
-    contexts = encode_prompts(sampler, prompts, places)
-    ends = {"stop_at_end": stop_at_end, "stop": list(stop_strings) or None}
-    out = open_output(sampler, output, format, contexts, ends, shard)
-    numbers = itertools.count(first + out.done * step, step)
-    wanted: Iterator[int] = itertools.takewhile(last.__ge__, numbers) if last else numbers
-    sampler.load()
+    number, step = parse_shard(shard)
+    ends = Ends(stop_at_end, read_stop_strings(stop))
+    check_name(output)
+    n_prompts, fingerprint = survey(sampler, prompts)
+    settings = ends.settings() | {"prompts": fingerprint}
+    out = open_output(sampler, output, format, settings, shard)
+    first, last = number + out.done * step, nsamples * n_prompts
+    wanted = batches(prompts, n_prompts, first, step, last, sampler.batch_size)
+    maker = maker or ThisProcess()
+    try:
+        maker.start(sampler, ends)
+        n_left = len(range(first, last + 1, step))
+        write(maker, wanted, out, n_left * sampler.sampling.length, sampler)
+    finally:
+        out.close()
+        maker.close()
 
+
+def write(
+    maker: Maker,
+    wanted: Iterable[Batch],
+    out: Output | Stream,
+    n_tokens_left: int,
+    sampler: LanguageModel,
+) -> None:
+    """Make batches, write each, and say at the end how fast that was.
+
+    Args: n_tokens_left, the most tokens that are to come; 0 if that is not known.
+    """
     begun, done_before, n_tokens = time.monotonic(), out.done, 0
-    total = len(range(first + out.done * step, last + 1, step)) * sampler.sampling.length
-    with tqdm(total=total or None, unit="token", unit_scale=True, leave=False, disable=None) as bar:
+    total = n_tokens_left or None
+    with tqdm(total=total, unit="token", unit_scale=True, leave=False, disable=None) as bar:
         try:
-            while batch := list(itertools.islice(wanted, sampler.batch_size)):
-                samples = make_batch(
-                    sampler, batch, prompts, contexts, stop_at_end, stop_strings, bar
-                )
+            for samples in maker.make(wanted, bar.update):
                 with tqdm.external_write_mode():  # no bar before a sample in the same terminal
                     out.write(samples)
-                n_tokens += sum(len(sample.tokens) for sample in samples)
-                bar.set_postfix(samples=out.done - done_before)
+                n_made = sum(len(sample.tokens) for sample in samples)
+                n_tokens += n_made
+                if bar.total:  # samples that ended early make the whole shorter
+                    bar.total -= len(samples) * sampler.sampling.length - n_made
+                bar.set_postfix(samples=out.done - done_before, **maker.status())
         finally:
             bar.close()
-            out.close()
             seconds = time.monotonic() - begun
             made = f"{out.done - done_before} samples, {n_tokens} tokens"
             speed = f"{n_tokens / seconds:.0f} tokens/s"
-            print(f"{made} in {seconds:.1f} s: {speed}; seed {sampler.seed}", file=sys.stderr)
+            log.info("%s in %.1f s: %s; seed %s", made, seconds, speed, sampler.seed)
 
 
-def encode_prompts(
-    sampler: LanguageModel, prompts: Sequence[str | None], places: Sequence[str]
-) -> list[list[int]]:
-    """Token ids of each prompt. Raises: UserError that says where the first wrong one is."""
-    contexts = []
-    for i, prompt in enumerate(prompts):
+def choose_maker(
+    ray: str | None,
+    workers: int | None,
+    cpus_per_worker: int | None,
+    gpus_per_worker: float | None,
+) -> Maker:
+    """This process, or the workers of a Ray cluster; see RayWorkers. Raises: UserError."""
+    if ray is not None:
+        from gpt2.sampling.ray_workers import RayWorkers
+
+        return RayWorkers(ray, workers, cpus_per_worker, gpus_per_worker)
+    flags = {"workers": workers, "cpus_per_worker": cpus_per_worker}
+    for name, value in {**flags, "gpus_per_worker": gpus_per_worker}.items():
+        if value is not None:
+            raise UserError(f"--{name} needs --ray")
+    return ThisProcess()
+
+
+def survey(sampler: LanguageModel, prompts: Iterable[Prompt]) -> tuple[int, str]:
+    """Read all prompts once: how many there are, and a short name for their token ids.
+
+    Raises: UserError, which says where the first wrong one is, or that there is none.
+    """
+    digest, n_prompts = hashlib.sha256(b"["), 0
+    for place, text in prompts:
         try:
-            contexts.append(sampler.context(prompt))
+            ids = sampler.context(text)
         except UserError as error:
-            place = f"{places[i]}: " if places else ""
-            raise UserError(f"{place}{error}") from None
-    return contexts
+            raise UserError(f"{place}: {error}" if place else str(error)) from None
+        digest.update((", " if n_prompts else "").encode() + json.dumps(ids).encode())
+        n_prompts += 1
+    if not n_prompts:
+        raise UserError(f"{getattr(prompts, 'name', 'prompts')} holds no text to continue")
+    digest.update(b"]")
+    return n_prompts, digest.hexdigest()[:16]
 
 
-def make_batch(
-    sampler: LanguageModel,
-    numbers: Sequence[int],
-    prompts: Sequence[str | None],
-    contexts: Sequence[list[int]],
-    stop_at_end: bool,
-    stop_strings: Sequence[str],
-    bar: tqdm,
-) -> list[Sample]:
-    """The samples of these numbers. The bar counts their tokens, and expects no more of them."""
-    before = bar.n
-    chosen = [(number - 1) % len(prompts) for number in numbers]
-    rows = [SampleText(sampler.encoder, stop_strings) for _ in numbers]
-    for piece in sampler.pieces([contexts[i] for i in chosen], numbers, stop_at_end):
-        for row, ids in zip(rows, piece, strict=True):
-            row.add(ids)
-        n_made = sum(len(row.tokens) for row in rows)
-        bar.update(before + n_made - bar.n)
-        if all(row.stopped for row in rows):
-            break
-    if bar.total:
-        bar.total -= len(rows) * sampler.sampling.length - n_made
-    samples = []
-    for number, i, row in zip(numbers, chosen, rows, strict=True):
-        row.add([], final=True)
-        short = len(row.tokens) < sampler.sampling.length
-        ended = row.stopped or short or sampler.end_of_text in row.tokens
-        samples.append(Sample(number, prompts[i], row.tokens, row.text, ended))
-    return samples
+def check_name(output: str | TextIO) -> None:
+    """Raise UserError for a name that no file can have; to read all prompts may take long."""
+    if isinstance(output, str) and (not Path(output).name or Path(output).is_dir()):
+        raise UserError(f"--output must be the name of a file, got {output!r}")
 
 
 def open_output(
     sampler: LanguageModel,
-    output: str | None,
+    output: str | TextIO,
     format: str,
-    contexts: list[list[int]],
-    ends: dict[str, Any],
+    settings: dict[str, Any],
     shard: str,
-) -> Output | Terminal:
-    """The output of a dump, with the seed of an earlier run where none is given."""
-    path = Path(output) if output is not None else None
-    if path and (not path.name or path.is_dir()):
-        raise UserError(f"--output must be the name of a file, got {output!r}")
-    if sampler.seed is None and path and (record := read_record(path)):
+) -> Output | Stream:
+    """The output of a dump, with the seed of an earlier run where none is given.
+
+    Args: settings, what the samples depend on besides the model.
+    """
+    kind = FORMATS[format]
+    if not isinstance(output, str):
+        return Stream(output, kind, sampler.settings() | settings)
+    path = Path(output)
+    if sampler.seed is None and (record := read_record(path)):
         sampler.change(seed=record["settings"]["seed"])
-    prompts = hashlib.sha256(json.dumps(contexts).encode()).hexdigest()[:16]
-    settings = sampler.settings() | ends | {"prompts": prompts}
-    kind, layout = FORMATS[format], {"format": format, "shard": shard}
-    return Output(path, kind, settings, layout) if path else Terminal(kind, settings)
+    return Output(path, kind, sampler.settings() | settings, {"format": format, "shard": shard})
 
 
 def parse_shard(shard: str) -> tuple[int, int]:

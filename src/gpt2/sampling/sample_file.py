@@ -3,9 +3,8 @@
 import dataclasses
 import json
 import os
-import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from gpt2.atomic_file import replacing
 from hparams import UserError, parse_json
@@ -65,20 +64,20 @@ FORMATS: dict[str, Format] = {"text": Text(), "jsonl": JsonLines()}
 
 
 class Output:
-    """A file of samples that is begun, or gone on with after an interruption.
+    """A file of samples that is new, or continues what an interrupted run has written.
 
-    A second file, `PATH.progress`, records how much of the first is whole and which settings
-    made it. It is replaced in one step, after the samples that it counts have reached the disk.
-    What lies behind them was torn by an interruption, and is cut off.
+    A second file, `PATH.progress`, records how much of the first is complete, and with which
+    settings it was made. It is replaced in one step, after the samples that it counts have reached
+    the disk. Anything behind them is half of a sample, and is cut off.
 
     Args:
       path: file to write.
       format: how.
       settings: what the samples depend on; they are written with them.
-      layout: how they are written, by name. A file that was begun with other settings or in
-        another layout is refused.
+      layout: how they are written, by name. A file with other settings or another layout is
+        refused.
     Attributes: done, how many samples the file holds.
-    Raises: UserError if the file can't be gone on with.
+    Raises: UserError if there is a file that this dump cannot continue.
     """
 
     def __init__(
@@ -89,22 +88,28 @@ class Output:
         self.record_path = path.with_name(path.name + ".progress")
         self.done = self.size = 0
         if not path.parent.is_dir():
-            raise UserError(f"no folder {path.parent} to write {path.name} in")
+            raise UserError(f"there is no folder {path.parent} to write {path.name} in")
         if record := read_record(path):
             self._resume(record)
         elif path.exists():
-            raise UserError(f"{path} is there already and no dump to go on with; name another file")
+            raise UserError(
+                f"{path} exists, and no {self.record_path.name} says that it is a dump; choose "
+                "another name for --output"
+            )
         else:
             self._record()  # before the file, so that a kill leaves no file without a record
         if self.size and (not path.exists() or path.stat().st_size < self.size):
-            raise UserError(f"{path} is shorter than {self.record_path} says; remove both")
+            raise UserError(
+                f"{path} is shorter than {self.record_path} says, so samples are missing; delete "
+                "both, or choose another name for --output"
+            )
         self.file = path.open("ab", buffering=0)
         self.file.truncate(self.size)
         if not self.size:
             self._append(format.header(settings), 0)
 
     def close(self) -> None:
-        """Close the file; what Ctrl-C tore is cut off."""
+        """Close the file, without the half of a sample that Ctrl-C may have left."""
         self.file.truncate(self.size)
         self.file.close()
 
@@ -113,15 +118,15 @@ class Output:
             if record["settings"].get(name) != value:
                 raise UserError(
                     f"{self.path} was begun with {name} {record['settings'].get(name)}, not "
-                    f"{value}; use the same flags, or name another file"
+                    f"{value}; use the same flags, or choose another name for --output"
                 )
         self.done, self.size = record["samples"], record["bytes"]
 
     def write(self, samples: list[Sample]) -> None:
-        """Append samples; once this returns they stay, whatever happens.
+        """Append samples. Once this returns they are safe, whatever happens.
 
-        Raises: OSError if they can't be written, for one if the disk is full. The file then ends
-        with the last sample written before.
+        Raises: OSError if they can't be written, for example if the disk is full. The file then
+        ends with the last sample written before.
         """
         texts = [self.format.sample(sample, self.settings) for sample in samples]
         self._append("".join(texts), len(samples))
@@ -135,7 +140,9 @@ class Output:
             os.fsync(self.file.fileno())
         except OSError as error:
             self.file.truncate(self.size)
-            reason = f"{error.strerror}, after {self.done} samples; the same command goes on"
+            reason = (
+                f"{error.strerror}, after {self.done} samples; the same command continues the dump"
+            )
             raise OSError(error.errno, reason, str(self.path)) from None
         self.done, self.size = self.done + n_samples, size
         self._record()
@@ -149,7 +156,7 @@ class Output:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What is recorded of the output at `path`: samples, bytes and settings; None if nothing.
+    """What the record of the output at `path` holds: samples, bytes and settings; None without one.
 
     Raises: UserError if the record is damaged, or another program's.
     """
@@ -166,26 +173,26 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise UserError(
-        f"{record_path} is damaged; the samples in {path} are safe: remove {record_path}, and "
-        "name another file for new samples"
+        f"{record_path} is damaged; the samples in {path} are safe: delete {record_path}, and "
+        "choose another --output for new samples"
     )
 
 
-class Terminal:
-    """Standard output: begun anew by each run."""
+class Stream:
+    """A stream of text, such as standard output: it always begins with the first sample."""
 
-    def __init__(self, format: Format, settings: dict[str, Any]):
-        self.format, self.settings = format, settings
+    def __init__(self, stream: TextIO, format: Format, settings: dict[str, Any]):
+        self.stream, self.format, self.settings = stream, format, settings
         self.done = 0
 
     def write(self, samples: list[Sample]) -> None:
-        """Print samples; the header stands before the first."""
+        """Write samples; the header stands before the first."""
         if not self.done:
-            sys.stdout.write(self.format.header(self.settings))
+            self.stream.write(self.format.header(self.settings))
         for sample in samples:
-            sys.stdout.write(self.format.sample(sample, self.settings))
-        sys.stdout.flush()
+            self.stream.write(self.format.sample(sample, self.settings))
+        self.stream.flush()
         self.done += len(samples)
 
     def close(self) -> None:
-        """Leave standard output open."""
+        """Leave the stream open."""

@@ -12,37 +12,36 @@ import numpy as np
 from tqdm import tqdm
 
 from encoder import END_OF_TEXT, Encoder
-from gpt2 import checkpoint
 from gpt2.atomic_file import replacing
+from gpt2.model_folder import ModelFolder
 from gpt2.text_stream import fingerprint, read_text, safe_pieces
-from hparams import HParams, UserError
+from hparams import UserError
 from user_file import open_file
 
 VOCABULARY_MARK = b"token ids of the GPT-2 vocabulary "  # begins the comment of our archives
 
 
-def load_tokens(dataset: str, model_folder: Path, hparams: HParams, cache_dir: Path) -> np.ndarray:
+def load_tokens(dataset: str, model: ModelFolder, cache_dir: Path) -> np.ndarray:
     """The token ids of a dataset, from the cache if it was encoded before.
 
     Args:
       dataset: a text file, a folder, a pattern like texts/*.txt, or an .npz of token ids.
-      model_folder: gives the vocabulary.
+      model: gives the vocabulary.
       cache_dir: where encoded text is kept, under a hash of the text and the vocabulary.
     Returns: uint16 or int32 [tokens]; texts of several files have `<|endoftext|>` between them.
     Raises: UserError if there is no text, or a file is no text.
     """
-    encoder = checkpoint.load_encoder(model_folder, hparams)
-    vocabulary = _vocabulary(model_folder)
+    vocabulary, n_vocab = _vocabulary(model), model.hparams.n_vocab
     if dataset.endswith(".npz"):
-        return read_tokens(Path(dataset), vocabulary, hparams.n_vocab)
+        return read_tokens(Path(dataset), vocabulary, n_vocab)
     files = find_files(dataset)
     key = hashlib.sha256(" ".join([vocabulary, *map(fingerprint, files)]).encode()).hexdigest()
     cached = cache_dir / f"{key[:16]}.npz"
     if is_ours(cached):
-        return read_tokens(cached, vocabulary, hparams.n_vocab)
-    tokens = encode_files(files, encoder)
+        return read_tokens(cached, vocabulary, n_vocab)
+    tokens = encode_files(files, model.encoder)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    write_tokens(cached, tokens, model_folder)
+    write_tokens(cached, tokens, model)
     return tokens
 
 
@@ -103,16 +102,16 @@ def encode_files(files: list[Path], encoder: Encoder) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def write_tokens(path: Path, tokens: np.ndarray, model_folder: Path) -> None:
+def write_tokens(path: Path, tokens: np.ndarray, model: ModelFolder) -> None:
     """Write an .npz of one array, whose comment as a zip archive says what vocabulary it is of.
 
     Other programs train on all arrays of a file, so the vocabulary must not be one of them.
     """
     with (
-        replacing(path, f".{os.getpid()}.new") as file,  # workers may write it side by side
+        replacing(path, f".{os.getpid()}.new") as file,  # several workers may write it
         zipfile.ZipFile(file, "w") as archive,
     ):
-        archive.comment = VOCABULARY_MARK + _vocabulary(model_folder).encode()
+        archive.comment = VOCABULARY_MARK + _vocabulary(model).encode()
         with archive.open("tokens.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array(member, tokens)
 
@@ -196,7 +195,7 @@ def random_windows(tokens: np.ndarray, window: int, n: int, seed: list[int]) -> 
 
 
 def neighbouring_windows(tokens: np.ndarray, window: int, most: int) -> np.ndarray:
-    """Windows side by side, each with the token after it: int32 [at most `most`, window + 1].
+    """Consecutive windows, each with the token after it: int32 [at most `most`, window + 1].
 
     If there are more they are spread evenly over the tokens.
     """
@@ -205,6 +204,6 @@ def neighbouring_windows(tokens: np.ndarray, window: int, most: int) -> np.ndarr
     return tokens[starts + np.arange(window + 1)].astype(np.int32)
 
 
-def _vocabulary(model_folder: Path) -> str:
+def _vocabulary(model: ModelFolder) -> str:
     """A hash that tells a vocabulary from others."""
-    return " ".join(fingerprint(model_folder / name) for name in ("encoder.json", "vocab.bpe"))
+    return " ".join(fingerprint(model.path / name) for name in ("encoder.json", "vocab.bpe"))

@@ -1,9 +1,9 @@
 """A training run: train steps, validation, checkpoints and samples, each when it is due."""
 
 import contextlib
+import logging
 import math
 import signal
-import sys
 import threading
 import time
 import zlib
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from tqdm import tqdm, trange
+from tqdm import trange
 
 import sample
-from encoder import END_OF_TEXT
 from gpt2 import checkpoint
+from gpt2.model_folder import ModelFolder
 from gpt2.sampling.sample_file import banner
 from gpt2.training import train_graph
 from gpt2.training.dataset import neighbouring_windows, random_windows
@@ -25,7 +25,9 @@ from gpt2.training.options import TrainingOptions
 from gpt2.training.run_folder import RunFolder
 from gpt2.training.training_log import TrainingLog
 from gpt2.training.workers import Workers
-from hparams import HParams, UserError
+from hparams import UserError
+
+log = logging.getLogger("gpt2")
 
 
 class Trainer:
@@ -34,10 +36,10 @@ class Trainer:
     Args:
       options: how to train.
       workers: the processes that train together.
-      hparams: the shape of the model.
-      model_folder: gives the vocabulary.
+      model: gives the shape and the vocabulary.
       run_folder: where checkpoints and logs go.
       config: tf.ConfigProto
+      report: is called with each line about the progress, and with each sample.
     """
 
     def __init__(
@@ -45,26 +47,27 @@ class Trainer:
         options: TrainingOptions,
         *,
         workers: Workers,
-        hparams: HParams,
-        model_folder: Path,
+        model: ModelFolder,
         run_folder: Path,
         config: Any,
+        report: Callable[[str], object],
     ):
-        self.options, self.workers, self.hparams = options, workers, hparams
+        self.options, self.workers, self.hparams = options, workers, model.hparams
+        self.report = report
         tf.set_random_seed(options.seed)
         with workers.device():
             self.graph = train_graph.build(
-                hparams,
+                self.hparams,
                 clip_norm=options.clip_norm,
                 accumulate=options.accumulate,
                 recompute=options.recompute,
                 workers=workers,
             )
             if workers.is_chief:
-                self.sample = self._sampler(model_folder)
-                meta = checkpoint.meta_graph(hparams)
+                self.sample = self._sampler(model)
+                meta = checkpoint.meta_graph(self.hparams)
                 weights, keep = self.graph.weights, options.keep
-                self.folder = RunFolder(run_folder, model_folder, meta, weights, keep)
+                self.folder = RunFolder(run_folder, model.path, meta, weights, keep)
             initial = tf.group(tf.global_variables_initializer(), tf.local_variables_initializer())
         self.session = workers.session(config)
         self.session.run(initial)
@@ -98,30 +101,30 @@ class Trainer:
         """Run all train steps after step `first`; `windows` are those of validation."""
         steps = self.options.steps
         if first >= steps and self.workers.is_chief:
-            tqdm.write(f"already trained for {first} steps; raise --steps to continue")
+            self.report(f"already trained for {first} steps; raise --steps to continue")
         elif first and self.workers.is_chief:
-            tqdm.write(f"resuming from step {first}")
-        with self._open_log(first) as log, interrupts() as interrupted:
+            self.report(f"resuming from step {first}")
+        with self._open_log(first) as training_log, interrupts() as interrupted:
             bar = trange(first, steps, initial=first, total=steps, unit="step", disable=None)
             for step in bar:
                 values = self._train_step(training, step)
                 if len(windows) and self._is_due("eval_every", step + 1):
                     values["validation_loss"] = self._validate(windows)
                 bar.set_postfix(loss=f"{values['training_loss']:.3f}")
-                if log:
-                    self._record(step + 1, values, log, save=interrupted.is_set())
+                if training_log:
+                    self._record(step + 1, values, training_log, save=interrupted.is_set())
                     if interrupted.is_set():
-                        tqdm.write(f"saved at step {step + 1}; run the same command to resume")
+                        self.report(f"saved at step {step + 1}; run the same command to resume")
                 if interrupted.is_set():
                     raise KeyboardInterrupt
 
-    def _sampler(self, model_folder: Path) -> Callable[[], str]:
+    def _sampler(self, model: ModelFolder) -> Callable[[], str]:
         """A function that samples a text from the current weights."""
-        encoder = checkpoint.load_encoder(model_folder, self.hparams)
+        encoder = model.encoder
         tokens = sample.sample_sequence(
             hparams=self.hparams,
             length=min(self.options.sample_length, self.hparams.n_ctx),
-            start_token=encoder.encoder[END_OF_TEXT],
+            start_token=model.end_of_text,
             batch_size=1,
             top_k=min(40, self.hparams.n_vocab),
         )
@@ -188,23 +191,25 @@ class Trainer:
             total += self.session.run(self.graph.loss, {self.graph.ids: ids}) * len(ids)
         return self._sum_over_workers(total) / len(windows)
 
-    def _record(self, step: int, values: dict[str, float], log: TrainingLog, save: bool) -> None:
+    def _record(
+        self, step: int, values: dict[str, float], training_log: TrainingLog, save: bool
+    ) -> None:
         """Log a train step, and save, print and sample what is due; save anyway if `save`."""
-        log.add(step, values)
+        training_log.add(step, values)
         if self._is_due("eval_every", step):
             losses = [f"{k.replace('_', ' ')} {x:.4f}" for k, x in values.items() if "loss" in k]
-            tqdm.write(f"step {step}: {', '.join(losses)}")
+            self.report(f"step {step}: {', '.join(losses)}")
         validation_loss = values.get("validation_loss", math.inf)
         if validation_loss < math.inf and validation_loss < self.session.run(self.graph.best):
             self.graph.best.load(validation_loss, self.session)
             self.folder.save_best(self.session, step)
         if save or self._is_due("save_every", step):
-            log.flush()
+            training_log.flush()
             self.folder.save(self.session, step)
         if save or self._is_due("eval_every", step) or self._is_due("save_every", step):
-            log.draw()
+            training_log.draw()
         if self._is_due("sample_every", step):
-            tqdm.write(f"{banner(step)}\n{self.sample()}")
+            self.report(f"{banner(step)}\n{self.sample()}")
 
 
 def learning_rate_at(step: int, options: TrainingOptions) -> float:
@@ -234,7 +239,7 @@ def interrupts() -> Iterator[threading.Event]:
 
     def handle(*_: Any) -> None:
         interrupted.set()
-        print("\nfinishing this step, then saving and stopping", file=sys.stderr)
+        log.info("\nfinishing this step, then saving and stopping")
         signal.signal(signal.SIGINT, before)
 
     before = signal.signal(signal.SIGINT, handle)

@@ -4,8 +4,8 @@ Each worker is a `tf.train.Server` with a session and a copy of the model. Colle
 sum what the workers compute. Worker 0 is the chief, which writes all files.
 """
 
+import logging
 import os
-import sys
 import threading
 from typing import Any
 
@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 from gpt2.training.tf_config import TFConfig
 from hparams import UserError
 
+log = logging.getLogger("gpt2")
 START_SECONDS = 600  # how long a worker waits for the others at the start
 HEARTBEAT_SECONDS = 5  # between two checks that all workers respond
 DEAD_SECONDS = 30  # without a response
@@ -95,7 +96,7 @@ class Workers:
         """
         if self.size == 1:
             return
-        print(f"worker {self.index} is waiting for all {self.size} workers", file=sys.stderr)
+        log.info("worker %d is waiting for all %d workers", self.index, self.size)
         try:
             session.run(fetches, options=tf.RunOptions(timeout_in_ms=START_SECONDS * 1000))
         except tf.errors.OpError:
@@ -140,10 +141,11 @@ class Workers:
                         self._exit(i)
 
     def _exit(self, dead: int) -> None:
-        print(
-            f"\nworker {dead} at {self.addresses[dead]} stopped responding, so worker {self.index} "
-            "exits; start all workers again to resume from the last checkpoint",
-            file=sys.stderr,
-            flush=True,
+        log.error(
+            "\nworker %d at %s stopped responding, so worker %d exits; "
+            "start all workers again to resume from the last checkpoint",
+            dead,
+            self.addresses[dead],
+            self.index,
         )
         os._exit(1)  # the main thread is blocked inside TensorFlow; an exception cannot reach it

@@ -14,6 +14,7 @@ import encoder
 from gpt2 import checkpoint
 from gpt2.conversion import from_hf, to_hf
 from gpt2.conversion import weights as hf_weights
+from gpt2.model_folder import ModelFolder
 from hparams import UserError
 
 safetensors_numpy = pytest.importorskip(
@@ -28,7 +29,7 @@ DATA = "model.ckpt.data-00000-of-00001"
 def converted(tiny, tmp_path_factory):
     """The tiny model in Hugging Face's form."""
     folder = tmp_path_factory.mktemp("converted") / "tiny"
-    to_hf.convert(tiny.folder, folder)
+    to_hf.convert(ModelFolder(tiny.folder), folder)
     return folder
 
 
@@ -70,7 +71,7 @@ def refusal(source, target):
 
 
 def test_there_and_back_gives_every_bit(tmp_path):
-    to_hf.convert(MODEL, tmp_path / "there")
+    to_hf.convert(ModelFolder(MODEL), tmp_path / "there")
     from_hf.convert(tmp_path / "there", tmp_path / "back")
     for name in (DATA, "model.ckpt.index", "checkpoint", "vocab.bpe"):
         assert (tmp_path / "back" / name).read_bytes() == (MODEL / name).read_bytes()
@@ -105,7 +106,7 @@ def test_added_tokens_and_padding_are_carried_there_and_back(tf, source, target,
     assert hparams.n_vocab == 1344
     assert checkpoint.load_encoder(target, hparams).decode([1280, 1281]) == "[PAD]<new é>"
 
-    to_hf.convert(target, tmp_path / "there")
+    to_hf.convert(ModelFolder(target), tmp_path / "there")
     from_hf.convert(tmp_path / "there", tmp_path / "back")
     for name in ("encoder.json", "hparams.json", "model.ckpt.index"):
         assert (tmp_path / "back" / name).read_bytes() == (target / name).read_bytes()
@@ -180,7 +181,7 @@ def test_other_names_of_the_shape_are_understood(tiny, source):
 @pytest.mark.parametrize(
     ("change_them", "message"),
     [
-        (lambda t: t | {"lm_head.weight": t["wte.weight"] + 1}, "has output weights of its own"),
+        (lambda t: t | {"lm_head.weight": t["wte.weight"] + 1}, "has separate output weights"),
         (lambda t: t | {"score.weight": t["ln_f.bias"]}, "holds a tensor 'score.weight', which"),
         (lambda t: t | {"ln_f.bias": t["ln_f.bias"].astype("f8")}, "ln_f.bias as F64; only F32"),
         (lambda t: t | {"transformer.wpe.weight": t["wpe.weight"]}, "holds wpe.weight twice"),
@@ -238,7 +239,7 @@ def test_without_the_library_it_says_how_to_install_it(source, target, monkeypat
     monkeypatch.setitem(sys.modules, "safetensors", None)
     assert 'pip install "safetensors>=' in refusal(source, target)
     with pytest.raises(UserError, match="pip install"):
-        to_hf.convert(MODEL, target)
+        to_hf.convert(ModelFolder(MODEL), target)
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, OSError])
@@ -263,9 +264,9 @@ def test_an_interruption_leaves_nothing(source, target, monkeypatch, interruptio
 def test_a_full_disk_leaves_nothing(tmp_path, target, convert):
     import resource
 
-    source = MODEL
+    source = ModelFolder(MODEL)
     if convert is from_hf.convert:
-        to_hf.convert(MODEL, source := tmp_path / "source")
+        to_hf.convert(ModelFolder(MODEL), source := tmp_path / "source")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
@@ -279,7 +280,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, target, convert):
 
 def test_what_exists_is_not_touched(source, target):
     target.mkdir(parents=True)
-    for convert, folder in [(from_hf.convert, source), (to_hf.convert, MODEL)]:
+    for convert, folder in [(from_hf.convert, source), (to_hf.convert, ModelFolder(MODEL))]:
         with pytest.raises(UserError, match="exists already"):
             convert(folder, target)
     assert list(target.iterdir()) == []
@@ -291,7 +292,7 @@ def test_a_model_that_is_damaged_is_not_converted(tmp_path):
     content[len(content) // 2] ^= 1
     (broken / DATA).write_bytes(content)
     with pytest.raises(UserError, match="is damaged"):
-        to_hf.convert(broken, tmp_path / "there")
+        to_hf.convert(ModelFolder(broken), tmp_path / "there")
     assert not (tmp_path / "there").exists()
 
 

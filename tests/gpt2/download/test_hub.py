@@ -11,6 +11,7 @@ import download_model
 from gpt2.conversion import from_hf, to_hf
 from gpt2.download import hub, release
 from gpt2.download.release import FILES, SUMS
+from gpt2.model_folder import ModelFolder
 
 pytest.importorskip("safetensors", reason="pip install -r requirements-convert.txt")
 NAME = "lab/toy"
@@ -72,7 +73,7 @@ def said(capsys):
 def test_model_is_fetched_by_its_name_and_converted(tf, tiny, server, cdn, tmp_path, capsys):
     """The only test with a real conversion: the weights are those that were put there."""
     form = tmp_path / "form"
-    to_hf.convert(tiny.folder, form)
+    to_hf.convert(ModelFolder(tiny.folder), form)
     serve_as_hub(server, cdn, NAME, {path.name: path.read_bytes() for path in form.iterdir()})
     assert run(tmp_path / "models", NAME) == 0
     folder = tmp_path / "models" / "toy"
@@ -166,6 +167,7 @@ def test_token_that_a_server_repeats_is_not_shown(server, tmp_path, capsys, monk
     )
     assert run(tmp_path, NAME) == 1
     assert "... is expired" in said(capsys)
+    assert list(tmp_path.iterdir()) == []  # nothing came, and nothing is left
 
 
 @pytest.mark.parametrize("token", ["two words", "a\nb", "é"])

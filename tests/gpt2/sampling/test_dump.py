@@ -1,6 +1,7 @@
-"""Dumps by the scripts: the same samples whatever the batch, the shard and the interruptions."""
+"""Dumps: the same samples whatever the batch, the shard and the interruptions."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -11,25 +12,38 @@ import time
 import pexpect
 import pytest
 from conftest import ROOT
-from test_sampling_scripts import CONDITIONAL, UNCONDITIONAL, assert_refused, banners, call
+from fake_model import FakeModel
+from test_sampling_scripts import CONDITIONAL, UNCONDITIONAL, assert_refused, banners
+
+from gpt2.language_model import LanguageModel
+from gpt2.sampling.dump import dump
+from gpt2.sampling.prompts import PromptFile
+from hparams import UserError
 
 pytestmark = pytest.mark.end_to_end
-FLAGS = ["--model_name", "1M", "--device", "cpu", "--seed", 9, "--length", 24, "--top_k", 50]
+FLAGS = ["--model_name", "1M", "--device", "cpu", "--seed", 9]
+FAKE = [sys.executable, str(ROOT / "tests" / "helpers" / "fake_model.py")]  # no TensorFlow to load
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 
 
-def dump(path, *flags, script=UNCONDITIONAL):
-    """The content of a dump."""
-    done = call(script, *FLAGS, "--output", path, *flags)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
+@pytest.fixture(scope="module")
+def model():
+    """A model that all dumps are made with, so that each batch size is compiled once."""
+    with LanguageModel(model_name="1M", device="cpu", seed=9, length=24, top_k=50) as model:
+        yield model
+
+
+def write(model, path, nsamples, batch_size=16, **options):
+    """The content of a dump; 16 samples side by side are not compiled."""
+    model.batch_size = batch_size
+    dump(model, output=str(path), nsamples=nsamples, **options)
     return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(model, tmp_path_factory):
     """A dump of 12 samples, made at once."""
-    folder = tmp_path_factory.mktemp("whole")
-    return dump(folder / "out", "--nsamples", 12, "--batch_size", 12)
+    return write(model, tmp_path_factory.mktemp("whole") / "out", 12)
 
 
 def test_a_dump_is_text_under_a_line_that_calls_it_synthetic(whole):
@@ -39,76 +53,88 @@ def test_a_dump_is_text_under_a_line_that_calls_it_synthetic(whole):
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
-def test_a_dump_does_not_depend_on_the_batch_size(tmp_path, whole, batch_size):
-    assert dump(tmp_path / "out", "--nsamples", 12, "--batch_size", batch_size) == whole
+def test_a_dump_does_not_depend_on_the_batch_size(tmp_path, model, whole, batch_size):
+    assert write(model, tmp_path / "out", 12, batch_size) == whole
 
 
-def test_shards_together_are_the_whole(tmp_path, whole):
+def test_shards_together_are_the_whole(tmp_path, model, whole):
     header, *samples = whole.split("=" * 40 + " SAMPLE ")
     for shard in (1, 2):
-        part = dump(tmp_path / f"{shard}", "--nsamples", 12, "--shard", f"{shard}/2")
+        part = write(model, tmp_path / f"{shard}", 12, shard=f"{shard}/2")
         assert part.split("=" * 40 + " SAMPLE ") == [header, *samples[shard - 1 :: 2]]
     assert len(samples) == 12
 
 
-def test_a_dump_can_be_made_longer(tmp_path, whole):
-    dump(tmp_path / "out", "--nsamples", 5)
-    assert dump(tmp_path / "out", "--nsamples", 12) == whole
-    assert dump(tmp_path / "out", "--nsamples", 12) == whole
+def test_a_dump_can_be_made_longer(tmp_path, model, whole):
+    write(model, tmp_path / "out", 5)
+    assert write(model, tmp_path / "out", 12) == whole
+    assert write(model, tmp_path / "out", 12) == whole
 
 
-def test_kills_at_random_moments_change_nothing(tmp_path, whole):
-    path = tmp_path / "out"
-    delays = random.Random(6)
-    flags = ["--output", path, "--nsamples", 12, "--batch_size", 1]
-    command = [sys.executable, UNCONDITIONAL, *FLAGS, *flags]
+def test_a_dump_without_a_seed_continues_with_the_one_it_began_with(tmp_path, model, whole):
+    write(model, tmp_path / "out", 5)
+    model.change(seed=None)
+    assert write(model, tmp_path / "out", 12) == whole
+
+
+def test_kills_at_random_moments_change_nothing(tmp_path, call_here):
+    flags = ["generate_unconditional_samples", *FLAGS, "--nsamples", 300, "--batch_size", 1]
+    path, delays, n_killed = tmp_path / "out", random.Random(6), 0
+    command = [*FAKE, *map(str, flags), "--output", str(path)]
     for _ in range(5):
-        with subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
             while not path.exists() and process.poll() is None:
                 time.sleep(0.01)
-            time.sleep(delays.uniform(0, 6))
+            time.sleep(delays.uniform(0, 1))
+            n_killed += process.poll() is None
             process.kill()
-    assert dump(path, *flags[2:]) == whole
+    assert n_killed
+    assert subprocess.run(command, env=ENVIRONMENT, capture_output=True).returncode == 0
+    done = call_here(UNCONDITIONAL, *flags[1:], model=FakeModel)
+    assert path.read_text(encoding="utf-8") == done.stdout
 
 
-def test_other_flags_on_the_same_file_are_refused(tmp_path):
+def test_other_flags_on_the_same_file_are_refused(tmp_path, model):
     path = tmp_path / "out"
-    before = dump(path, "--nsamples", 1)
-    for flag, value, message in [
-        ("--temperature", 0.5, "temperature 1, not 0.5"),
-        ("--format", "jsonl", "format text, not jsonl"),
-        ("--shard", "1/2", "shard 1/1, not 1/2"),
+    before = write(model, path, 1)
+    for flags, message in [
+        ({"format": "jsonl"}, "format text, not jsonl"),
+        ({"shard": "1/2"}, "shard 1/1, not 1/2"),
+        ({"stop": ["END"]}, r"stop None, not \['END'\]"),
     ]:
-        done = call(UNCONDITIONAL, *FLAGS, flag, value, "--nsamples", 2, "--output", path)
-        assert_refused(done, f"was begun with {message}; use the same flags")
+        with pytest.raises(UserError, match=f"was begun with {message}; use the same flags"):
+            write(model, path, 2, **flags)
     assert path.read_text(encoding="utf-8") == before
 
 
-def test_ctrl_c_ends_a_dump_in_order(tmp_path, whole):
+def test_ctrl_c_ends_a_dump_in_order(tmp_path):
     path = tmp_path / "out"
-    command = [sys.executable, UNCONDITIONAL, *FLAGS, "--output", path, "--batch_size", 1]
-    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
+    command = [*FAKE, "generate_unconditional_samples", *map(str, FLAGS), "--batch_size", "1"]
+    command += ["--output", str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=pipe, text=True) as process:
         while not path.exists() or " SAMPLE 2 " not in path.read_text(encoding="utf-8"):
-            time.sleep(0.05)
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(timeout=600) == 130
     assert "Traceback" not in said
-    made = len(banners(path.read_text(encoding="utf-8")))
+    text = path.read_text(encoding="utf-8")
+    made = len(banners(text))
     assert f"{made} samples, " in said
-    assert path.read_text(encoding="utf-8")[:2000] == whole[:2000][: path.stat().st_size]
+    assert text.endswith(f" SAMPLE {made} {'=' * 40}\n[9.{made}] <|endoftext|>\n")
 
 
 PROMPTS = ["KING RICHARD III:\nNow", "My lord, ", "è“ a prompt with much more text than the others"]
 
 
-def test_prompts_of_any_lengths_are_continued_as_if_each_were_alone(tmp_path):
-    prompts = tmp_path / "prompts.jsonl"
+def test_prompts_of_any_lengths_are_continued_as_if_each_were_alone(tmp_path, model):
+    path = tmp_path / "prompts.jsonl"
     lines = [json.dumps({"text": text, "id": 5}) for text in PROMPTS]
-    prompts.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    flags = ["--prompts", prompts, "--format", "jsonl", "--nsamples", 2]
-    together = dump(tmp_path / "together", *flags, "--batch_size", 4, script=CONDITIONAL)
-    alone = dump(tmp_path / "alone", *flags, "--batch_size", 1, script=CONDITIONAL)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    options = {"prompts": PromptFile(str(path)), "format": "jsonl", "stop_at_end": True}
+    together = write(model, tmp_path / "together", 2, 5, **options)
+    alone = write(model, tmp_path / "alone", 2, 1, **options)
     assert together == alone
     records = [json.loads(line) for line in together.split("\n")[:-1]]
     assert [record["number"] for record in records] == [1, 2, 3, 4, 5, 6]
@@ -120,24 +146,39 @@ def test_prompts_of_any_lengths_are_continued_as_if_each_were_alone(tmp_path):
         assert "<|endoftext|>" not in record["text"]
 
 
-def test_prompts_from_a_text_file_and_standard_input(tmp_path):
+@pytest.mark.parametrize("shard", ["1/1", "2/3", "4/5", "3/300"])
+def test_sample_i_continues_prompt_i_in_every_shard(tmp_path, call_here, shard):
+    (tmp_path / "prompts").write_text("A\nB\nC\n", encoding="utf-8")
+    flags = ["--prompts", tmp_path / "prompts", "--format", "jsonl", "--batch_size", 2]
+    flags += ["--output", tmp_path / "out", "--shard", shard]
+    for n in (1, 200):  # the second run continues the first
+        call_here(CONDITIONAL, *FLAGS, *flags, "--nsamples", n, model=FakeModel)
+    lines = (tmp_path / "out").read_text(encoding="utf-8").splitlines()
+    first, step = map(int, shard.split("/"))
+    expected = [(i, "ABC"[(i - 1) % 3]) for i in range(first, 601, step)]
+    records = map(json.loads, lines)
+    assert [(record["number"], record["prompt"]) for record in records] == expected
+
+
+def test_prompts_from_a_text_file_and_standard_input(tmp_path, call_here):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("First\nline\n\nSecond text\n", encoding="utf-8")
-    flags = ["--prompts", prompts, "--separator", r"\n\n"]
-    text = dump(tmp_path / "out", *flags, script=CONDITIONAL)
-    assert "SAMPLE 1 " + "=" * 40 + "\nFirst\nline" in text
-    assert "SAMPLE 2 " + "=" * 40 + "\nSecond text" in text
-    done = call(CONDITIONAL, *FLAGS, "--prompts", "-", input="First\nSecond text\n")
-    assert "SAMPLE 2 " + "=" * 40 + "\nSecond text" in done.stdout
+    flags = [*FLAGS, "--prompts", prompts, "--separator", r"\n\n"]
+    text = call_here(CONDITIONAL, *flags, model=FakeModel).stdout
+    assert "SAMPLE 1 " + "=" * 40 + "\nFirst\nline[9.1] First\nline\n" in text
+    assert "SAMPLE 2 " + "=" * 40 + "\nSecond text[9.2] Second text\n" in text
+    flags = [*FLAGS, "--prompts", "-"]
+    text = call_here(CONDITIONAL, *flags, input="First\nSecond text\n", model=FakeModel).stdout
+    assert "SAMPLE 2 " + "=" * 40 + "\nSecond text[9.2] Second text\n" in text
 
 
 @pytest.mark.parametrize(
     ("name", "content", "flags", "message"),
     [
         ("none", None, [], "none: No such file"),
-        ("empty", "", [], "holds no text to continue"),
+        ("empty", "", [], "empty holds no text to continue"),
         ("a.jsonl", '{"text": "x"}\n{"words": 1}\n', [], "a.jsonl, line 2: expected a JSON object"),
-        ("a.txt", "word " * 200, [], "the prompt is too long"),
+        ("a.txt", "word " * 200, [], "a.txt, line 1: the prompt is too long"),
         ("a.txt", "x", ["--separator", ""], "separator must be some text"),
         ("a.txt", "x", ["--format", "xml"], "format must be one of text, jsonl, got xml"),
         (
@@ -153,49 +194,56 @@ def test_prompts_from_a_text_file_and_standard_input(tmp_path):
         ("a.txt", "x", ["--output", ""], "--output must be the name of a file, got ''"),
         ("a.txt", "x", ["--output", "."], "--output must be the name of a file, got '.'"),
         ("a.txt", "x", ["--output", "/"], "--output must be the name of a file, got '/'"),
-        ("a.txt", "x", ["--output", "nowhere/out"], "no folder nowhere to write out in"),
+        ("a.txt", "x", ["--output", "nowhere/out"], "there is no folder nowhere to write out in"),
     ],
 )
-def test_wrong_prompts_and_flags_are_one_line(tmp_path, name, content, flags, message):
+def test_wrong_prompts_and_flags_are_one_line(tmp_path, call_here, name, content, flags, message):
     if content is not None:
         (tmp_path / name).write_text(content, encoding="utf-8")
-    done = call(CONDITIONAL, "--model_name", "1M", "--prompts", tmp_path / name, *flags)
+    done = call_here(CONDITIONAL, "--model_name", "1M", "--prompts", tmp_path / name, *flags)
     assert_refused(done, message)
 
 
-def test_prompts_are_needed():
-    assert_refused(call(CONDITIONAL), "--prompts is needed")
+def test_prompts_are_needed(call_here):
+    assert_refused(call_here(CONDITIONAL), "--prompts is needed")
 
 
-def test_a_gpu_that_is_not_there_is_refused_with_the_reason():
-    done = call(UNCONDITIONAL, "--device", "gpu:7", "--nsamples", 1, "--model_name", "1M")
+def test_a_gpu_that_is_not_there_is_refused_with_the_reason(call_here):
+    done = call_here(UNCONDITIONAL, "--device", "gpu:7", "--nsamples", 1, "--model_name", "1M")
     assert_refused(done, "device must be one that TensorFlow sees: ")
 
 
-def test_more_samples_than_the_memory_holds_are_one_line(tmp_path):
+def test_more_samples_than_the_memory_holds_are_one_line(call_here):
     flags = ["--nsamples", 1, "--model_name", "1M", "--batch_size", 10**9]
-    done = call(UNCONDITIONAL, "--device", "cpu", *flags)
-    assert_refused(done, "out of memory with 1000000000 samples side by side; try a smaller --b")
+    done = call_here(UNCONDITIONAL, "--device", "cpu", *flags)
+    assert_refused(done, "out of memory with 1000000000 samples at a time; try a smaller --b")
 
 
 def test_a_terminal_sees_how_far_a_dump_is_and_each_sample_below_it():
-    command = [str(UNCONDITIONAL), *FLAGS, "--nsamples", 8, "--batch_size", 4, "--length", 200]
-    child = pexpect.spawn(sys.executable, list(map(str, command)), encoding="utf-8", timeout=600)
-    child.expect(pexpect.EOF)
-    assert re.search(
-        r" 50%\|.*\| 800/1.60k \[00:\d\d<00:\d\d, .*token/s, samples=4\]", child.before
+    command = [*FAKE[1:], "generate_unconditional_samples", *FLAGS, "--length", 200]
+    command += ["--nsamples", 8, "--batch_size", 4]
+    child = pexpect.spawn(
+        sys.executable, list(map(str, command)), encoding="utf-8", timeout=600, env=ENVIRONMENT
     )
+    child.expect(pexpect.EOF)
+    assert re.search(r" \d+%\|.*\| .*token/s, samples=4\]", child.before)
     begin = child.before.index("=" * 40 + " SAMPLE 5 ")
     assert child.before[begin - 1] == "\r"  # the bar is wiped away
 
 
-def test_stop_at_end_cuts_where_the_text_ends(tmp_path):
-    flags = ["--nsamples", 6, "--length", 250, "--format", "jsonl"]
+def test_stop_at_end_cuts_where_the_text_ends(tmp_path, model):
+    model.change(length=250)
     cut, uncut = (
-        [json.loads(line) for line in dump(tmp_path / name, *flags, *more).split("\n")[:-1]]
-        for name, more in [("cut", ["--stop_at_end"]), ("uncut", [])]
+        [
+            json.loads(line)
+            for line in write(model, tmp_path / name, 6, format="jsonl", stop_at_end=stop).split(
+                "\n"
+            )[:-1]
+        ]
+        for name, stop in [("cut", True), ("uncut", False)]
     )
-    end = json.loads((ROOT / "models/1M/encoder.json").read_text(encoding="utf-8"))["<|endoftext|>"]
+    model.change(length=24)
+    end = model.end_of_text
     assert any(record["ended"] for record in cut)
     for short, long in zip(cut, uncut, strict=True):
         tokens = long["tokens"]

@@ -102,7 +102,7 @@ def test_other_settings_are_refused_and_named(tmp_path):
 def test_a_file_of_somebody_else_is_not_touched(tmp_path):
     path = tmp_path / "out"
     path.write_text("a thesis", encoding="utf-8")
-    with pytest.raises(UserError, match="is there already and no dump"):
+    with pytest.raises(UserError, match=r"exists, and no out\.progress says that it is a dump"):
         Output(path, FORMATS["text"], SETTINGS, LAYOUT)
     assert path.read_text(encoding="utf-8") == "a thesis"
     assert list(tmp_path.iterdir()) == [path]
@@ -133,7 +133,7 @@ def test_a_damaged_record_is_named_and_the_samples_are_kept(tmp_path, content):
     write(path, "text", 1)
     record = tmp_path / "out.progress"
     record.write_text(content, encoding="utf-8")
-    message = rf"^\S+out.progress is damaged; the samples in \S+out are safe: remove {record}"
+    message = rf"^\S+out.progress is damaged; the samples in \S+out are safe: delete {record}"
     with pytest.raises(UserError, match=message):
         Output(path, FORMATS["text"], SETTINGS, LAYOUT)
     assert path.read_bytes() == expected("text", [1])
@@ -141,11 +141,11 @@ def test_a_damaged_record_is_named_and_the_samples_are_kept(tmp_path, content):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no folder .*nowhere"):
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
         Output(tmp_path / "nowhere" / "out", FORMATS["text"], SETTINGS, LAYOUT)
 
 
-def test_a_full_disk_leaves_whole_samples_and_can_be_gone_on_with(tmp_path):
+def test_a_full_disk_leaves_whole_samples_and_the_dump_can_be_continued(tmp_path):
     resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
     path = tmp_path / "out"
     script = f"""
@@ -165,7 +165,7 @@ def test_a_full_disk_leaves_whole_samples_and_can_be_gone_on_with(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(script)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     number, _, reason = printed.strip().partition(" ")
-    assert resource and "the same command goes on" in reason
+    assert resource and "the same command continues the dump" in reason
     whole = list(range(1, int(number)))
     assert path.read_bytes() == expected("text", whole)
     write(path, "text", int(number))

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 import encode as encode_script
 from encoder import get_encoder
-from gpt2 import checkpoint
+from gpt2.model_folder import ModelFolder
 from gpt2.training import dataset
 from hparams import UserError
 
 MODEL = ROOT / "models" / "1M"
-HPARAMS = checkpoint.load_hparams(MODEL)
 END = 1279  # <|endoftext|> in this vocabulary
 
 
@@ -26,7 +25,7 @@ def encode(text, **flags):
 
 
 def load(path, cache):
-    return dataset.load_tokens(str(path), MODEL, HPARAMS, cache)
+    return dataset.load_tokens(str(path), ModelFolder(MODEL), cache)
 
 
 @pytest.fixture
@@ -121,7 +120,7 @@ def test_arrays_that_are_no_ids_are_refused(tmp_path, array, message):
 
 def test_an_npz_that_is_torn_or_of_another_vocabulary_is_refused(tmp_path):
     path = tmp_path / "a.npz"
-    dataset.write_tokens(path, np.arange(3000, dtype=np.uint16), MODEL)
+    dataset.write_tokens(path, np.arange(3000, dtype=np.uint16), ModelFolder(MODEL))
     with pytest.raises(UserError, match="vocabulary of another model"):
         dataset.read_tokens(path, "other", 1280)
     path.write_bytes(path.read_bytes()[:1000])
@@ -234,7 +233,7 @@ def test_arrays_of_several_types_are_taken_one_after_the_other(tmp_path):
 def test_other_programs_can_train_on_all_arrays_of_our_file(tmp_path):
     path = tmp_path / "a.npz"
     tokens = np.arange(1000, dtype=np.uint16)
-    dataset.write_tokens(path, tokens, MODEL)
+    dataset.write_tokens(path, tokens, ModelFolder(MODEL))
     chunks = []
     with np.load(path) as npz:  # as the forks' load_dataset does
         for item in npz.files:
@@ -266,7 +265,7 @@ def test_a_dataset_that_names_nothing_is_refused(name):
 
 
 def test_token_ids_among_texts_are_named(texts, tmp_path):
-    dataset.write_tokens(texts / "a.npz", np.arange(9, dtype=np.uint16), MODEL)
+    dataset.write_tokens(texts / "a.npz", np.arange(9, dtype=np.uint16), ModelFolder(MODEL))
     with pytest.raises(UserError, match=r"a\.npz holds token ids, not text; keep it apart"):
         load(texts, tmp_path)
 
@@ -276,8 +275,8 @@ def test_token_ids_among_texts_are_named(texts, tmp_path):
     [
         ("a.txt", r"OUTPUT must end in \.npz, got"),
         ("nothing/a.npz", "no folder .*nothing to write a.npz in"),
-        ("theirs.npz", r"theirs\.npz is there already, and not from encode\.py"),
-        ("folder.npz", r"folder\.npz is there already"),
+        ("theirs.npz", r"theirs\.npz exists and was not made by encode\.py"),
+        ("folder.npz", r"folder\.npz exists"),
     ],
 )
 def test_the_script_checks_its_output_before_it_encodes(texts, tmp_path, output, message):

@@ -1,0 +1,75 @@
+"""What computes: XLA's compiled loop or TensorFlow's own operations, with oneDNN or without.
+
+The rule comes from this table, made by benchmarks/bench_engines.py: tokens per second at the
+117M shape in float32, medians of three rounds, on two AVX2 cores (AMD EPYC, 2026-11-28).
+Differences of less than a tenth are noise.
+
+  batch x tokens     XLA    XLA, oneDNN    TensorFlow    TensorFlow, oneDNN
+  4 x 32               -           64.5             -                  63.9
+  8 x 32           106.3          100.3          90.3                 105.9
+  8 x 127              -          108.3             -                  94.5
+  32 x 24          186.0          188.8         166.2                 204.3
+  a prompt of 512  364.6          405.3         399.0                 416.1
+
+On AVX-512, oneDNN is on in TensorFlow anyway, and from batch 16 on its own operations are faster:
+XLA reads the keys of all samples on one core (up to 512 positions), where they use all cores.
+
+A user can choose otherwise: GPT2_ENGINE=xla or GPT2_ENGINE=tensorflow in the environment for the
+loop, and TensorFlow's own TF_ENABLE_ONEDNN_OPTS=1 or =0 for oneDNN.
+"""
+
+import functools
+import os
+import re
+from pathlib import Path
+
+from hparams import require
+
+ENGINES = "xla", "tensorflow"
+UNCOMPILED_FROM = {"avx512": 16, "avx2": 16, "other": 16}  # batch size
+CPUINFO = "/proc/cpuinfo"
+
+
+@functools.cache
+def processor():
+    """The kind of this processor, as far as it matters here: avx512, avx2 or other."""
+    try:
+        flags = re.findall(r"^flags\s*:.*", Path(CPUINFO).read_text("utf-8"), re.M)[0]
+    except (OSError, IndexError):
+        return "other"
+    return "avx512" if " avx512f" in flags else "avx2" if " avx2" in flags else "other"
+
+
+def chosen():
+    """What the user chose in GPT2_ENGINE; "" for nothing. Raises: UserError if it is unknown."""
+    name = os.environ.get("GPT2_ENGINE", "")
+    require("GPT2_ENGINE", name, name in ("", *ENGINES), f"one of {', '.join(ENGINES)}")
+    return name
+
+
+def set_environment():
+    """To be called before TensorFlow is imported: switch on oneDNN where it is faster.
+
+    TensorFlow does so by itself on the newest processors only. Raises: as in `chosen`.
+    """
+    chosen()
+    if processor() != "other":
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # oneDNN's own allocator never returns memory: 2 GB with 64 samples at a time.
+    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+
+
+def is_compiled(batch_size):
+    """Whether XLA compiles the loop for this batch size; None is any size.
+
+    On a GPU always, and on a CPU for small batches.
+
+    Raises: as in `chosen`.
+    """
+    import tensorflow.compat.v1 as tf
+
+    if chosen():
+        return chosen() == "xla"
+    if batch_size is None or tf.config.list_physical_devices("GPU"):
+        return True
+    return batch_size < UNCOMPILED_FROM[processor()]

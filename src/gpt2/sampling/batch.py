@@ -1,0 +1,109 @@
+"""A batch of a dump: from the numbers of samples and their prompts to the samples.
+
+It needs nothing but a model, so the same code runs in the process of the dump and on workers.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gpt2.language_model import LanguageModel
+from gpt2.sampling.prompts import Prompt
+from gpt2.sampling.sample_file import Sample
+from gpt2.sampling.sample_text import SampleText
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What ends a sample before it has its full length."""
+
+    stop_at_end: bool = False  # `<|endoftext|>`
+    stop: Sequence[str] = ()  # the sample ends before the first of these texts
+
+    def settings(self) -> dict[str, Any]:
+        """These, as a dump records them."""
+        return asdict(self) | {"stop": list(self.stop) or None}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The samples that are to be made side by side."""
+
+    numbers: Sequence[int]
+    prompts: Sequence[str | None]  # one for each; None starts from `<|endoftext|>`
+
+
+def batches(
+    prompts: Iterable[Prompt], n_prompts: int, first: int, step: int, last: int, size: int
+) -> Iterator[Batch]:
+    """The samples from number `first` to number `last`, `step` apart, in batches of a size.
+
+    Sample number i continues prompt number (i - 1) % n_prompts. The prompts are read again and
+    again. The last batch may be smaller; a last number of 0 means no end.
+    """
+    numbers = range(first, last + 1, step) if last else itertools.count(first, step)
+    texts = (text for _ in itertools.count() for _, text in prompts)
+    # The same prompts in the same order, with as few as possible to skip.
+    start, skip = (first - 1) % n_prompts, (step - 1) % n_prompts + 1
+    pairs = zip(numbers, itertools.islice(texts, start, None, skip), strict=False)
+    while chunk := list(itertools.islice(pairs, size)):
+        yield Batch(*zip(*chunk, strict=True))
+
+
+def make_samples(
+    sampler: LanguageModel, batch: Batch, ends: Ends, on_tokens: Callable[[int], object]
+) -> list[Sample]:
+    """Make the samples of a batch.
+
+    Args:
+      on_tokens: called with the number of tokens that were just added; it is below zero where a
+        stop string takes tokens away. All calls together give the tokens of the samples.
+    """
+    contexts = [sampler.context(prompt) for prompt in batch.prompts]
+    rows = [SampleText(sampler.encoder, ends.stop) for _ in batch.numbers]
+    n_told = 0
+    for piece in sampler.pieces(contexts, batch.numbers, ends.stop_at_end):
+        for row, ids in zip(rows, piece, strict=True):
+            row.add(ids)
+        n_made = sum(len(row.tokens) for row in rows)
+        on_tokens(n_made - n_told)
+        n_told = n_made
+        if all(row.stopped for row in rows):
+            break
+    samples = [
+        _sample(sampler, number, prompt, row)
+        for number, prompt, row in zip(batch.numbers, batch.prompts, rows, strict=True)
+    ]
+    on_tokens(sum(len(sample.tokens) for sample in samples) - n_told)
+    return samples
+
+
+def _sample(sampler: LanguageModel, number: int, prompt: str | None, row: SampleText) -> Sample:
+    row.add([], final=True)
+    short = len(row.tokens) < sampler.sampling.length
+    ended = row.stopped or short or sampler.end_of_text in row.tokens
+    return Sample(number, prompt, row.tokens, row.text, ended)
+
+
+class ThisProcess:
+    """Makes batches one after the other in the process that asks for them."""
+
+    def start(self, sampler: LanguageModel, ends: Ends) -> None:
+        """Load the model, the slow step."""
+        self._sampler, self._ends = sampler, ends
+        sampler.load()
+
+    def make(
+        self, wanted: Iterable[Batch], on_tokens: Callable[[int], object]
+    ) -> Iterator[list[Sample]]:
+        """The samples of each batch in turn; on_tokens as in make_samples."""
+        for batch in wanted:
+            yield make_samples(self._sampler, batch, self._ends, on_tokens)
+
+    def status(self) -> dict[str, Any]:
+        """What the progress bar shows besides."""
+        return {}
+
+    def close(self) -> None:
+        """Leave the model loaded."""

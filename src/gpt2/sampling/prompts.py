@@ -1,0 +1,116 @@
+"""The texts that a dump continues. A file of any size is read anew in each pass, never kept."""
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from gpt2.command_line import unescape
+from gpt2.text_stream import CHUNK, read_text
+from hparams import UserError, parse_json, require
+
+Prompt = tuple[str, str | None]  # where it comes from, for an error about it; and its text
+NO_PROMPT: list[Prompt] = [("", None)]  # samples start from `<|endoftext|>`
+
+
+class PromptFile:
+    r"""The texts of a file, each with its place, such as "prompts.txt, line 3".
+
+    CRLF is read as a line feed; empty texts are left out. Only a regular file can be read twice,
+    so standard input and pipes are first copied to a temporary one.
+
+    Args:
+      path: a .jsonl file has a JSON object with a `text` in each line; - is standard input.
+      separator: what stands between the texts in other files. \n is a line end.
+    Raises: UserError, also in a pass, if a text cannot be read, or the file has changed since.
+    """
+
+    def __init__(self, path: str, separator: str = "\\n"):
+        self.name = path
+        self._jsonl = path.endswith(".jsonl")
+        self._separator = "\n" if self._jsonl else unescape(separator)
+        require("separator", repr(separator), self._separator != "", "some text")
+        self._path = path
+        if path == "-":
+            self._copy(iter(lambda: sys.stdin.read(CHUNK), ""))
+        elif _is_pipe(path):
+            self._copy(read_text(path))
+        self._state = self._look()
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        line = 1
+        for part in split(read_text(self._path, on_read=self._check), self._separator):
+            place = f"{self.name}, line {line}"
+            if text := _text_field(place, part) if self._jsonl else part:
+                yield place, text
+            line += (part + self._separator).count("\n")
+
+    def _copy(self, chunks: Iterable[str]) -> None:
+        folder = tempfile.mkdtemp(prefix="prompts-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._path = str(Path(folder, "copy"))
+        with Path(self._path).open("w", encoding="utf-8", newline="") as file:
+            file.writelines(chunks)
+
+    def _look(self) -> tuple[int, int, int]:
+        """What tells that a file has changed; zeros if there is none, as reading it will say."""
+        try:
+            found = os.stat(self._path)  # noqa: PTH116
+        except (OSError, ValueError):
+            return 0, 0, 0
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _check(self, n_read: int) -> None:
+        if self._look() != self._state:
+            raise UserError(f"{self.name} was changed while it was read")
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
+
+
+def _text_field(place: str, line: str) -> str:
+    """The text in a line of JSON; an empty line has none."""
+    if not line.strip():
+        return ""
+    try:
+        record = parse_json(line)
+        if isinstance(record["text"], str):
+            return record["text"]
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise UserError(f'{place}: expected a JSON object with a text, {{"text": "..."}}')
+
+
+def split(chunks: Iterable[str], separator: str) -> Iterator[str]:
+    """What stands between separators in a text that comes in chunks.
+
+    CRLF is read as a line feed, and a line feed that ends the text is no part of it.
+    """
+    held: list[str] = []
+    begun = ""  # what a separator may have begun in
+    for chunk in _line_feeds(chunks):
+        *parts, rest = (begun + chunk).split(separator)
+        for part in parts:
+            yield "".join([*held, part])
+            held.clear()
+        cut = max(0, len(rest) - len(separator) + 1)
+        held.append(rest[:cut])
+        begun = rest[cut:]
+    yield "".join([*held, begun])
+
+
+def _line_feeds(chunks: Iterable[str]) -> Iterator[str]:
+    held = ""  # a character that may belong to the last line end
+    for chunk in chunks:
+        text = (held + chunk).replace("\r\n", "\n")
+        held = text[-1:] if text.endswith(("\r", "\n")) else ""
+        yield text.removesuffix(held)
+    yield held.removesuffix("\n")
