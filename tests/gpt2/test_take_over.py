@@ -1,6 +1,12 @@
 """Text that is not held up while the loop is compiled, and a graph that is built quickly."""
 
+import os
+import shutil
+import sys
+
+import pexpect
 import pytest
+from conftest import ROOT
 
 import model
 from gpt2.language_model import LanguageModel
@@ -89,3 +95,23 @@ def test_blocks_are_traced_as_often_whatever_the_number_of_layers(tf, monkeypatc
         counts.append(len(traced))
         traced.clear()
     assert counts[0] == counts[1] <= 8
+
+
+@pytest.mark.end_to_end
+def test_weights_that_do_not_load_end_the_prompt_with_one_line(tmp_path):
+    """The prompt is there before the model is; nothing is typed at it."""
+    folder = shutil.copytree(ROOT / "models" / "1M", tmp_path / "bad")
+    weights = next(folder.glob("model.ckpt.data-*"))
+    data = bytearray(weights.read_bytes())
+    data[100_000] ^= 1
+    weights.write_bytes(data)
+    script = ROOT / "src" / "interactive_conditional_samples.py"
+    command = [str(script), "--model_name", "bad", "--models_dir", str(tmp_path)]
+    environment = os.environ | {"HOME": str(tmp_path), "TERM": "dumb"}
+    child = pexpect.spawn(sys.executable, command, env=environment, encoding="utf-8", timeout=600)
+    child.expect_exact("Model prompt >>> ")
+    child.expect(pexpect.EOF)
+    child.close()
+    said = [line for line in child.before.splitlines() if line.strip()]
+    assert len(said) == 1 and "is damaged: a checksum does not match" in said[0]
+    assert child.exitstatus == 2
