@@ -23,6 +23,45 @@ class State(NamedTuple):
     caches: Any  # a KVCache for each layer
 
 
+def shared_block(hparams, attend):
+    """A `block` for model.transformer: model.block as a function that all layers call.
+
+    Building the graph then takes about as long for many layers as for one.
+
+    Args:
+      attend: as in model.block.
+    """
+    variables = _variables_of_a_layer(hparams)
+
+    @tf.function(autograph=False)
+    def layer(x, past, weights):
+        def read(getter, name, *args, **kwargs):
+            return weights[name.removeprefix("h/")]
+
+        with tf.variable_scope(tf.VariableScope(None, custom_getter=read)):
+            return model.block(x, "h", past=past, hparams=hparams, attend=attend)
+
+    def block(x, scope, *, past, hparams):
+        with tf.variable_scope(scope):
+            weights = {name: tf.get_variable(name, **how) for name, how in variables.items()}
+        return layer(x, past, weights)
+
+    return block
+
+
+def _variables_of_a_layer(hparams):
+    """The arguments of tf.get_variable for the variables of model.block, by name."""
+    variables = {}
+
+    def record(getter, name, shape, initializer, **kwargs):
+        variables[name.removeprefix("h/")] = {"shape": shape, "initializer": initializer}
+        return tf.zeros(shape)
+
+    with tf.Graph().as_default(), tf.variable_scope("", custom_getter=record):
+        model.block(tf.zeros([1, 1, hparams.n_embd]), "h", past=None, hparams=hparams)
+    return variables
+
+
 def prefill(hparams, context, lengths, *, dtype=tf.float32):
     """Evaluate contexts in one pass.
 
@@ -42,11 +81,12 @@ def prefill(hparams, context, lengths, *, dtype=tf.float32):
         return weights[name]
 
     n_context = tf.shape(context)[1]
-    bias = model.causal_bias(n_context, n_context, dtype=dtype)
-    block = functools.partial(model.block, attend=kv_cache.cached_attention(bias))
+    attend = kv_cache.cached_attention(model.causal_bias(n_context, n_context, dtype=dtype))
     with tf.variable_scope("model", reuse=tf.AUTO_REUSE, custom_getter=read):
         positions = model.positions_for(context, 0)
-        h, caches = model.transformer(hparams, context, positions, [None] * hparams.n_layer, block)
+        pasts = [None] * hparams.n_layer
+        block = shared_block(hparams, attend)
+        h, caches = model.transformer(hparams, context, positions, pasts, block)
         logits = model.predict(hparams, tf.gather(h, lengths - 1, batch_dims=1))
     return logits, caches, weights
 
@@ -70,10 +110,10 @@ def split_rows(w, n):
     return tf.reshape(w, [n, nx // n, nf] if n > 1 and nx % n == 0 else [nx, nf])
 
 
-def decode_loop(hparams, choose, weights, state, lengths, n_context, uniform, output, end, stop=-1):
+def decode_loop(
+    hparams, choose, weights, state, lengths, n_context, uniform, output, end, stop=-1, *, compiled
+):
     """Generate one token after the other, until `end` or until the caches are full.
-
-    To be called in a tf.function, compiled where is_compiled says so.
 
     Args:
       weights: as returned by `prefill`.
@@ -82,14 +122,14 @@ def decode_loop(hparams, choose, weights, state, lengths, n_context, uniform, ou
       output: int32 [batch, at least end], in which each token is written at its index.
       end: int32 [], number of tokens to reach.
       stop: int32 [], token that finishes its sample; the loop ends when all are finished.
+      compiled: whether this is called in a tf.function that XLA compiles.
     Returns: the new State and output.
     """
     cache_length = tf.shape(state.caches[0].k)[1]
     end = tf.minimum(end, cache_length - n_context + 1)  # the last token is never fed back
-    batch = lengths.shape.as_list()[0]
-    compiled = is_compiled(batch)
     # For one row, XLA multiplies blocks of a matrix faster.
-    weights = {name: split_rows(w, 8 if batch == 1 else 1) for name, w in weights.items()}
+    n = 8 if compiled and lengths.shape.as_list()[0] == 1 else 1
+    weights = {name: split_rows(w, n) for name, w in weights.items()}
 
     def read(getter, name, *args, **kwargs):
         return weights[name]
@@ -101,7 +141,7 @@ def decode_loop(hparams, choose, weights, state, lengths, n_context, uniform, ou
         bias = tf.cast(tf.where_v2(in_use, 0.0, -1e10), state.caches[0].k.dtype)
         bias = tf.repeat(bias[:, None], hparams.n_head, axis=0)
         attend = kv_cache.cached_attention(bias, position, in_place=not compiled)
-        block = functools.partial(model.block, attend=attend)
+        block = shared_block(hparams, attend)
         with tf.variable_scope("model", reuse=True, custom_getter=read):
             positions = lengths[:, None] + state.n_done - 1
             tokens = tf.maximum(state.token, 0)[:, None]  # -1 where there was none to choose
@@ -140,7 +180,8 @@ def generate(hparams, choose, context, uniform, length):
     @tf.function(jit_compile=compiled, autograph=False)
     def fill_caches(state, lengths, n_context, uniform, output, length):
         return decode_loop(
-            hparams, choose, weights, state, lengths, n_context, uniform, output, length
+            *(hparams, choose, weights, state, lengths, n_context, uniform, output, length),
+            compiled=compiled,
         )
 
     def any_length(x):
@@ -185,7 +226,9 @@ def uniform_for(seed, numbers, length):
 class Decoder:
     """Incremental decoding: the state of the loop stays in variables between two Session.run calls.
 
-    So text can be streamed, or interrupted. The loop is compiled once for each cache length.
+    So text can be streamed, or interrupted. There are two loops that do the same: one that XLA
+    compiles, once for each cache length, and one of TensorFlow's own operations. They work on
+    the same state, so that one can go on where the other stopped.
 
     Args:
       hparams: HParams
@@ -193,61 +236,116 @@ class Decoder:
       batch_size: number of samples generated together.
       dtype: to compute in.
     Attributes:
+      compiled: as is_compiled says.
       cache_lengths: as returned by kv_cache.cache_lengths.
     Placeholders:
       context: int32 [batch, context]; shorter rows are padded at the end.
       lengths: int32 [batch], without the padding.
       seed, numbers: int64 [] and [batch], as in `uniform_for`.
-      cache_length: int32 [], the length to grow the caches to.
+      cache_length: int32 [], the least length of the caches; 0, the default, changes nothing.
       end, stop: int32 [], as in `decode_loop`.
     Fetches:
       prefill: evaluates the contexts and generates the first token.
       grow: grows the caches to `cache_length`. Needs no other placeholder.
       decode: generates tokens until `end`, or until the caches are full.
-      `prefill` and `decode` need all placeholders but `cache_length`. Both return the number of
-      tokens generated so far, int32 [], and the tokens of this run at their indices, int32
-      [batch, n_ctx] ([batch, 1] for `prefill`).
+      decode_uncompiled: the same without XLA, whatever is_compiled says.
+      compile: compiles `decode` for caches of `cache_length`, and leaves the state alone.
+      `prefill` and both loops need the other placeholders. They return the number of tokens
+      generated so far, int32 [], and the tokens of this run at their indices, int32
+      [batch, n_ctx] ([batch, 1] for `prefill`). All but `prefill` are built when they are first
+      used. The first run of any takes longer; with `end` 0 a loop, and with `cache_length` 0
+      `grow`, gets ready and does nothing.
     """
 
     def __init__(self, hparams, choose, batch_size, dtype=tf.float32):
-        compiled = is_compiled(batch_size)
-        self.cache_lengths = kv_cache.cache_lengths(hparams, batch_size, compiled)
+        self.hparams, self.choose = hparams, choose
+        self.compiled = is_compiled(batch_size)
+        self.cache_lengths = kv_cache.cache_lengths(hparams, batch_size, self.compiled)
         self.context = tf.placeholder(tf.int32, [batch_size, None])
         self.lengths = tf.placeholder(tf.int32, [batch_size])
         self.seed = tf.placeholder(tf.int64, [])
         self.numbers = tf.placeholder(tf.int64, [batch_size])
-        self.cache_length = tf.placeholder(tf.int32, [])
+        self.cache_length = tf.placeholder_with_default(0, [])
         self.end = tf.placeholder(tf.int32, [])
         self.stop = tf.placeholder(tf.int32, [])
-        n_context = tf.reduce_max(self.lengths)
-        uniform = uniform_for(self.seed, self.numbers, hparams.n_ctx)
+        self._uniform = uniform_for(self.seed, self.numbers, hparams.n_ctx)
 
-        first, weights = first_token(
-            hparams, choose, self.context, self.lengths, uniform, self.stop, dtype
+        first, self._weights = first_token(
+            hparams, choose, self.context, self.lengths, self._uniform, self.stop, dtype
         )
+        first = first._replace(caches=kv_cache.grow(first.caches, self.cache_length))
         # Assigned before they are read, so they need no initializer; and in no collection, so that
         # a Saver finds only the model's variables.
         self.state = tf.nest.map_structure(_uninitialized_variable, first)
         with tf.control_dependencies(_assign_all(self.state, first)):
             self.prefill = tf.identity(first.n_done), first.token[:, None]
 
-        self.grow = tf.no_op()
-        for cache in tf.nest.flatten(self.state.caches):
-            with tf.control_dependencies([self.grow]):  # one at a time: only one exists twice
-                larger = kv_cache.grow(tf.identity(cache), self.cache_length)
-                self.grow = cache.assign(larger, read_value=False)
+    @functools.cached_property
+    def grow(self):
+        def grow():
+            done = tf.no_op()
+            for cache in tf.nest.flatten(self.state.caches):
+                with tf.control_dependencies([done]):  # one by one: all never exist twice
+                    larger = kv_cache.grow(tf.identity(cache), self.cache_length)
+                    done = cache.assign(larger, read_value=False)
+            with tf.control_dependencies([done]):
+                return tf.constant(0)
 
-        @tf.function(jit_compile=compiled, autograph=False)
-        def decode(lengths, n_context, uniform, end, stop):
-            state = tf.nest.map_structure(tf.identity, self.state)
-            output = tf.zeros(uniform.shape, tf.int32)
-            state, output = decode_loop(
-                hparams, choose, weights, state, lengths, n_context, uniform, output, end, stop
-            )
-            _assign_all(self.state, state)
-            return state.n_done, output
+        with self.context.graph.as_default():
+            return tf.cond(self.cache_length > 0, grow, lambda: tf.constant(0))
 
-        self.decode = decode(self.lengths, n_context, uniform, self.end, self.stop)
+    @functools.cached_property
+    def decode(self):
+        return self._unless_idle(self._loop if self.compiled else self._run_loop)
+
+    @functools.cached_property
+    def decode_uncompiled(self):
+        return self._unless_idle(self._run_loop) if self.compiled else self.decode
+
+    @functools.cached_property
+    def compile(self):
+        with self.context.graph.as_default():
+            # A state whose caches are never touched, so that they take no memory.
+            state = tf.nest.map_structure(_uninitialized_variable, self.state)
+            assigned = []
+            for variable in tf.nest.flatten(state):
+                shape = [
+                    self.cache_length if size is None else size for size in variable.shape.as_list()
+                ]
+                empty = tf.raw_ops.Empty(shape=shape, dtype=variable.dtype)
+                assigned.append(variable.assign(empty, read_value=False))
+            with tf.control_dependencies(assigned):
+                n_done, _ = self._loop(state, *self._arguments())
+            with tf.control_dependencies([n_done]):
+                handles = [variable.handle for variable in tf.nest.flatten(state)]
+                return tf.group([tf.raw_ops.DestroyResourceOp(resource=h) for h in handles])
+
+    def _unless_idle(self, loop):
+        def nothing():
+            return tf.constant(0), tf.zeros(self._uniform.shape, tf.int32)
+
+        with self.context.graph.as_default():
+            return tf.cond(self.end > 0, lambda: loop(self.state, *self._arguments()), nothing)
+
+    def _arguments(self):
+        n_context = tf.reduce_max(self.lengths)
+        return self.lengths, n_context, self._uniform, self.end, self.stop
+
+    @functools.cached_property
+    def _loop(self):
+        run = functools.partial(self._run_loop, compiled=True)
+        return tf.function(run, jit_compile=True, autograph=False)
+
+    def _run_loop(self, variables, lengths, n_context, uniform, end, stop, compiled=False):
+        state = tf.nest.map_structure(tf.convert_to_tensor, variables)
+        output = tf.zeros(uniform.shape, tf.int32)
+        state, output = decode_loop(
+            *(self.hparams, self.choose, self._weights, state),
+            *(lengths, n_context, uniform, output, end, stop),
+            compiled=compiled,
+        )
+        with tf.control_dependencies(_assign_all(variables, state)):
+            return tf.identity(state.n_done), tf.identity(output)
 
 
 def _uninitialized_variable(like):

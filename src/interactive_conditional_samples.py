@@ -2,7 +2,9 @@
 """Continue texts that are typed at a prompt, or read from a pipe or a file."""
 
 import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +103,7 @@ class Session:
 
     def converse(self) -> None:
         """Answer what is typed, until Ctrl-D, or Ctrl-C twice with nothing typed."""
-        self.sampler.load()
+        self.sampler.load_in_background(failed=interrupt)
         print(GREETING)
         presses = 0  # of Ctrl-C, one after the other, with nothing typed
         while presses < 2:
@@ -116,6 +118,7 @@ class Session:
                 print()
                 return
             except KeyboardInterrupt:
+                self.sampler.check_loading()
                 presses = 0 if line is not None or half_typed() else presses + 1
                 print("\nCtrl-C again, or Ctrl-D, leaves." if presses == 1 else "")
 
@@ -178,7 +181,8 @@ class Session:
             self.next_number = batch.stop  # also if the batch is interrupted
             rows = [SampleText(self.sampler.encoder, self.stop_strings) for _ in batch]
             print(banner(start))
-            for piece in self.sampler.pieces([context] * len(batch), batch, self.stop_at_end):
+            contexts = [context] * len(batch)
+            for piece in self.sampler.pieces(contexts, batch, self.stop_at_end, at_once=True):
                 added = [row.add(ids) for row, ids in zip(rows, piece, strict=True)]
                 print(added[0], end="", flush=True)
                 if all(row.stopped for row in rows):
@@ -189,6 +193,12 @@ class Session:
                 print(banner(number))
                 print(row.text, flush=True)
         print("=" * 80)
+
+
+def interrupt() -> None:
+    """End the main thread's wait for a line, as Ctrl-C does; Windows waits for it."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 def half_typed() -> bool:

@@ -8,11 +8,12 @@ import functools
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from encoder import Encoder, get_encoder
+from gpt2.background import Task
 from gpt2.checkpoint_file import newest_weights
 from gpt2.download import release, tensor_index
 from gpt2.text_stream import escaped
@@ -167,29 +168,57 @@ def fingerprint(prefix: Path) -> str:
     return hashlib.sha256(index).hexdigest()[:16]
 
 
-def restore(session: Any, prefix: Path, variables: Sequence[Any] | None = None) -> None:
+def restore(
+    session: Any,
+    prefix: Path,
+    variables: Sequence[Any] | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> None:
     """Read variables in one run: all of the session's graph, unless some are given.
 
+    Args:
+      meanwhile: is called while they are read.
     Raises: UserError if the files do not hold the variables in these shapes, or are damaged.
     """
     import tensorflow.compat.v1 as tf
 
     held = _held_shapes(tf, prefix)
     variables = variables or session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-    padded: list[Any] = []
-    unpadded: list[Any] = []
-    for variable in variables:
-        name, shape = variable.op.name, variable.shape.as_list()
-        _check_shape(prefix, held, name, shape)  # the saver itself lets a wrong shape pass
-        (unpadded if held[name] == shape else padded).append(variable)
+    names = [variable.op.name for variable in variables]
+    parts = []  # all of a variable, or as many rows of it as there are in the graph
+    for name, shape in zip(names, [v.shape.as_list() for v in variables], strict=True):
+        _check_shape(prefix, held, name, shape)
+        part = " ".join([*map(str, held[name]), f"0,{shape[0]}:-"])
+        parts.append("" if held[name] == shape else part)
     try:
         with session.graph.as_default():
-            tf.train.Saver(unpadded).restore(session, str(prefix))
-            for variable in padded:
-                session.run(_first_rows(tf, prefix, variable, held[variable.op.name]))
+            values = tf.raw_ops.RestoreV2(
+                prefix=str(prefix),
+                tensor_names=names,
+                shape_and_slices=parts,
+                dtypes=[variable.dtype.base_dtype for variable in variables],
+            )
+            pairs = zip(variables, values, strict=True)
+            assigned = [variable.assign(value, read_value=False) for variable, value in pairs]
+        reading = Task(lambda: session.run(assigned))
+        meanwhile()
+        reading.wait()
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError):
         remedy = _remedy(prefix.parent.name)
         raise UserError(f"{prefix} is damaged: a checksum does not match; {remedy}") from None
+
+
+def without_initializers(next_creator: Any, **options: Any) -> Any:
+    """For tf.variable_creator_scope: variables that are restored need nothing to begin with.
+
+    Most of the time that creating one takes goes into its initial value.
+    """
+    try:
+        from tensorflow.python.ops.resource_variable_ops import UninitializedVariable  # private
+    except ImportError:
+        return next_creator(**options)
+    in_no_collection = options["collections"] == []  # the state of a loop
+    return (next_creator if in_no_collection else UninitializedVariable)(**options)
 
 
 def meta_graph(hparams: HParams) -> bytes:
@@ -204,18 +233,6 @@ def meta_graph(hparams: HParams) -> bytes:
     for node in meta.graph_def.node:
         node.attr.pop("debug_name", None)  # new in TensorFlow 2: 1.15 refuses what it does not know
     return meta.SerializeToString(deterministic=True)
-
-
-def _first_rows(tf: Any, prefix: Path, variable: Any, held: list[int]) -> Any:
-    """The operation that reads as many rows as `variable` has, of a tensor with more."""
-    part = " ".join([*map(str, held), f"0,{variable.shape[0]}:-"])
-    [value] = tf.raw_ops.RestoreV2(
-        prefix=str(prefix),
-        tensor_names=[variable.op.name],
-        shape_and_slices=[part],
-        dtypes=[variable.dtype.base_dtype],
-    )
-    return variable.assign(value)
 
 
 def _remedy(model_name: str) -> str:

@@ -23,7 +23,7 @@ import fire
 
 import engine
 import user_file
-from gpt2 import checkpoint
+from gpt2 import background, checkpoint
 from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText, escaped
 from hparams import UserError, download_command
 
@@ -75,6 +75,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     one line on stderr and exit status 2; Ctrl-C is status 130; a closed pipe (`| head`) is not an
     error.
     """
+    status = 0
     try:
         _open_closed_streams()
         for stream in (sys.stdin, sys.stdout, sys.stderr):
@@ -98,7 +99,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         sys.stdout.flush()
     except UserError as error:
         _print_error(str(error))
-        sys.exit(error.exit_status)
+        status = error.exit_status
     except BrokenPipeError:
         _discard_stdout()
     except OSError as error:  # a full disk, say
@@ -106,9 +107,13 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         _print_error(f"{place}: {error.strerror}")
         if not error.filename:
             _discard_stdout()
-        sys.exit(1)
+        status = 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
+    if getattr(main, "__module__", "") == "__main__":
+        background.leave(status)
+    if status:
+        sys.exit(status)
 
 
 def _show_log() -> None:
@@ -368,6 +373,18 @@ def import_tensorflow() -> Any:
     # Differs from TensorFlow's own default: float32 is float32, on every GPU.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf
+
+
+@contextlib.contextmanager
+def status_line(text: str) -> Iterator[None]:
+    """Say on stderr what is going on. On a terminal, the line is gone when it has ended."""
+    passing = sys.stderr.isatty()
+    print(text, end="" if passing else "\n", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if passing:
+            print("\r" + " " * len(text) + "\r", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -7,20 +7,25 @@ often: on a CPU, batches of 7 or 32 instead of 1 change 60 to 70 of a million to
 model. That affects 1.6 to 1.8 % of samples of 256 tokens.
 """
 
+import contextlib
+import functools
 import logging
 import math
 import numbers
 import random
+import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gpt2 import checkpoint
-from gpt2.command_line import choose_model, import_tensorflow
+from gpt2.background import Task
+from gpt2.command_line import choose_model, import_tensorflow, status_line
 from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
@@ -31,6 +36,8 @@ from user_file import expand
 
 DTYPES = "float32", "tf32", "bfloat16"
 CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C is heard
+CHUNK_SECONDS = 0.2  # that a run of a stream takes at most, if one token does not take longer
+WORTH_COMPILING = 64  # tokens that a stream must have to come before XLA is asked to compile
 T = TypeVar("T")
 log = logging.getLogger("gpt2")
 
@@ -53,12 +60,17 @@ def load(
     return LanguageModel(model_name=model, models_dir=models_dir, **options)
 
 
-class Decoding(NamedTuple):
-    """The graph that generates tokens for one batch size, and who used it last."""
+@dataclass
+class Decoding:
+    """The graph that generates tokens for one batch size, and what is going on with it."""
 
+    batch_size: int
     decoder: Any  # decoder.Decoder
     settings: dict[str, Any]  # scalar placeholders: temperature, top_k, top_p
-    user: list[object]  # whose samples are in the decoder's state
+    user: object = None  # whose samples are in the decoder's state
+    compiled: set[int] = field(default_factory=set)  # the cache lengths that are
+    compiling: Task | None = None  # the last task that compiled
+    prepared: threading.Event = field(default_factory=threading.Event)  # that all is built for it
 
 
 class LanguageModel:
@@ -121,13 +133,17 @@ class LanguageModel:
         self.sampling.check(self.hparams)
         require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
         self.batch_size = batch_size or default_batch_size(self.hparams)
-        self.seed = seed
+        self.seed, self._seed_is_drawn = seed, False
         require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         self.device, self.dtype = device, dtype
         self.weights, self.encoder = model.weights, model.encoder
         self.end_of_text = model.end_of_text
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
+        self._building = threading.RLock()
+        self._loading: Task | None = None  # in the background
+        self._loader: int | None = None  # its thread's number
+        self._processor = ""  # in words, until it was said
         self._closed = False
         self._n_generated = 0
 
@@ -189,11 +205,15 @@ class LanguageModel:
         """
         sampling = self._sampling(options)
         context = self.context(prompt, sampling)
+        at_once = seed is None
         seed, number = self._draw(seed, 1)
+        at_once &= self._seed_is_drawn
         decode = self.encoder.stream()
 
         def texts() -> Iterator[str]:
-            for (ids,) in self._chunks([context], [number], stop_at_end, sampling, seed, 1):
+            for (ids,) in self._chunks(
+                [context], [number], stop_at_end, sampling, seed, 1, at_once
+            ):
                 yield decode(ids)
             yield decode([], final=True)
 
@@ -240,22 +260,57 @@ class LanguageModel:
         """Read the weights and build the graph for batch_size now, and not at the first use."""
         self._decoding(self.batch_size)
 
+    def load_in_background(self, failed: Callable[[], object] = lambda: None) -> None:
+        """Begin what `load` does, and go on with compiling. What needs the model waits for it.
+
+        Args:
+          failed: is called in the background if the model cannot be loaded; `check_loading` then
+            raises the reason.
+        """
+
+        def work() -> None:
+            self._loader = threading.get_ident()
+            try:
+                decoding = self._decoding(self.batch_size, at_once=True)
+            except BaseException:
+                failed()
+                raise
+            feed = self._feed(decoding, [[0]], [1], self.sampling, self.seed or 0)
+            self._compile(decoding, feed, range(2, 1 + self.sampling.length))
+
+        self._say_notice()
+        self._loading = Task(work)
+
+    def check_loading(self) -> None:
+        """Raise the error that ended the loading in the background, if one did."""
+        if self._loading is not None and self._loading.error is not None:
+            raise self._loading.error
+
     def _open(self) -> None:
         """Import TensorFlow and open a session, unless it is open."""
         if self._closed:
             raise UserError("the model is closed")
         if self._session is not None:
             return
+        self._say_notice()
         tf = import_tensorflow()
-        if self._notice:
-            log.warning(self._notice)
         config, processor = choose_device(self.device, tf)
         if not processor.startswith("GPU"):
             self._check_memory()
-        if self.device == "auto":
-            log.info("running on %s", processor)
+        self._processor = processor if self.device == "auto" else ""
         tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
         self._session = tf.Session(graph=tf.Graph(), config=config)
+
+    def _say_notice(self) -> None:
+        if self._notice:
+            log.warning(self._notice)
+        self._notice = ""
+
+    def _say_processor(self) -> None:
+        """Name the processor, once, and not beside a prompt at which somebody types."""
+        if self._processor and threading.get_ident() != self._loader:
+            log.info("running on %s", self._processor)
+            self._processor = ""
 
     def close(self) -> None:
         """Free the model's memory. The object cannot be used afterwards."""
@@ -270,20 +325,37 @@ class LanguageModel:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def build(self, key: Hashable, build: Callable[[], T]) -> T:
+    def build(
+        self, key: Hashable, build: Callable[[], T], then: Callable[[T], object] = lambda part: None
+    ) -> T:
         """What a function returns that builds a part of the model's graph; called once for a key.
 
-        The first part creates the variables, which are then read from the checkpoint.
+        The first part creates the variables, which are then read from the checkpoint. Meanwhile
+        `then` builds what depends on the part; it is called once, too.
         """
         if key not in self._built:
-            self._open()
-            with self._session.graph.as_default():
-                part = build()
-                if not self._built:
-                    checkpoint.restore(self._session, self.weights)
-            self._built[key] = part
+            silent = self._built or threading.get_ident() == self._loader
+            loading = f"loading {self.folder.name} ..."
+            with contextlib.nullcontext() if silent else status_line(loading), self._building:
+                if key not in self._built:
+                    self._build(key, build, then)
+        self._say_processor()
         built: T = self._built[key]
         return built
+
+    def _build(self, key: Hashable, build: Callable[[], T], then: Callable[[T], object]) -> None:
+        self._open()
+        import tensorflow.compat.v1 as tf
+
+        creator = tf.variable_creator_scope(checkpoint.without_initializers)
+        with self._session.graph.as_default(), creator:
+            part = build()
+            rest = functools.partial(then, part)
+            if self._built:
+                rest()
+            else:
+                checkpoint.restore(self._session, self.weights, meanwhile=rest)
+        self._built[key] = part
 
     def run(self, fetches: Any, feed: dict[Any, Any]) -> Any:
         """Session.run, in which a lack of memory is a UserError."""
@@ -328,7 +400,7 @@ class LanguageModel:
         seed = new.pop("seed", self.seed)
         self.sampling = self._sampling(new)
         if "seed" in settings:
-            self.seed, self._n_generated = seed, 0
+            self.seed, self._seed_is_drawn, self._n_generated = seed, False, 0
 
     def context(self, prompt: str | None, sampling: Sampling | None = None) -> list[int]:
         """Token ids of a prompt; None is the beginning of a text.
@@ -342,7 +414,11 @@ class LanguageModel:
         return ids
 
     def pieces(
-        self, contexts: Sequence[list[int]], numbers: Sequence[int], stop_at_end: bool = False
+        self,
+        contexts: Sequence[list[int]],
+        numbers: Sequence[int],
+        stop_at_end: bool = False,
+        at_once: bool = False,
     ) -> Iterator[list[list[int]]]:
         """Continue contexts in a batch of batch_size, and yield tokens as they are generated.
 
@@ -350,11 +426,15 @@ class LanguageModel:
           contexts: at most batch_size lists of token ids, of any lengths.
           numbers: of the samples; seed and number determine a sample's random numbers.
           stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
+          at_once: do not wait while the loop is compiled. Until then, tokens come from the loop
+            that is not: so which one made a token depends on time, as nothing in a sample of a
+            seed that was given may. There it is not obeyed.
         Yields: for each context the ids that come next; none once the sample has ended.
         """
         self._set_seed()
+        at_once &= self._seed_is_drawn
         return self._chunks(
-            contexts, numbers, stop_at_end, self.sampling, self.seed, self.batch_size
+            contexts, numbers, stop_at_end, self.sampling, self.seed, self.batch_size, at_once
         )
 
     # Internals
@@ -367,31 +447,148 @@ class LanguageModel:
         sampling: Sampling,
         seed: int | None,
         batch_size: int,
+        at_once: bool = False,
     ) -> Iterator[list[list[int]]]:
-        decoder, settings, user = self._decoding(batch_size)
-        n_context, n_padding = max(map(len, contexts)), batch_size - len(contexts)
+        decoding = self._decoding(batch_size, at_once)
+        decoder = decoding.decoder
+        feed = self._feed(decoding, contexts, numbers, sampling, seed, stop_at_end)
+        n_context = max(map(len, contexts))
+        decoding.user = me = object()
+        finished = [False] * len(contexts)
+        n_done, held, chunk = 0, 0, 1 if at_once else CHUNK_TOKENS
+        prefilled = threading.Event()
+        if at_once and sampling.length > WORTH_COMPILING:
+            slots = range(n_context + 1, n_context + sampling.length)
+            self._compile(decoding, feed, slots, prefilled)
+        while n_done < sampling.length and not all(finished):
+            if decoding.user is not me:
+                raise UserError("another text was started before this stream had ended")
+            began, before = time.monotonic(), n_done
+            slots = range(n_context + max(n_done, 1), n_context + sampling.length)
+            length = next((n for n in decoder.cache_lengths if slots and n >= slots[0]), 0)
+            if not n_done:
+                loop, end = decoder.prefill, 1
+                held = feed[decoder.cache_length] = length
+            else:
+                loop = self._loop(decoding, feed, length, slots, at_once)
+                end = min(n_done + chunk, sampling.length)
+            if held < length:
+                self.run(self._fetch(decoder, "grow"), {decoder.cache_length: length})
+                held = length
+            try:
+                n_done, tokens = self.run(loop, {**feed, decoder.end: end})
+            finally:
+                prefilled.set()
+            if not before and decoding.compiling is not None:
+                decoding.prepared.wait()  # or the pause after the first token would be longer
+            if before and at_once:
+                seconds = (time.monotonic() - began) / (n_done - before)
+                chunk = max(1, min(CHUNK_TOKENS, int(CHUNK_SECONDS / seconds)))
+            yield self._cut_at_end(tokens[: len(contexts), before:n_done], finished, stop_at_end)
+
+    def _feed(
+        self,
+        decoding: Decoding,
+        contexts: Sequence[list[int]],
+        numbers: Sequence[int],
+        sampling: Sampling,
+        seed: int | None,
+        stop_at_end: bool = False,
+    ) -> dict[Any, Any]:
+        """A value for each placeholder; 0 for `end` and `cache_length`."""
+        decoder = decoding.decoder
+        n_context, n_padding = max(map(len, contexts)), decoding.batch_size - len(contexts)
         rows = [*contexts, *[contexts[0]] * n_padding]
-        feed = {
+        return {
             decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
             decoder.lengths: [len(row) for row in rows],
             decoder.seed: seed,
             decoder.numbers: [*numbers, *[numbers[0]] * n_padding],
             decoder.stop: self.end_of_text if stop_at_end else -1,
-            **{placeholder: getattr(sampling, name) for name, placeholder in settings.items()},
+            decoder.end: 0,
+            decoder.cache_length: 0,
+            **{
+                placeholder: getattr(sampling, name)
+                for name, placeholder in decoding.settings.items()
+            },
         }
-        user[0] = me = object()
-        finished = [False] * len(contexts)
-        n_done = cache_length = 0
-        while n_done < sampling.length and not all(finished):
-            if user[0] is not me:
-                raise UserError("another text was started before this stream had ended")
-            if n_done and cache_length < n_context + n_done:
-                cache_length = min(n for n in decoder.cache_lengths if n >= n_context + n_done)
-                self.run(decoder.grow, {decoder.cache_length: cache_length})
-            step = {**feed, decoder.end: min(n_done + CHUNK_TOKENS, sampling.length)}
-            before = n_done
-            n_done, tokens = self.run(decoder.decode if n_done else decoder.prefill, step)
-            yield self._cut_at_end(tokens[: len(contexts), before:n_done], finished, stop_at_end)
+
+    def _fetch(self, decoder: Any, name: str) -> Any:
+        """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
+        if name not in vars(decoder):
+            with self._building:
+                getattr(decoder, name)
+        return getattr(decoder, name)
+
+    def _loop(
+        self, decoding: Decoding, feed: dict[Any, Any], length: int, slots: range, at_once: bool
+    ) -> Any:
+        """What generates the next tokens.
+
+        Args:
+          feed: as for the loop.
+          length: that the caches will have.
+          slots: of the caches that the sample will use.
+          at_once: as in `pieces`.
+        """
+        decoder = decoding.decoder
+        if not at_once or not decoder.compiled or length in decoding.compiled:
+            return self._fetch(decoder, "decode")
+        if len(slots) > WORTH_COMPILING:
+            self._compile(decoding, feed, slots)
+        return self._fetch(decoder, "decode_uncompiled")
+
+    def _compile(
+        self,
+        decoding: Decoding,
+        feed: dict[Any, Any],
+        slots: range,
+        begin: threading.Event | None = None,
+    ) -> None:
+        """Compile the loop in the background, for all lengths of caches that use these slots.
+
+        One task at a time; where one has failed there is no other, and `compiled` stays as it is.
+
+        Args:
+          begin: is set when the processor has nothing more urgent to do.
+        """
+        import tensorflow.compat.v1 as tf
+
+        task, session, decoder = decoding.compiling, self._session, decoding.decoder
+        if not decoder.compiled or (task is not None and (task.is_alive() or task.error)):
+            return
+        first, last = (
+            next(n for n in decoder.cache_lengths if n >= slot) for slot in (slots[0], slots[-1])
+        )
+        lengths = [n for n in decoder.cache_lengths if first <= n <= last]
+        missing = [n for n in lengths if n not in decoding.compiled]
+        if not missing:
+            return
+        in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
+
+        def prepare() -> None:
+            # Who runs the session waits while the graph grows, so all is built now; and what
+            # has been run once, if only to do nothing, begins at once when it is needed.
+            with self._building:
+                _, decode, grow = decoder.compile, decoder.decode, decoder.grow
+            session.run(decode, feed)
+            session.run(grow, {decoder.cache_length: 0})
+
+        def work() -> None:
+            try:
+                if not decoding.prepared.is_set():
+                    prepare()
+            finally:
+                decoding.prepared.set()
+            if begin is not None:
+                begin.wait()
+            for length in missing:
+                if not self._closed:
+                    step = {**feed, decoder.cache_length: length}
+                    session.run(decoder.compile, step, options=in_this_thread)
+                    decoding.compiled.add(length)
+
+        decoding.compiling = Task(work)
 
     def _cut_at_end(
         self, tokens: np.ndarray, finished: list[bool], stop_at_end: bool
@@ -407,8 +604,22 @@ class LanguageModel:
             chunk.append(ids)
         return chunk
 
-    def _decoding(self, batch_size: int) -> Decoding:
-        return self.build(("decoding", batch_size), lambda: self._build_decoding(batch_size))
+    def _decoding(self, batch_size: int, at_once: bool = False) -> Decoding:
+        def build_loop(decoding: Decoding) -> None:
+            import tensorflow.compat.v1 as tf
+
+            if not at_once:
+                self._fetch(decoding.decoder, "decode")
+                return
+            # With `end` 0 it only gets ready: or the pause after the first token would be longer.
+            feed = self._feed(decoding, [[0]], [1], self.sampling, 0)
+            loop = self._fetch(decoding.decoder, "decode_uncompiled")
+            with contextlib.suppress(tf.errors.FailedPreconditionError):  # no weights yet
+                self._session.run(loop, feed)
+
+        return self.build(
+            ("decoding", batch_size), lambda: self._build_decoding(batch_size), build_loop
+        )
 
     def _build_decoding(self, batch_size: int) -> Decoding:
         import tensorflow.compat.v1 as tf
@@ -429,9 +640,8 @@ class LanguageModel:
             return sample.sample_token(logits, uniform, **settings)
 
         dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
-        return Decoding(
-            decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype), settings, [None]
-        )
+        made = decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype)
+        return Decoding(batch_size, made, settings)
 
     def _build_logits(self) -> tuple[Any, Any]:
         import tensorflow.compat.v1 as tf
@@ -462,7 +672,7 @@ class LanguageModel:
 
     def _set_seed(self) -> None:
         if self.seed is None:
-            self.seed = random.randrange(2**31)
+            self.seed, self._seed_is_drawn = random.randrange(2**31), True
 
     @staticmethod
     def _check_text(text: object) -> None:

@@ -29,6 +29,7 @@ def choose_device(device: str, tf: Any) -> tuple[Any, str]:
     gpus = tf.config.list_physical_devices("GPU")
     number = int(device.partition(":")[2] or 0)
     config = tf.ConfigProto(allow_soft_placement=True)
+    _optimize_less(config.graph_options.rewrite_options)
     if device == "cpu" or (device == "auto" and not gpus):
         config.device_count["GPU"] = 0
         return config, f"the CPU, {os.cpu_count()} cores"
@@ -37,6 +38,21 @@ def choose_device(device: str, tf: Any) -> tuple[Any, str]:
     config.gpu_options.visible_device_list = str(number)
     details = tf.config.experimental.get_device_details(gpus[number])
     return config, f"GPU {number}, {details.get('device_name', 'unknown')}"
+
+
+def _optimize_less(options: Any) -> None:
+    """Leave out what takes TensorFlow a second and more at the first run, and gains nothing here.
+
+    What is left folds constants, and fuses a product, a bias and a GELU.
+    """
+    options.meta_optimizer_iterations = options.ONE
+    options.memory_optimization = options.NO_MEM_OPT
+    for name in (
+        *("arithmetic", "dependency", "function", "loop", "shape"),
+        *("pin_to_host", "scoped_allocator"),
+    ):
+        setattr(options, f"{name}_optimization", options.OFF)
+    options.layout_optimizer = options.implementation_selector = options.OFF
 
 
 def _seen(gpus: list[Any], tf: Any) -> str:

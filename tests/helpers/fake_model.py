@@ -19,7 +19,10 @@ class FakeModel(language_model.LanguageModel):
     def load(self):
         self.seed = 7 if self.seed is None else self.seed
 
-    def pieces(self, contexts, numbers, stop_at_end=False):
+    def load_in_background(self, failed):
+        self.load()
+
+    def pieces(self, contexts, numbers, stop_at_end=False, at_once=False):
         self.load()
         texts = [self.encoder.decode(context) for context in contexts]
         yield [self.encoder.encode(f"[{self.seed}.{number}]") for number in numbers]

@@ -1,0 +1,117 @@
+"""Text that is not held up while the loop is compiled, and a graph that is built quickly."""
+
+import os
+import shutil
+import sys
+
+import pexpect
+import pytest
+from conftest import ROOT
+
+import model
+from gpt2.language_model import LanguageModel
+
+
+@pytest.fixture
+def fresh():
+    """A function that opens the embedded model, with the seed as if it had been drawn."""
+    opened = []
+
+    def open_model(**options):
+        lm = LanguageModel(model_name="1M", seed=5, temperature=0, device="cpu", **options)
+        lm._seed_is_drawn = True
+        opened.append(lm)
+        return lm
+
+    yield open_model
+    for lm in opened:
+        lm.close()
+
+
+def tokens(lm, **options):
+    return [token for (ids,) in lm.pieces([[7, 8, 9]], [1], **options) for token in ids]
+
+
+def test_the_compiled_loop_takes_over_and_the_text_stays_the_same(tf, fresh):
+    lm = fresh(length=200, batch_size=1)
+    decoding = lm._decoding(1, at_once=True)
+    loops = []
+    run = lm.run
+
+    def spy(fetches, feed):
+        for name in ("decode", "decode_uncompiled"):
+            if fetches is vars(decoding.decoder).get(name):
+                loops.append(name)
+        if loops.count("decode_uncompiled") == 3:
+            decoding.compiling.wait()
+        return run(fetches, feed)
+
+    lm.run = spy
+    both = tokens(lm, at_once=True)
+    assert loops[0] == "decode_uncompiled" and loops[-1] == "decode"
+    assert loops == sorted(loops, reverse=True)
+    assert decoding.compiled == {256}
+    assert tokens(lm) == both
+
+
+def test_where_compiling_fails_the_text_goes_on_without(tf, fresh):
+    lm = fresh(length=80, batch_size=1)
+    decoding = lm._decoding(1, at_once=True)
+    decoding.decoder.compile = None  # which no session can run
+    found = tokens(lm, at_once=True)
+    assert len(found) == 80
+    assert decoding.compiling.error is not None and not decoding.compiled
+    assert tokens(lm, at_once=True) == found
+
+
+def test_a_seed_that_was_given_is_left_to_one_loop(tf, fresh):
+    lm = fresh(length=80, batch_size=1)
+    lm.change(seed=5)
+    tokens(lm, at_once=True)
+    decoding = lm._decoding(1)
+    assert decoding.compiling is None
+    assert "decode_uncompiled" not in vars(decoding.decoder)
+
+
+def test_blocks_are_traced_as_often_whatever_the_number_of_layers(tf, monkeypatch):
+    import decoder
+    import sample
+    from hparams import HParams
+
+    traced = []
+    block = model.block
+
+    def spy(*args, **kwargs):
+        traced.append(args)
+        return block(*args, **kwargs)
+
+    monkeypatch.setattr(model, "block", spy)
+    counts = []
+    for n_layer in (2, 5):
+        hparams = HParams(n_vocab=17, n_ctx=24, n_embd=12, n_head=3, n_layer=n_layer)
+        with tf.Graph().as_default():
+            made = decoder.Decoder(hparams, sample.sample_token, 1)
+            _ = made.decode, made.decode_uncompiled
+        counts.append(len(traced))
+        traced.clear()
+    assert counts[0] == counts[1] <= 8
+
+
+@pytest.mark.end_to_end
+def test_weights_that_do_not_load_end_the_prompt_with_one_line(tmp_path):
+    """The prompt is there before the model is; nothing is typed at it."""
+    folder = shutil.copytree(ROOT / "models" / "1M", tmp_path / "bad")
+    weights = next(folder.glob("model.ckpt.data-*"))
+    data = bytearray(weights.read_bytes())
+    data[100_000] ^= 1
+    weights.write_bytes(data)
+    script = ROOT / "src" / "interactive_conditional_samples.py"
+    command = [str(script), "--model_name", "bad", "--models_dir", str(tmp_path)]
+    environment = os.environ | {"HOME": str(tmp_path), "TERM": "dumb"}
+    child = pexpect.spawn(sys.executable, command, env=environment, encoding="utf-8", timeout=600)
+    child.expect_exact("Model prompt >>> ")
+    child.expect(pexpect.EOF)
+    child.close()
+    said = [line for line in child.before.splitlines() if line.strip()]
+    assert len(said) == 1 and "is damaged: a checksum does not match" in said[0]
+    assert child.exitstatus == 2
