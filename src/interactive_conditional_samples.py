@@ -197,8 +197,9 @@ class Session:
 
 def interrupt() -> None:
     """End the main thread's wait for a line, as Ctrl-C does; Windows waits for it."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, signal.SIGINT)
 
 
 def half_typed() -> bool:
