@@ -175,6 +175,7 @@ class Session:
         if not raw_text:
             raise UserError("Prompt should not be empty!")
         context = self.sampler.context(raw_text)
+        self.sampler.load(at_once=True)
         end = self.next_number + self.nsamples
         for start in range(self.next_number, end, self.sampler.batch_size):
             batch = range(start, min(start + self.sampler.batch_size, end))

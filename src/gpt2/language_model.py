@@ -256,9 +256,9 @@ class LanguageModel:
 
     # Life
 
-    def load(self) -> None:
+    def load(self, at_once: bool = False) -> None:
         """Read the weights and build the graph for batch_size now, and not at the first use."""
-        self._decoding(self.batch_size)
+        self._decoding(self.batch_size, at_once)
 
     def load_in_background(self, failed: Callable[[], object] = lambda: None) -> None:
         """Begin what `load` does, and go on with compiling. What needs the model waits for it.

@@ -16,7 +16,7 @@ class FakeModel(language_model.LanguageModel):
     A sample of a prompt that begins with "endless" has no end.
     """
 
-    def load(self):
+    def load(self, at_once=False):
         self.seed = 7 if self.seed is None else self.seed
 
     def load_in_background(self, failed):
