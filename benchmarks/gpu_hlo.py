@@ -67,7 +67,7 @@ def export(flags):
     @tf.function(jit_compile=True, autograph=False)
     def loop(*leaves):
         arguments = tf.nest.pack_sequence_as(inputs, leaves)
-        return tf.nest.flatten(decoder.decode_loop(hparams, choose, *arguments))
+        return tf.nest.flatten(decoder.decode_loop(hparams, choose, *arguments, compiled=True))
 
     leaves = tf.nest.flatten(inputs)
     hlo = loop.experimental_get_compiler_ir(*leaves)(stage="hlo_serialized")

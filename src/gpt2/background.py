@@ -1,4 +1,4 @@
-"""Work that goes on while text is shown or typed: a model is loaded, a loop compiled."""
+"""Work in a second thread while text is shown or typed: a model is loaded, a loop compiled."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Task(threading.Thread):
-    """A function that runs beside the rest of the program. Python waits for it before it exits.
+    """A function that runs in a thread of its own. Python waits for it before it exits.
 
     Args:
       work: takes no arguments; an exception ends it, and `wait` raises it.

@@ -188,8 +188,8 @@ def restore(
     parts = []  # all of a variable, or as many rows of it as there are in the graph
     for name, shape in zip(names, [v.shape.as_list() for v in variables], strict=True):
         _check_shape(prefix, held, name, shape)
-        part = " ".join([*map(str, held[name]), f"0,{shape[0]}:-"])
-        parts.append("" if held[name] == shape else part)
+        padded = held[name] != shape
+        parts.append(" ".join([*map(str, held[name]), f"0,{shape[0]}:-"]) if padded else "")
     try:
         with session.graph.as_default():
             values = tf.raw_ops.RestoreV2(

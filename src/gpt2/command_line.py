@@ -377,14 +377,18 @@ def import_tensorflow() -> Any:
 
 @contextlib.contextmanager
 def status_line(text: str) -> Iterator[None]:
-    """Say on stderr what is going on. On a terminal, the line is gone when it has ended."""
-    passing = sys.stderr.isatty()
-    print(text, end="" if passing else "\n", file=sys.stderr, flush=True)
+    """Say on a terminal what is going on, in a line that is gone when it has ended.
+
+    Elsewhere nothing is said: a line in a log would stay, and an error would be a second one.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(text, end="", file=sys.stderr, flush=True)
     try:
         yield
     finally:
-        if passing:
-            print("\r" + " " * len(text) + "\r", end="", file=sys.stderr, flush=True)
+        print("\r" + " " * len(text) + "\r", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

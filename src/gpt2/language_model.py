@@ -14,9 +14,8 @@ import math
 import numbers
 import random
 import threading
-import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +25,7 @@ import numpy as np
 from gpt2 import checkpoint
 from gpt2.background import Task
 from gpt2.command_line import choose_model, import_tensorflow, status_line
+from gpt2.decoding import Decoding
 from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
@@ -35,9 +35,6 @@ from hparams import DamagedModelError, Sampling, UserError, require
 from user_file import expand
 
 DTYPES = "float32", "tf32", "bfloat16"
-CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C is heard
-CHUNK_SECONDS = 0.2  # that a run of a stream takes at most, if one token does not take longer
-WORTH_COMPILING = 64  # tokens that a stream must have to come before XLA is asked to compile
 T = TypeVar("T")
 log = logging.getLogger("gpt2")
 
@@ -58,19 +55,6 @@ def load(
         path = expand(str(model)).resolve()
         model, models_dir = path.name, str(path.parent)
     return LanguageModel(model_name=model, models_dir=models_dir, **options)
-
-
-@dataclass
-class Decoding:
-    """The graph that generates tokens for one batch size, and what is going on with it."""
-
-    batch_size: int
-    decoder: Any  # decoder.Decoder
-    settings: dict[str, Any]  # scalar placeholders: temperature, top_k, top_p
-    user: object = None  # whose samples are in the decoder's state
-    compiled: set[int] = field(default_factory=set)  # the cache lengths that are
-    compiling: Task | None = None  # the last task that compiled
-    prepared: threading.Event = field(default_factory=threading.Event)  # that all is built for it
 
 
 class LanguageModel:
@@ -140,7 +124,7 @@ class LanguageModel:
         self.end_of_text = model.end_of_text
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
-        self._building = threading.RLock()
+        self.building = threading.RLock()
         self._loading: Task | None = None  # in the background
         self._loader: int | None = None  # its thread's number
         self._processor = ""  # in words, until it was said
@@ -275,8 +259,7 @@ class LanguageModel:
             except BaseException:
                 failed()
                 raise
-            feed = self._feed(decoding, [[0]], [1], self.sampling, self.seed or 0)
-            self._compile(decoding, feed, range(2, 1 + self.sampling.length))
+            decoding.compile_ahead(self.sampling)
 
         self._say_notice()
         self._loading = Task(work)
@@ -334,9 +317,10 @@ class LanguageModel:
         `then` builds what depends on the part; it is called once, too.
         """
         if key not in self._built:
+            self._say_notice()
             silent = self._built or threading.get_ident() == self._loader
             loading = f"loading {self.folder.name} ..."
-            with contextlib.nullcontext() if silent else status_line(loading), self._building:
+            with contextlib.nullcontext() if silent else status_line(loading), self.building:
                 if key not in self._built:
                     self._build(key, build, then)
         self._say_processor()
@@ -357,13 +341,13 @@ class LanguageModel:
                 checkpoint.restore(self._session, self.weights, meanwhile=rest)
         self._built[key] = part
 
-    def run(self, fetches: Any, feed: dict[Any, Any]) -> Any:
+    def run(self, fetches: Any, feed: dict[Any, Any], **options: Any) -> Any:
         """Session.run, in which a lack of memory is a UserError."""
         self._open()
         import tensorflow.compat.v1 as tf
 
         try:
-            return self._session.run(fetches, feed)
+            return self._session.run(fetches, feed, **options)
         except (tf.errors.ResourceExhaustedError, MemoryError):
             raise self._out_of_memory() from None
 
@@ -426,9 +410,9 @@ class LanguageModel:
           contexts: at most batch_size lists of token ids, of any lengths.
           numbers: of the samples; seed and number determine a sample's random numbers.
           stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
-          at_once: do not wait while the loop is compiled. Until then, tokens come from the loop
-            that is not: so which one made a token depends on time, as nothing in a sample of a
-            seed that was given may. There it is not obeyed.
+          at_once: do not wait while the loop is compiled; until then, tokens come from the
+            uncompiled loop. Ignored if the seed was given: the two loops can differ in the last
+            digit, and a sample of a seed must not depend on timing.
         Yields: for each context the ids that come next; none once the sample has ended.
         """
         self._set_seed()
@@ -450,145 +434,14 @@ class LanguageModel:
         at_once: bool = False,
     ) -> Iterator[list[list[int]]]:
         decoding = self._decoding(batch_size, at_once)
-        decoder = decoding.decoder
-        feed = self._feed(decoding, contexts, numbers, sampling, seed, stop_at_end)
-        n_context = max(map(len, contexts))
-        decoding.user = me = object()
+        stop = self.end_of_text if stop_at_end else -1
         finished = [False] * len(contexts)
-        n_done, held, chunk = 0, 0, 1 if at_once else CHUNK_TOKENS
-        prefilled = threading.Event()
-        if at_once and sampling.length > WORTH_COMPILING:
-            slots = range(n_context + 1, n_context + sampling.length)
-            self._compile(decoding, feed, slots, prefilled)
-        while n_done < sampling.length and not all(finished):
-            if decoding.user is not me:
-                raise UserError("another text was started before this stream had ended")
-            began, before = time.monotonic(), n_done
-            slots = range(n_context + max(n_done, 1), n_context + sampling.length)
-            length = next((n for n in decoder.cache_lengths if slots and n >= slots[0]), 0)
-            if not n_done:
-                loop, end = decoder.prefill, 1
-                held = feed[decoder.cache_length] = length
-            else:
-                loop = self._loop(decoding, feed, length, slots, at_once)
-                end = min(n_done + chunk, sampling.length)
-            if held < length:
-                self.run(self._fetch(decoder, "grow"), {decoder.cache_length: length})
-                held = length
-            try:
-                n_done, tokens = self.run(loop, {**feed, decoder.end: end})
-            finally:
-                prefilled.set()
-            if not before and decoding.compiling is not None:
-                decoding.prepared.wait()  # or the pause after the first token would be longer
-            if before and at_once:
-                seconds = (time.monotonic() - began) / (n_done - before)
-                chunk = max(1, min(CHUNK_TOKENS, int(CHUNK_SECONDS / seconds)))
-            yield self._cut_at_end(tokens[: len(contexts), before:n_done], finished, stop_at_end)
-
-    def _feed(
-        self,
-        decoding: Decoding,
-        contexts: Sequence[list[int]],
-        numbers: Sequence[int],
-        sampling: Sampling,
-        seed: int | None,
-        stop_at_end: bool = False,
-    ) -> dict[Any, Any]:
-        """A value for each placeholder; 0 for `end` and `cache_length`."""
-        decoder = decoding.decoder
-        n_context, n_padding = max(map(len, contexts)), decoding.batch_size - len(contexts)
-        rows = [*contexts, *[contexts[0]] * n_padding]
-        return {
-            decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
-            decoder.lengths: [len(row) for row in rows],
-            decoder.seed: seed,
-            decoder.numbers: [*numbers, *[numbers[0]] * n_padding],
-            decoder.stop: self.end_of_text if stop_at_end else -1,
-            decoder.end: 0,
-            decoder.cache_length: 0,
-            **{
-                placeholder: getattr(sampling, name)
-                for name, placeholder in decoding.settings.items()
-            },
-        }
-
-    def _fetch(self, decoder: Any, name: str) -> Any:
-        """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
-        if name not in vars(decoder):
-            with self._building:
-                getattr(decoder, name)
-        return getattr(decoder, name)
-
-    def _loop(
-        self, decoding: Decoding, feed: dict[Any, Any], length: int, slots: range, at_once: bool
-    ) -> Any:
-        """What generates the next tokens.
-
-        Args:
-          feed: as for the loop.
-          length: that the caches will have.
-          slots: of the caches that the sample will use.
-          at_once: as in `pieces`.
-        """
-        decoder = decoding.decoder
-        if not at_once or not decoder.compiled or length in decoding.compiled:
-            return self._fetch(decoder, "decode")
-        if len(slots) > WORTH_COMPILING:
-            self._compile(decoding, feed, slots)
-        return self._fetch(decoder, "decode_uncompiled")
-
-    def _compile(
-        self,
-        decoding: Decoding,
-        feed: dict[Any, Any],
-        slots: range,
-        begin: threading.Event | None = None,
-    ) -> None:
-        """Compile the loop in the background, for all lengths of caches that use these slots.
-
-        One task at a time; where one has failed there is no other, and `compiled` stays as it is.
-
-        Args:
-          begin: is set when the processor has nothing more urgent to do.
-        """
-        import tensorflow.compat.v1 as tf
-
-        task, session, decoder = decoding.compiling, self._session, decoding.decoder
-        if not decoder.compiled or (task is not None and (task.is_alive() or task.error)):
-            return
-        first, last = (
-            next(n for n in decoder.cache_lengths if n >= slot) for slot in (slots[0], slots[-1])
-        )
-        lengths = [n for n in decoder.cache_lengths if first <= n <= last]
-        missing = [n for n in lengths if n not in decoding.compiled]
-        if not missing:
-            return
-        in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
-
-        def prepare() -> None:
-            # Who runs the session waits while the graph grows, so all is built now; and what
-            # has been run once, if only to do nothing, begins at once when it is needed.
-            with self._building:
-                _, decode, grow = decoder.compile, decoder.decode, decoder.grow
-            session.run(decode, feed)
-            session.run(grow, {decoder.cache_length: 0})
-
-        def work() -> None:
-            try:
-                if not decoding.prepared.is_set():
-                    prepare()
-            finally:
-                decoding.prepared.set()
-            if begin is not None:
-                begin.wait()
-            for length in missing:
-                if not self._closed:
-                    step = {**feed, decoder.cache_length: length}
-                    session.run(decoder.compile, step, options=in_this_thread)
-                    decoding.compiled.add(length)
-
-        decoding.compiling = Task(work)
+        for tokens in decoding.generate(
+            contexts, numbers, sampling, seed=seed, stop=stop, at_once=at_once
+        ):
+            yield self._cut_at_end(tokens, finished, stop_at_end)
+            if all(finished):
+                return
 
     def _cut_at_end(
         self, tokens: np.ndarray, finished: list[bool], stop_at_end: bool
@@ -605,20 +458,10 @@ class LanguageModel:
         return chunk
 
     def _decoding(self, batch_size: int, at_once: bool = False) -> Decoding:
-        def build_loop(decoding: Decoding) -> None:
-            import tensorflow.compat.v1 as tf
-
-            if not at_once:
-                self._fetch(decoding.decoder, "decode")
-                return
-            # With `end` 0 it only gets ready: or the pause after the first token would be longer.
-            feed = self._feed(decoding, [[0]], [1], self.sampling, 0)
-            loop = self._fetch(decoding.decoder, "decode_uncompiled")
-            with contextlib.suppress(tf.errors.FailedPreconditionError):  # no weights yet
-                self._session.run(loop, feed)
-
         return self.build(
-            ("decoding", batch_size), lambda: self._build_decoding(batch_size), build_loop
+            ("decoding", batch_size),
+            lambda: self._build_decoding(batch_size),
+            lambda decoding: decoding.get_ready(self.sampling, at_once),
         )
 
     def _build_decoding(self, batch_size: int) -> Decoding:
@@ -641,7 +484,7 @@ class LanguageModel:
 
         dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
         made = decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype)
-        return Decoding(batch_size, made, settings)
+        return Decoding(self, made, settings)
 
     def _build_logits(self) -> tuple[Any, Any]:
         import tensorflow.compat.v1 as tf

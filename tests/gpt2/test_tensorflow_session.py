@@ -10,19 +10,19 @@ from hparams import UserError
 
 
 @pytest.fixture
-def refusal(monkeypatch):
+def refusal(tf, monkeypatch):
     """What is said of a GPU that TensorFlow does not see."""
 
     def ask(built_with_cuda, driver):
         found = "nvidia-smi" if driver else None
         monkeypatch.setattr("shutil.which", lambda name: found)
-        tf = SimpleNamespace(
+        blind = SimpleNamespace(
             config=SimpleNamespace(list_physical_devices=lambda kind: []),
             test=SimpleNamespace(is_built_with_cuda=lambda: built_with_cuda),
-            ConfigProto=lambda **options: None,
+            ConfigProto=tf.ConfigProto,
         )
         with pytest.raises(UserError) as error:
-            choose_device("gpu", tf)
+            choose_device("gpu", blind)
         return str(error.value)
 
     return ask

@@ -1,0 +1,212 @@
+"""Tokens as they are generated, by one loop or by two of which one is still being compiled.
+
+XLA takes seconds to compile the loop, once for each length of the caches. A text that someone waits
+for does not wait for that: until the compiled loop is ready, the tokens come from the loop of
+TensorFlow's own operations. Both work on the same state, so one continues where the other stopped.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpt2.background import Task
+from hparams import Sampling, UserError
+
+if TYPE_CHECKING:
+    from gpt2.language_model import LanguageModel
+
+CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C is heard
+CHUNK_SECONDS = 0.2  # that a run takes at most while someone waits, unless one token takes longer
+WORTH_COMPILING = 64  # a text someone waits for that is not longer is never compiled for
+
+
+class Decoding:
+    """Generates tokens for one batch size, in the graph and session of a model.
+
+    Args:
+      lm: the model. Its graph must be the default graph.
+      decoder: decoder.Decoder of the batch size.
+      settings: scalar placeholders: temperature, top_k, top_p.
+    Attributes:
+      decoder: as above.
+      compiled: the cache lengths for which the loop is compiled, as far as this is known.
+      compiling: the last task that compiled, or None.
+    """
+
+    def __init__(self, lm: "LanguageModel", decoder: Any, settings: dict[str, Any]):
+        self.decoder = decoder
+        self.compiled: set[int] = set()
+        self.compiling: Task | None = None
+        self._lm, self._settings = lm, settings
+        self._prepared = threading.Event()  # all is built for the compiled loop
+        self._user: object = None  # whose samples are in the decoder's state
+
+    def generate(
+        self,
+        contexts: Sequence[list[int]],
+        numbers: Sequence[int],
+        sampling: Sampling,
+        *,
+        seed: int | None,
+        stop: int = -1,
+        at_once: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Continue contexts, and yield the tokens of each run.
+
+        Args:
+          contexts: lists of token ids, of any lengths; at most as many as the batch size.
+          numbers: of the samples.
+          stop: token that finishes a sample; when all are finished, no more are generated.
+          at_once: do not wait while the loop is compiled.
+        Yields: int32 [len(contexts), tokens]
+        Raises: UserError if another text was begun since.
+        """
+        decoder, feed = self.decoder, self._feed(contexts, numbers, sampling, seed, stop)
+        first = max(map(len, contexts)) + 1  # the caches hold the first token at this length
+        last = first + sampling.length - 1
+        self._user = me = object()
+        chunk = 1 if at_once else CHUNK_TOKENS
+        prefilled = threading.Event()
+        if at_once and sampling.length > WORTH_COMPILING:
+            self._compile(feed, range(first, last), prefilled)
+        held = feed[decoder.cache_length] = self._cache_length(range(first, last))
+        try:
+            n_done, tokens = self._lm.run(decoder.prefill, {**feed, decoder.end: 1})
+        finally:
+            prefilled.set()
+        if self.compiling is not None:
+            self._prepared.wait()  # or the pause after the first token would be longer
+        yield tokens[: len(contexts)]
+        while n_done < sampling.length:
+            if self._user is not me:
+                raise UserError("another text was started before this stream had ended")
+            began, before = time.monotonic(), n_done
+            slots = range(first - 1 + n_done, last)
+            length = self._cache_length(slots)
+            if held < length:
+                self._lm.run(self._fetch("grow"), {decoder.cache_length: length})
+                held = length
+            loop = self._loop(feed, length, slots, at_once)
+            end = min(n_done + chunk, sampling.length)
+            n_done, tokens = self._lm.run(loop, {**feed, decoder.end: end})
+            if at_once:
+                seconds = (time.monotonic() - began) / max(1, n_done - before)
+                chunk = max(1, min(CHUNK_TOKENS, int(CHUNK_SECONDS / seconds)))
+            yield tokens[: len(contexts), before:n_done]
+
+    def get_ready(self, sampling: Sampling, at_once: bool) -> None:
+        """Build the loop that comes first, while the weights are read."""
+        import tensorflow.compat.v1 as tf
+
+        if not at_once:
+            self._fetch("decode")
+            return
+        # With `end` 0 it only gets ready; else the pause after the first token would be longer.
+        feed = self._feed([[0]], [1], sampling, seed=0)
+        with contextlib.suppress(tf.errors.FailedPreconditionError):  # no weights yet
+            self._lm.run(self._fetch("decode_uncompiled"), feed)
+
+    def compile_ahead(self, sampling: Sampling) -> None:
+        """Begin to compile for a text of one token and what follows it."""
+        self._compile(self._feed([[0]], [1], sampling, seed=0), range(2, 1 + sampling.length))
+
+    def _feed(
+        self,
+        contexts: Sequence[list[int]],
+        numbers: Sequence[int],
+        sampling: Sampling,
+        seed: int | None,
+        stop: int = -1,
+    ) -> dict[Any, Any]:
+        """A value for each placeholder; 0 for `end` and `cache_length`."""
+        decoder = self.decoder
+        n_context = max(map(len, contexts))
+        n_padding = decoder.context.shape.as_list()[0] - len(contexts)
+        rows = [*contexts, *[contexts[0]] * n_padding]
+        return {
+            decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
+            decoder.lengths: [len(row) for row in rows],
+            decoder.seed: seed,
+            decoder.numbers: [*numbers, *[numbers[0]] * n_padding],
+            decoder.stop: stop,
+            decoder.end: 0,
+            decoder.cache_length: 0,
+            **{self._settings[name]: getattr(sampling, name) for name in self._settings},
+        }
+
+    def _cache_length(self, slots: range) -> int:
+        """The shortest caches that have the first of these slots; 0 if none is needed."""
+        return next((n for n in self.decoder.cache_lengths if slots and n >= slots[0]), 0)
+
+    def _fetch(self, name: str) -> Any:
+        """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
+        if name not in vars(self.decoder):
+            with self._lm.building:
+                getattr(self.decoder, name)
+        return getattr(self.decoder, name)
+
+    def _loop(self, feed: dict[Any, Any], length: int, slots: range, at_once: bool) -> Any:
+        """What generates the next tokens.
+
+        Args:
+          feed: as for the loop.
+          length: of the caches.
+          slots: of the caches that the text will use from now on.
+          at_once: as in `generate`.
+        """
+        if not at_once or not self.decoder.compiled or length in self.compiled:
+            return self._fetch("decode")
+        if len(slots) > WORTH_COMPILING:
+            self._compile(feed, slots)
+        return self._fetch("decode_uncompiled")
+
+    def _compile(
+        self, feed: dict[Any, Any], slots: range, begin: threading.Event | None = None
+    ) -> None:
+        """Compile the loop in the background, for all cache lengths that have these slots.
+
+        There is one task at a time, and none after one that failed: `compiled` then stays as it is.
+
+        Args:
+          begin: is set when the processor has nothing more urgent to do.
+        """
+        task = self.compiling
+        if not self.decoder.compiled or (task is not None and (task.is_alive() or task.error)):
+            return
+        first, last = self._cache_length(slots), self._cache_length(slots[-1:])
+        lengths = [n for n in self.decoder.cache_lengths if first <= n <= last]
+        missing = [n for n in lengths if n not in self.compiled]
+        if missing:
+            self.compiling = Task(lambda: self._compile_for(missing, feed, begin))
+
+    def _compile_for(
+        self, lengths: list[int], feed: dict[Any, Any], begin: threading.Event | None
+    ) -> None:
+        import tensorflow.compat.v1 as tf
+
+        in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
+        try:
+            if not self._prepared.is_set():
+                self._prepare(feed)
+        finally:
+            self._prepared.set()
+        if begin is not None:
+            begin.wait()
+        for length in lengths:
+            step = {**feed, self.decoder.cache_length: length}
+            self._lm.run(self.decoder.compile, step, options=in_this_thread)
+            self.compiled.add(length)
+
+    def _prepare(self, feed: dict[Any, Any]) -> None:
+        """Build all that will be run, and run once, to do nothing, what must begin at once later.
+
+        Whoever runs a session waits while its graph grows, so it must not grow afterwards.
+        """
+        with self._lm.building:
+            _, decode, grow = self.decoder.compile, self.decoder.decode, self.decoder.grow
+        self._lm.run(decode, feed)
+        self._lm.run(grow, {self.decoder.cache_length: 0})
