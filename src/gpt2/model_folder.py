@@ -41,10 +41,6 @@ class ModelFolder:
     def end_of_text(self) -> int:
         return self.encoder.encoder[END_OF_TEXT]
 
-    def fingerprint(self) -> str:
-        """A short name for the weights, which other weights do not share."""
-        return checkpoint.fingerprint(self.weights)
-
 
 def find(model_name: str, models_dir: str = "models") -> ModelFolder:
     """The model of a name. Raises: UserError if there is none; see checkpoint.find_model."""
