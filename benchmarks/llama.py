@@ -82,20 +82,20 @@ class LlamaCpp:
         """The token ids that continue each of `prompts`, which are of one length."""
         rows = []
         for i in range(0, len(prompts), MOST):
-            rows += self._run(prompts[i : i + MOST], tokens, self.samplers[greedy])
+            steps = self.stream(prompts[i : i + MOST], tokens, greedy)
+            rows += map(list, zip(*steps, strict=True))
         return rows
 
-    def _run(self, prompts, tokens, sampler):
-        n_context = len(prompts[0])
+    def stream(self, prompts, tokens, greedy):
+        """Yields: the next token of each prompt, a list. There are at most MOST prompts."""
+        n_context, sampler = len(prompts[0]), self.samplers[greedy]
         context = self._empty_context(len(prompts), n_context, tokens)
-        rows = [[] for _ in prompts]
         new = prompts
         for i in range(tokens):
             ends = self._evaluate(context, new, n_context + i - len(new[0]))
-            for row, end in zip(rows, ends, strict=True):
-                row.append(self.llama.llama_sampler_sample(sampler, context, end))
-            new = [row[-1:] for row in rows]
-        return rows
+            ids = [self.llama.llama_sampler_sample(sampler, context, end) for end in ends]
+            yield ids
+            new = [[token] for token in ids]
 
     def _empty_context(self, batch_size, n_context, tokens):
         """The last context where it is of this size, else a new one."""
