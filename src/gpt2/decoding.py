@@ -42,7 +42,7 @@ class Decoding:
         self.compiled: set[int] = set()
         self.compiling: Task | None = None
         self._lm, self._settings = lm, settings
-        self._prepared = threading.Event()  # all is built for the compiled loop
+        self._ready: Task | None = None  # builds the loop that comes first
         self._user: object = None  # whose samples are in the decoder's state
 
     def generate(
@@ -78,8 +78,8 @@ class Decoding:
             n_done, tokens = self._lm.run(decoder.prefill, {**feed, decoder.end: 1})
         finally:
             prefilled.set()
-        if self.compiling is not None:
-            self._prepared.wait()  # or the pause after the first token would be longer
+        if self._ready is not None:
+            self._ready.wait()  # or the pause after the first token would be longer
         yield tokens[: len(contexts)]
         while n_done < sampling.length:
             if self._user is not me:
@@ -99,7 +99,7 @@ class Decoding:
             yield tokens[: len(contexts), before:n_done]
 
     def get_ready(self, sampling: Sampling, at_once: bool) -> None:
-        """Build the loop that comes first, while the weights are read."""
+        """Build the loop that comes first, while weights are read and a text is evaluated."""
         import tensorflow.compat.v1 as tf
 
         if not at_once:
@@ -107,8 +107,12 @@ class Decoding:
             return
         # With `end` 0 it only gets ready; else the pause after the first token would be longer.
         feed = self._feed([[0]], [1], sampling, seed=0)
-        with contextlib.suppress(tf.errors.FailedPreconditionError):  # no weights yet
-            self._lm.run(self._fetch("decode_uncompiled"), feed)
+
+        def work() -> None:
+            with contextlib.suppress(tf.errors.FailedPreconditionError):  # no weights yet
+                self._lm.run(self._fetch("decode_uncompiled"), feed)
+
+        self._ready = Task(work)
 
     def compile_ahead(self, sampling: Sampling) -> None:
         """Begin to compile for a text of one token and what follows it."""
@@ -145,7 +149,7 @@ class Decoding:
     def _fetch(self, name: str) -> Any:
         """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
         if name not in vars(self.decoder):
-            with self._lm.building:
+            with self._lm.tracing:
                 getattr(self.decoder, name)
         return getattr(self.decoder, name)
 
@@ -189,24 +193,19 @@ class Decoding:
         import tensorflow.compat.v1 as tf
 
         in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
-        try:
-            if not self._prepared.is_set():
-                self._prepare(feed)
-        finally:
-            self._prepared.set()
         if begin is not None:
             begin.wait()
+        if self._ready is not None:
+            self._ready.wait()
+        self._prepare(feed)
         for length in lengths:
             step = {**feed, self.decoder.cache_length: length}
             self._lm.run(self.decoder.compile, step, options=in_this_thread)
             self.compiled.add(length)
 
     def _prepare(self, feed: dict[Any, Any]) -> None:
-        """Build all that will be run, and run once, to do nothing, what must begin at once later.
-
-        Whoever runs a session waits while its graph grows, so it must not grow afterwards.
-        """
-        with self._lm.building:
+        """Build all that will be run, and run once, to do nothing, what must begin at once later."""
+        with self._lm.tracing:
             _, decode, grow = self.decoder.compile, self.decoder.decode, self.decoder.grow
         self._lm.run(decode, feed)
         self._lm.run(grow, {self.decoder.cache_length: 0})

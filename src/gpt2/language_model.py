@@ -124,7 +124,7 @@ class LanguageModel:
         self.end_of_text = model.end_of_text
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
-        self.building = threading.RLock()
+        self.building, self.tracing = threading.RLock(), threading.RLock()
         self._loading: Task | None = None  # in the background
         self._loader: int | None = None  # its thread's number
         self._processor = ""  # in words, until it was said
@@ -333,7 +333,8 @@ class LanguageModel:
 
         creator = tf.variable_creator_scope(checkpoint.without_initializers)
         with self._session.graph.as_default(), creator:
-            part = build()
+            with self.tracing:
+                part = build()
             rest = functools.partial(then, part)
             if self._built:
                 rest()

@@ -43,8 +43,8 @@ def test_the_compiled_loop_takes_over_and_the_text_stays_the_same(tf, fresh):
             generates = feed.get(decoding.decoder.end)  # and does not only get ready
             if generates and fetches is vars(decoding.decoder).get(name):
                 loops.append(name)
-        if loops.count("decode_uncompiled") == 3:
-            decoding.compiling.wait()
+                if loops.count("decode_uncompiled") == 3:
+                    decoding.compiling.wait()
         return run(fetches, feed, **options)
 
     lm.run = spy
@@ -61,6 +61,7 @@ def test_where_compiling_fails_the_text_goes_on_without(tf, fresh):
     decoding.decoder.compile = None  # which no session can run
     found = tokens(lm, at_once=True)
     assert len(found) == 80
+    decoding.compiling.join()
     assert decoding.compiling.error is not None and not decoding.compiled
     assert tokens(lm, at_once=True) == found
 
