@@ -54,6 +54,7 @@ class Decoding:
         seed: int | None,
         stop: int = -1,
         at_once: bool = False,
+        either: bool = False,
     ) -> Iterator[np.ndarray]:
         """Continue contexts, and yield the tokens of each run.
 
@@ -61,7 +62,8 @@ class Decoding:
           contexts: lists of token ids, of any lengths; at most as many as the batch size.
           numbers: of the samples.
           stop: token that finishes a sample; when all are finished, no more are generated.
-          at_once: do not wait while the loop is compiled.
+          at_once: someone waits for each token, so runs are short.
+          either: take tokens from the other loop while one is compiled.
         Yields: int32 [len(contexts), tokens]
         Raises: UserError if another text was begun since.
         """
@@ -71,7 +73,7 @@ class Decoding:
         self._user = me = object()
         chunk = 1 if at_once else CHUNK_TOKENS
         prefilled = threading.Event()
-        if at_once and sampling.length > WORTH_COMPILING:
+        if either and sampling.length > WORTH_COMPILING:
             self._compile(feed, range(first, last), prefilled)
         held = feed[decoder.cache_length] = self._cache_length(range(first, last))
         try:
@@ -90,7 +92,7 @@ class Decoding:
             if held < length:
                 self._lm.run(self._fetch("grow"), {decoder.cache_length: length})
                 held = length
-            loop = self._loop(feed, length, slots, at_once)
+            loop = self._loop(feed, length, slots, either)
             end = min(n_done + chunk, sampling.length)
             n_done, tokens = self._lm.run(loop, {**feed, decoder.end: end})
             if at_once:
@@ -98,11 +100,11 @@ class Decoding:
                 chunk = max(1, min(CHUNK_TOKENS, int(CHUNK_SECONDS / seconds)))
             yield tokens[: len(contexts), before:n_done]
 
-    def get_ready(self, sampling: Sampling, at_once: bool) -> None:
+    def get_ready(self, sampling: Sampling, either: bool) -> None:
         """Build the loop that comes first, while weights are read and a text is evaluated."""
         import tensorflow.compat.v1 as tf
 
-        if not at_once:
+        if not either:
             self._fetch("decode")
             return
         # With `end` 0 it only gets ready; else the pause after the first token would be longer.
@@ -153,16 +155,16 @@ class Decoding:
                 getattr(self.decoder, name)
         return getattr(self.decoder, name)
 
-    def _loop(self, feed: dict[Any, Any], length: int, slots: range, at_once: bool) -> Any:
+    def _loop(self, feed: dict[Any, Any], length: int, slots: range, either: bool) -> Any:
         """What generates the next tokens.
 
         Args:
           feed: as for the loop.
           length: of the caches.
           slots: of the caches that the text will use from now on.
-          at_once: as in `generate`.
+          either: as in `generate`.
         """
-        if not at_once or not self.decoder.compiled or length in self.compiled:
+        if not either or not self.decoder.compiled or length in self.compiled:
             return self._fetch("decode")
         if len(slots) > WORTH_COMPILING:
             self._compile(feed, slots)
@@ -204,7 +206,7 @@ class Decoding:
             self.compiled.add(length)
 
     def _prepare(self, feed: dict[Any, Any]) -> None:
-        """Build all that will be run, and run once, to do nothing, what must begin at once later."""
+        """Build all that will be run, and run once what must begin at once, to do nothing."""
         with self._lm.tracing:
             _, decode, grow = self.decoder.compile, self.decoder.decode, self.decoder.grow
         self._lm.run(decode, feed)

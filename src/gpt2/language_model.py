@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+import engine
 from gpt2 import checkpoint
 from gpt2.background import Task
 from gpt2.command_line import choose_model, import_tensorflow, status_line
@@ -117,6 +118,7 @@ class LanguageModel:
         self.sampling.check(self.hparams)
         require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
         self.batch_size = batch_size or default_batch_size(self.hparams)
+        self._batch_size_is_given = batch_size is not None
         self.seed, self._seed_is_drawn = seed, False
         require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         self.device, self.dtype = device, dtype
@@ -189,14 +191,13 @@ class LanguageModel:
         """
         sampling = self._sampling(options)
         context = self.context(prompt, sampling)
-        at_once = seed is None
+        either = seed is None and self._either_loop()
         seed, number = self._draw(seed, 1)
-        at_once &= self._seed_is_drawn
         decode = self.encoder.stream()
 
         def texts() -> Iterator[str]:
             for (ids,) in self._chunks(
-                [context], [number], stop_at_end, sampling, seed, 1, at_once
+                [context], [number], stop_at_end, sampling, seed, 1, True, either
             ):
                 yield decode(ids)
             yield decode([], final=True)
@@ -240,9 +241,17 @@ class LanguageModel:
 
     # Life
 
+    def expect(self, nsamples: int) -> None:
+        """Make the batches no larger than this, unless the batch size or the seed was given."""
+        if not self._batch_size_is_given and self._either_loop():
+            self.batch_size = min(self.batch_size, nsamples)
+
     def load(self, at_once: bool = False) -> None:
-        """Read the weights and build the graph for batch_size now, and not at the first use."""
-        self._decoding(self.batch_size, at_once)
+        """Read the weights and build the graph for batch_size now, and not at the first use.
+
+        Args: at_once, as in `pieces`.
+        """
+        self._decoding(self.batch_size, at_once and self._either_loop())
 
     def load_in_background(self, failed: Callable[[], object] = lambda: None) -> None:
         """Begin what `load` does, and go on with compiling. What needs the model waits for it.
@@ -255,7 +264,7 @@ class LanguageModel:
         def work() -> None:
             self._loader = threading.get_ident()
             try:
-                decoding = self._decoding(self.batch_size, at_once=True)
+                decoding = self._decoding(self.batch_size, self._either_loop())
             except BaseException:
                 failed()
                 raise
@@ -411,15 +420,16 @@ class LanguageModel:
           contexts: at most batch_size lists of token ids, of any lengths.
           numbers: of the samples; seed and number determine a sample's random numbers.
           stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
-          at_once: do not wait while the loop is compiled; until then, tokens come from the
-            uncompiled loop. Ignored if the seed was given: the two loops can differ in the last
-            digit, and a sample of a seed must not depend on timing.
+          at_once: someone waits for each token. Unless the seed was given, tokens come from the
+            uncompiled loop while the other is compiled: the two can differ in the last digit, and
+            a sample of a seed must not depend on timing.
         Yields: for each context the ids that come next; none once the sample has ended.
         """
+        either = at_once and self._either_loop()
         self._set_seed()
-        at_once &= self._seed_is_drawn
         return self._chunks(
-            contexts, numbers, stop_at_end, self.sampling, self.seed, self.batch_size, at_once
+            *(contexts, numbers, stop_at_end, self.sampling, self.seed, self.batch_size),
+            *(at_once, either),
         )
 
     # Internals
@@ -433,12 +443,13 @@ class LanguageModel:
         seed: int | None,
         batch_size: int,
         at_once: bool = False,
+        either: bool = False,
     ) -> Iterator[list[list[int]]]:
-        decoding = self._decoding(batch_size, at_once)
+        decoding = self._decoding(batch_size, either)
         stop = self.end_of_text if stop_at_end else -1
         finished = [False] * len(contexts)
         for tokens in decoding.generate(
-            contexts, numbers, sampling, seed=seed, stop=stop, at_once=at_once
+            *(contexts, numbers, sampling), seed=seed, stop=stop, at_once=at_once, either=either
         ):
             yield self._cut_at_end(tokens, finished, stop_at_end)
             if all(finished):
@@ -458,11 +469,15 @@ class LanguageModel:
             chunk.append(ids)
         return chunk
 
-    def _decoding(self, batch_size: int, at_once: bool = False) -> Decoding:
+    def _either_loop(self) -> bool:
+        """Whether tokens may come from the compiled loop or the other, as time will have it."""
+        return (self.seed is None or self._seed_is_drawn) and not engine.chosen()
+
+    def _decoding(self, batch_size: int, either: bool = False) -> Decoding:
         return self.build(
             ("decoding", batch_size),
             lambda: self._build_decoding(batch_size),
-            lambda decoding: decoding.get_ready(self.sampling, at_once),
+            lambda decoding: decoding.get_ready(self.sampling, either),
         )
 
     def _build_decoding(self, batch_size: int) -> Decoding:

@@ -34,7 +34,7 @@ def tokens(lm, **options):
 
 def test_the_compiled_loop_takes_over_and_the_text_stays_the_same(tf, fresh):
     lm = fresh(length=200, batch_size=1)
-    decoding = lm._decoding(1, at_once=True)
+    decoding = lm._decoding(1, either=True)
     loops = []
     run = lm.run
 
@@ -57,7 +57,7 @@ def test_the_compiled_loop_takes_over_and_the_text_stays_the_same(tf, fresh):
 
 def test_where_compiling_fails_the_text_goes_on_without(tf, fresh):
     lm = fresh(length=80, batch_size=1)
-    decoding = lm._decoding(1, at_once=True)
+    decoding = lm._decoding(1, either=True)
     decoding.decoder.compile = None  # which no session can run
     found = tokens(lm, at_once=True)
     assert len(found) == 80
@@ -66,13 +66,28 @@ def test_where_compiling_fails_the_text_goes_on_without(tf, fresh):
     assert tokens(lm, at_once=True) == found
 
 
-def test_a_seed_that_was_given_is_left_to_one_loop(tf, fresh):
+@pytest.mark.parametrize("engine", ["", "xla", "tensorflow"])
+def test_a_seed_or_an_engine_that_was_given_is_left_to_one_loop(tf, fresh, monkeypatch, engine):
+    monkeypatch.setenv("GPT2_ENGINE", engine)
     lm = fresh(length=80, batch_size=1)
-    lm.change(seed=5)
-    tokens(lm, at_once=True)
+    if not engine:
+        lm.change(seed=5)
+    assert len(tokens(lm, at_once=True)) == 80
     decoding = lm._decoding(1)
     assert decoding.compiling is None
+    assert decoding.decoder.compiled == (engine != "tensorflow")
     assert "decode_uncompiled" not in vars(decoding.decoder)
+
+
+def test_batches_are_as_small_as_the_samples_that_are_expected(fresh):
+    for options, size in [({}, 3), ({"batch_size": 8}, 8)]:
+        lm = fresh(length=80, **options)
+        lm.expect(3)
+        assert lm.batch_size == size
+    lm = fresh(length=80)
+    lm.change(seed=5)
+    lm.expect(3)
+    assert lm.batch_size > 3
 
 
 def test_blocks_are_traced_as_often_whatever_the_number_of_layers(tf, monkeypatch):

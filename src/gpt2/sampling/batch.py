@@ -51,21 +51,32 @@ def batches(
         yield Batch(*zip(*chunk, strict=True))
 
 
+Show = Callable[[int, "str | None", str], object]  # a sample's number, prompt, and text so far
+
+
 def make_samples(
-    sampler: LanguageModel, batch: Batch, ends: Ends, on_tokens: Callable[[int], object]
+    sampler: LanguageModel,
+    batch: Batch,
+    ends: Ends,
+    on_tokens: Callable[[int], object],
+    show: Show | None = None,
 ) -> list[Sample]:
     """Make the samples of a batch.
 
     Args:
       on_tokens: called with the number of tokens that were just added; it is below zero where a
         stop string takes tokens away. All calls together give the tokens of the samples.
+      show: called as the first sample grows, where someone watches.
     """
     contexts = [sampler.context(prompt) for prompt in batch.prompts]
     rows = [SampleText(sampler.encoder, ends.stop) for _ in batch.numbers]
     n_told = 0
-    for piece in sampler.pieces(contexts, batch.numbers, ends.stop_at_end):
+    watched = show is not None
+    for piece in sampler.pieces(contexts, batch.numbers, ends.stop_at_end, at_once=watched):
         for row, ids in zip(rows, piece, strict=True):
             row.add(ids)
+        if show is not None:
+            show(batch.numbers[0], batch.prompts[0], rows[0].text)
         n_made = sum(len(row.tokens) for row in rows)
         on_tokens(n_made - n_told)
         n_told = n_made
@@ -89,17 +100,20 @@ def _sample(sampler: LanguageModel, number: int, prompt: str | None, row: Sample
 class ThisProcess:
     """Makes batches one after the other in the process that asks for them."""
 
-    def start(self, sampler: LanguageModel, ends: Ends) -> None:
+    def start(self, sampler: LanguageModel, ends: Ends, watched: bool = False) -> None:
         """Load the model, the slow step."""
         self._sampler, self._ends = sampler, ends
-        sampler.load()
+        sampler.load(at_once=watched)
 
     def make(
-        self, wanted: Iterable[Batch], on_tokens: Callable[[int], object]
+        self,
+        wanted: Iterable[Batch],
+        on_tokens: Callable[[int], object],
+        show: Show | None = None,
     ) -> Iterator[list[Sample]]:
-        """The samples of each batch in turn; on_tokens as in make_samples."""
+        """The samples of each batch in turn; on_tokens and show as in make_samples."""
         for batch in wanted:
-            yield make_samples(self._sampler, batch, self._ends, on_tokens)
+            yield make_samples(self._sampler, batch, self._ends, on_tokens, show)
 
     def status(self) -> dict[str, Any]:
         """What the progress bar shows besides."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 from tqdm import tqdm
 
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.batch import Batch, Ends, ThisProcess, batches
+from gpt2.sampling.batch import Batch, Ends, Show, ThisProcess, batches
 from gpt2.sampling.prompts import NO_PROMPT, Prompt
 from gpt2.sampling.sample_file import FORMATS, Output, Sample, Stream, read_record
 from gpt2.sampling.sample_text import read_stop_strings
@@ -24,13 +24,16 @@ log = logging.getLogger("gpt2")
 class Maker(Protocol):
     """What makes the samples of batches: this process, or workers elsewhere."""
 
-    def start(self, sampler: LanguageModel, ends: Ends) -> None:
-        """Get ready to make samples as this model would."""
+    def start(self, sampler: LanguageModel, ends: Ends, watched: bool = False) -> None:
+        """Get ready to make samples as this model would; `watched`, to show them as they grow."""
 
     def make(
-        self, wanted: Iterable[Batch], on_tokens: Callable[[int], object]
+        self,
+        wanted: Iterable[Batch],
+        on_tokens: Callable[[int], object],
+        show: Show | None = None,
     ) -> Iterator[list[Sample]]:
-        """The samples of each batch, in this order; on_tokens as in batch.make_samples."""
+        """The samples of each batch, in this order; on_tokens, show as in batch.make_samples."""
 
     def status(self) -> dict[str, Any]:
         """What the progress bar shows besides."""
@@ -78,11 +81,14 @@ def dump(
     settings = ends.settings() | {"prompts": fingerprint}
     out = open_output(sampler, output, format, settings, shard)
     first, last = number + out.done * step, nsamples * n_prompts
+    n_left = len(range(first, last + 1, step))
+    watched = isinstance(out, Stream)
+    if watched and n_left:
+        sampler.expect(n_left)
     wanted = batches(prompts, n_prompts, first, step, last, sampler.batch_size)
     maker = maker or ThisProcess()
     try:
-        maker.start(sampler, ends)
-        n_left = len(range(first, last + 1, step))
+        maker.start(sampler, ends, watched)
         write(maker, wanted, out, n_left * sampler.sampling.length, sampler)
     finally:
         out.close()
@@ -98,13 +104,16 @@ def write(
 ) -> None:
     """Make batches, write each, and say at the end how fast that was.
 
+    In a stream, the first sample of a batch is shown as it grows.
+
     Args: n_tokens_left, the most tokens that are to come; 0 if that is not known.
     """
     begun, done_before, n_tokens = time.monotonic(), out.done, 0
     total = n_tokens_left or None
     with tqdm(total=total, unit="token", unit_scale=True, leave=False, disable=None) as bar:
+        on_tokens, show = (bar.update, None) if isinstance(out, Output) else watch(out, bar)
         try:
-            for samples in maker.make(wanted, bar.update):
+            for samples in maker.make(wanted, on_tokens, show):
                 with tqdm.external_write_mode():  # no bar before a sample in the same terminal
                     out.write(samples)
                 n_made = sum(len(sample.tokens) for sample in samples)
@@ -113,11 +122,29 @@ def write(
                     bar.total -= len(samples) * sampler.sampling.length - n_made
                 bar.set_postfix(samples=out.done - done_before, **maker.status())
         finally:
+            if isinstance(out, Stream):
+                out.close()  # before the bar, which begins its line anew
             bar.close()
             seconds = time.monotonic() - begun
             made = f"{out.done - done_before} samples, {n_tokens} tokens"
             speed = f"{n_tokens / seconds:.0f} tokens/s"
             log.info("%s in %.1f s: %s; seed %s", made, seconds, speed, sampler.seed)
+
+
+def watch(out: Stream, bar: Any) -> tuple[Callable[[int], object], Show]:
+    """What to do with new tokens and text, so that bar and text do not share a line."""
+    if not out.stream.isatty():
+        return bar.update, out.show
+
+    def count(n_tokens: int) -> None:
+        bar.n += n_tokens  # and is drawn after the batch
+
+    def show(number: int, prompt: str | None, text: str) -> None:
+        if not out.shown:
+            bar.clear()
+        out.show(number, prompt, text)
+
+    return count, show
 
 
 def choose_maker(

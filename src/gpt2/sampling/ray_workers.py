@@ -24,7 +24,7 @@ from typing import Any
 
 from gpt2.command_line import held_stderr
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.batch import Batch, Ends, make_samples
+from gpt2.sampling.batch import Batch, Ends, Show, make_samples
 from gpt2.sampling.sample_file import Sample
 from hparams import UserError, require
 
@@ -181,7 +181,7 @@ class RayWorkers:
 
     # A maker of batches, as dump.Maker
 
-    def start(self, sampler: LanguageModel, ends: Ends) -> None:
+    def start(self, sampler: LanguageModel, ends: Ends, watched: bool = False) -> None:
         """Connect, and wait until one worker has the model."""
         require("device", sampler.device, ":" not in sampler.device, "auto, cpu or gpu with --ray")
         self._connect()
@@ -201,9 +201,15 @@ class RayWorkers:
             self._collect(Queue([]))
 
     def make(
-        self, wanted: Iterable[Batch], on_tokens: Callable[[int], object]
+        self,
+        wanted: Iterable[Batch],
+        on_tokens: Callable[[int], object],
+        show: Show | None = None,
     ) -> Iterator[list[Sample]]:
-        """The samples of each batch, in this order; on_tokens as in batch.make_samples."""
+        """The samples of each batch, in this order; on_tokens as in batch.make_samples.
+
+        Nothing is shown of a sample before its batch is complete.
+        """
         queue = Queue(wanted)
         while not queue.done:
             self._hire()

@@ -32,6 +32,7 @@ class Format(Protocol):
 
     def header(self, settings: dict[str, Any]) -> str: ...
     def sample(self, sample: Sample, settings: dict[str, Any]) -> str: ...
+    def beginning(self, number: int, prompt: str | None, text: str) -> str: ...
 
 
 class Text:
@@ -44,7 +45,11 @@ class Text:
 
     def sample(self, sample: Sample, settings: dict[str, Any]) -> str:
         """A banner and the text."""
-        return f"{banner(sample.number)}\n{sample.prompt or ''}{sample.text}\n"
+        return self.beginning(sample.number, sample.prompt, sample.text) + "\n"
+
+    def beginning(self, number: int, prompt: str | None, text: str) -> str:
+        """What `sample` begins with, for a sample that has this text so far."""
+        return f"{banner(number)}\n{prompt or ''}{text}"
 
 
 class JsonLines:
@@ -58,6 +63,10 @@ class JsonLines:
         """A line."""
         record = {"synthetic": True, **dataclasses.asdict(sample), "settings": settings}
         return json.dumps(record, ensure_ascii=False) + "\n"
+
+    def beginning(self, number: int, prompt: str | None, text: str) -> str:
+        """Nothing: a line is written when it is complete."""
+        return ""
 
 
 FORMATS: dict[str, Format] = {"text": Text(), "jsonl": JsonLines()}
@@ -179,20 +188,39 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 class Stream:
-    """A stream of text, such as standard output: it always begins with the first sample."""
+    """A stream of text, such as standard output: it always begins with the first sample.
+
+    Attributes:
+      done: how many samples it holds.
+      shown: what it holds of the next one.
+    """
 
     def __init__(self, stream: TextIO, format: Format, settings: dict[str, Any]):
         self.stream, self.format, self.settings = stream, format, settings
         self.done = 0
+        self._rest = format.header(settings)  # of what is before the next sample
+        self.shown = ""
+
+    def show(self, number: int, prompt: str | None, text: str) -> None:
+        """Write as much of the next sample as there is; `text` only grows from call to call."""
+        self._extend(self.format.beginning(number, prompt, text))
+        self.stream.flush()
 
     def write(self, samples: list[Sample]) -> None:
-        """Write samples; the header stands before the first."""
-        if not self.done:
-            self.stream.write(self.format.header(self.settings))
+        """Write samples, the first without what was shown of it."""
         for sample in samples:
-            self.stream.write(self.format.sample(sample, self.settings))
+            self._extend(self.format.sample(sample, self.settings))
+            self.shown = ""
         self.stream.flush()
         self.done += len(samples)
 
+    def _extend(self, text: str) -> None:
+        self.stream.write(self._rest + text[len(self.shown) :])
+        self._rest, self.shown = "", text
+
     def close(self) -> None:
-        """Leave the stream open."""
+        """End the line if a sample is not complete; the stream stays open."""
+        if self.shown:
+            self.stream.write("\n")
+            self.stream.flush()
+            self.shown = ""

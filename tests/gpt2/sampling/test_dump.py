@@ -231,6 +231,40 @@ def test_a_terminal_sees_how_far_a_dump_is_and_each_sample_below_it():
     assert child.before[begin - 1] == "\r"  # the bar is wiped away
 
 
+@pytest.fixture
+def endless(tmp_path):
+    """A command for two samples, of which the first never ends."""
+    prompts = tmp_path / "prompts"
+    prompts.write_text("endless\nnever\n", encoding="utf-8")
+    flags = [*FLAGS, "--prompts", prompts]
+    return [*FAKE, "generate_conditional_samples", *map(str, flags)]
+
+
+def test_a_terminal_shows_text_as_it_is_made_and_ctrl_c_leaves_it(endless):
+    child = pexpect.spawn(endless[0], endless[1:], env=ENVIRONMENT, encoding="utf-8", timeout=600)
+    child.expect_exact(" more more")
+    before = child.before
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    assert banners(before) == [1]
+    assert "endless[9.1] endless" in before
+    after = re.sub(r"\^C|\r", "", child.before)
+    assert re.fullmatch(r"( more)*\n0 samples, 0 tokens in .*; seed 9\n", after)
+
+
+def test_a_pipe_gets_text_as_it_is_made_and_ctrl_c_leaves_it(endless):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(endless, env=ENVIRONMENT, **pipes) as process:
+        text = b""
+        while b" more more" not in text:
+            text += os.read(process.stdout.fileno(), 4096)
+        process.send_signal(signal.SIGINT)
+        text += process.stdout.read()
+        assert process.wait(timeout=600) == 130
+    assert banners(text.decode()) == [1]
+    assert text.endswith(b" more\n")
+
+
 def test_stop_at_end_cuts_where_the_text_ends(tmp_path, model):
     model.change(length=250)
     cut, uncut = (

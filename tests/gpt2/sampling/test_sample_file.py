@@ -1,6 +1,7 @@
 """Files of samples: after any interruption they hold whole samples, each of them once."""
 
 import contextlib
+import io
 import json
 import random
 import subprocess
@@ -11,7 +12,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from gpt2.sampling.sample_file import FORMATS, Output, Sample, read_record
+from gpt2.sampling.sample_file import FORMATS, Output, Sample, Stream, read_record
 from hparams import UserError
 
 SETTINGS = {"model": "tiny", "seed": 3}
@@ -199,3 +200,23 @@ def test_twenty_kills_at_random_moments_lose_double_and_tear_nothing(tmp_path):
             assert path.read_bytes().startswith(whole) or not path.stat().st_size
     subprocess.run([sys.executable, "-c", WRITER, str(path)], check=True, stdout=subprocess.DEVNULL)
     assert path.read_bytes() == expected("text", range(1, 41))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_stream_that_shows_a_sample_as_it_grows_holds_the_same_in_the_end(format):
+    out = Stream(io.StringIO(), FORMATS[format], SETTINGS)
+    for first in (1, 3):
+        for n in (0, 4, 4, 6):
+            out.show(first, None, sample(first).text[:n])
+        assert out.stream.getvalue().endswith("text " + str(first) if format == "text" else "")
+        out.write([sample(first), sample(first + 1)])
+    out.close()
+    assert out.stream.getvalue().encode() == expected(format, [1, 2, 3, 4])
+    assert out.done == 4
+
+
+def test_a_sample_that_is_not_complete_ends_its_line():
+    out = Stream(io.StringIO(), FORMATS["text"], SETTINGS)
+    out.show(1, "Once", " upon")
+    out.close()
+    assert out.stream.getvalue().endswith(f" SAMPLE 1 {'=' * 40}\nOnce upon\n")
