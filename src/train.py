@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2 import checkpoint, model_folder
-from gpt2.command_line import import_tensorflow, run
+from gpt2.command_line import import_tensorflow, run, status_line
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import check_device, choose_device
 from gpt2.training.dataset import load_tokens, split
@@ -134,7 +134,8 @@ def run_training(
     """
     if tf_config.size > 1:  # TensorFlow logs each failed attempt to reach a worker not yet started
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    tf = import_tensorflow()
+    with status_line(f"loading {model.name} ..."):
+        tf = import_tensorflow()
     from tqdm import tqdm
 
     from gpt2.training.trainer import Trainer

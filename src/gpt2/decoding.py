@@ -6,7 +6,6 @@ TensorFlow's own operations. Both work on the same state, so one continues where
 """
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
 
 CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C is heard
 CHUNK_SECONDS = 0.2  # that a run takes at most while someone waits, unless one token takes longer
-WORTH_COMPILING = 64  # a text someone waits for that is not longer is never compiled for
+BUSY_SECONDS = 0.1  # the same while a thread compiles: it may suddenly need all cores
+FIRST_TOKENS = 64  # of a text someone waits for, which a compiler would only slow down
+WORTH_COMPILING = 128  # tokens to come; for less, compiling costs more than it gains
 
 
 class Decoding:
@@ -72,14 +73,8 @@ class Decoding:
         last = first + sampling.length - 1
         self._user = me = object()
         chunk = 1 if at_once else CHUNK_TOKENS
-        prefilled = threading.Event()
-        if either and sampling.length > WORTH_COMPILING:
-            self._compile(feed, range(first, last), prefilled)
         held = feed[decoder.cache_length] = self._cache_length(range(first, last))
-        try:
-            n_done, tokens = self._lm.run(decoder.prefill, {**feed, decoder.end: 1})
-        finally:
-            prefilled.set()
+        n_done, tokens = self._lm.run(decoder.prefill, {**feed, decoder.end: 1})
         if self._ready is not None:
             self._ready.wait()  # or the pause after the first token would be longer
         yield tokens[: len(contexts)]
@@ -92,12 +87,14 @@ class Decoding:
             if held < length:
                 self._lm.run(self._fetch("grow"), {decoder.cache_length: length})
                 held = length
-            loop = self._loop(feed, length, slots, either)
+            loop = self._loop(feed, length, slots, either, n_done)
             end = min(n_done + chunk, sampling.length)
             n_done, tokens = self._lm.run(loop, {**feed, decoder.end: end})
             if at_once:
                 seconds = (time.monotonic() - began) / max(1, n_done - before)
-                chunk = max(1, min(CHUNK_TOKENS, int(CHUNK_SECONDS / seconds)))
+                busy = self.compiling is not None and self.compiling.is_alive()
+                most = (BUSY_SECONDS if busy else CHUNK_SECONDS) / seconds
+                chunk = max(1, min(CHUNK_TOKENS, int(most)))
             yield tokens[: len(contexts), before:n_done]
 
     def get_ready(self, sampling: Sampling, either: bool) -> None:
@@ -114,6 +111,7 @@ class Decoding:
             with contextlib.suppress(tf.errors.FailedPreconditionError):  # no weights yet
                 self._lm.run(self._fetch("decode_uncompiled"), feed)
 
+        self._lm.will_run(self.decoder.prefill)  # and need not wait for the loop
         self._ready = Task(work)
 
     def compile_ahead(self, sampling: Sampling) -> None:
@@ -155,7 +153,9 @@ class Decoding:
                 getattr(self.decoder, name)
         return getattr(self.decoder, name)
 
-    def _loop(self, feed: dict[Any, Any], length: int, slots: range, either: bool) -> Any:
+    def _loop(
+        self, feed: dict[Any, Any], length: int, slots: range, either: bool, n_done: int
+    ) -> Any:
         """What generates the next tokens.
 
         Args:
@@ -163,22 +163,18 @@ class Decoding:
           length: of the caches.
           slots: of the caches that the text will use from now on.
           either: as in `generate`.
+          n_done: tokens that the text has.
         """
         if not either or not self.decoder.compiled or length in self.compiled:
             return self._fetch("decode")
-        if len(slots) > WORTH_COMPILING:
+        if n_done >= FIRST_TOKENS and len(slots) > WORTH_COMPILING:
             self._compile(feed, slots)
         return self._fetch("decode_uncompiled")
 
-    def _compile(
-        self, feed: dict[Any, Any], slots: range, begin: threading.Event | None = None
-    ) -> None:
+    def _compile(self, feed: dict[Any, Any], slots: range) -> None:
         """Compile the loop in the background, for all cache lengths that have these slots.
 
         There is one task at a time, and none after one that failed: `compiled` then stays as it is.
-
-        Args:
-          begin: is set when the processor has nothing more urgent to do.
         """
         task = self.compiling
         if not self.decoder.compiled or (task is not None and (task.is_alive() or task.error)):
@@ -187,16 +183,12 @@ class Decoding:
         lengths = [n for n in self.decoder.cache_lengths if first <= n <= last]
         missing = [n for n in lengths if n not in self.compiled]
         if missing:
-            self.compiling = Task(lambda: self._compile_for(missing, feed, begin))
+            self.compiling = Task(lambda: self._compile_for(missing, feed))
 
-    def _compile_for(
-        self, lengths: list[int], feed: dict[Any, Any], begin: threading.Event | None
-    ) -> None:
+    def _compile_for(self, lengths: list[int], feed: dict[Any, Any]) -> None:
         import tensorflow.compat.v1 as tf
 
         in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
-        if begin is not None:
-            begin.wait()
         if self._ready is not None:
             self._ready.wait()
         self._prepare(feed)

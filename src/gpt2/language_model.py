@@ -31,7 +31,7 @@ from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
 from gpt2.model_folder import ModelFolder
-from gpt2.tensorflow_session import check_device, choose_device
+from gpt2.tensorflow_session import check_device, choose_device, open_session
 from hparams import DamagedModelError, Sampling, UserError, require
 from user_file import expand
 
@@ -111,7 +111,8 @@ class LanguageModel:
         check_device(device)
         self.folder, self._notice = choose_model(model_name, models_dir)
         model = ModelFolder(self.folder)
-        self.hparams = model.hparams
+        with self._loading_line():  # from now on, as the vocabulary takes a part of a second
+            self.hparams, self.encoder = model.hparams, model.encoder
         if length is None:
             length = self.hparams.n_ctx // 2
         self.sampling = Sampling(length, temperature, top_k, top_p)
@@ -122,7 +123,7 @@ class LanguageModel:
         self.seed, self._seed_is_drawn = seed, False
         require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         self.device, self.dtype = device, dtype
-        self.weights, self.encoder = model.weights, model.encoder
+        self.weights = model.weights
         self.end_of_text = model.end_of_text
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
@@ -291,7 +292,7 @@ class LanguageModel:
             self._check_memory()
         self._processor = processor if self.device == "auto" else ""
         tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
-        self._session = tf.Session(graph=tf.Graph(), config=config)
+        self._session = open_session(tf, config, self.tracing)
 
     def _say_notice(self) -> None:
         if self._notice:
@@ -303,6 +304,9 @@ class LanguageModel:
         if self._processor and threading.get_ident() != self._loader:
             log.info("running on %s", self._processor)
             self._processor = ""
+
+    def _loading_line(self) -> contextlib.AbstractContextManager[None]:
+        return status_line(f"loading {self.folder.name} ...")
 
     def close(self) -> None:
         """Free the model's memory. The object cannot be used afterwards."""
@@ -328,8 +332,7 @@ class LanguageModel:
         if key not in self._built:
             self._say_notice()
             silent = self._built or threading.get_ident() == self._loader
-            loading = f"loading {self.folder.name} ..."
-            with contextlib.nullcontext() if silent else status_line(loading), self.building:
+            with contextlib.nullcontext() if silent else self._loading_line(), self.building:
                 if key not in self._built:
                     self._build(key, build, then)
         self._say_processor()
@@ -360,6 +363,10 @@ class LanguageModel:
             return self._session.run(fetches, feed, **options)
         except (tf.errors.ResourceExhaustedError, MemoryError):
             raise self._out_of_memory() from None
+
+    def will_run(self, fetches: Any) -> None:
+        """Let the session take over what is needed, so that `run` waits for nothing."""
+        self._session.will_run(fetches)
 
     def damaged(self) -> DamagedModelError:
         """The error for logits that are not numbers."""

@@ -40,6 +40,39 @@ def choose_device(device: str, tf: Any) -> tuple[Any, str]:
     return config, f"GPU {number}, {details.get('device_name', 'unknown')}"
 
 
+def open_session(tf: Any, config: Any, growing: Any) -> Any:
+    """A tf.Session with a new graph, in which one thread may run what another does not build.
+
+    A session takes over the graph's new operations before it runs anything. It must not do so
+    while they are built, which would also take it long.
+
+    Args: growing, a lock that is held by whoever adds to the graph.
+    """
+
+    class Session(tf.Session):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(graph=tf.Graph(), config=config)
+            self._known: dict[int, Any] = {}  # what was run, so that all of it was taken over
+
+        def will_run(self, fetches: Any) -> None:
+            """Take over what is new, unless all that `fetches` needs was taken over before."""
+            if growing.acquire(blocking=id(fetches) not in self._known):
+                try:
+                    super()._extend_graph()
+                finally:
+                    growing.release()
+            self._known[id(fetches)] = fetches
+
+        def run(self, fetches: Any, *args: Any, **kwargs: Any) -> Any:
+            self.will_run(fetches)
+            return super().run(fetches, *args, **kwargs)
+
+        def _extend_graph(self) -> None:
+            """Private: TensorFlow's `run` calls it. `will_run` has done this."""
+
+    return Session()
+
+
 def _optimize_less(options: Any) -> None:
     """Leave out what takes TensorFlow a second and more at the first run, and gains nothing here.
 
