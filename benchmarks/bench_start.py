@@ -285,8 +285,8 @@ def print_layers(hparams, layers):
             made = decoder.Decoder(replace(hparams, n_layer=n_layer), sample.sample_token, 1)
             parts = made.prefill, made.decode_uncompiled, made.decode, made.grow, made.compile
             building = time.time() - began
-            for variable in tf.global_variables():
-                session.run(variable.assign(tf.zeros(variable.shape), read_value=False))
+            zeros = [v.assign(tf.zeros(v.shape), read_value=False) for v in tf.global_variables()]
+            session.run(zeros)
             feed = {made.context: [[0]], made.lengths: [1], made.seed: 0, made.numbers: [1]}
             feed |= {made.stop: -1, made.end: 0, made.cache_length: made.cache_lengths[-1]}
             began = time.time()
