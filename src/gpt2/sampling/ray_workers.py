@@ -37,7 +37,11 @@ ENVIRONMENT = {  # unless they are set
     "RAY_USAGE_STATS_ENABLED": "0",  # it would tell its makers
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # it would log on stderr
     "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds to try with a wrong token
+    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "1",  # the same with ray://, where it tries three
+    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",  # times, and waits for 1, 2 and 2 seconds
+    "RAY_worker_niceness": "0",  # workers of `local` would let all other processes go first
 }
+CLIENT = "ray.util.client.worker"  # logs why it was refused, and raises another error
 CHOICES = "GPT2_ENGINE", "TF_ENABLE_ONEDNN_OPTS"  # they bear on the last digit; see engine.py
 SECONDS_TO_PLACE = 20  # after which it is said that no worker has a place yet
 log = logging.getLogger("gpt2")
@@ -235,16 +239,17 @@ class RayWorkers:
         if self.address == "local":
             _use_token_of_our_own()
         options = self._options()
+        logged: list[str] = []
         said: list[str] = []
         try:
-            with held_stderr() as said, warnings.catch_warnings():
+            with _heard(CLIENT) as logged, held_stderr() as said, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 import ray
 
                 self._ray = ray
                 ray.init(self.address, **options)
         except Exception as error:  # of many kinds, with several lines
-            if any("token" in line for line in [*said, str(error)]):
+            if any("token" in line for line in [*said, *logged, str(error)]):
                 reason = "it wants another token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             elif self.address == "auto" and isinstance(error, ConnectionError):
                 reason = "no Ray runs on this machine"
@@ -408,6 +413,26 @@ def _use_token_of_our_own() -> None:
 def _cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _heard(name: str) -> Iterator[list[str]]:
+    """Listen to a logger instead of those who do. Yields: its messages of all levels."""
+    messages: list[str] = []
+
+    def hear(record: logging.LogRecord) -> bool:
+        messages.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.addFilter(hear)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield messages
+    finally:
+        logger.setLevel(level)
+        logger.removeFilter(hear)
 
 
 def _short_folder() -> str | None:
