@@ -39,7 +39,9 @@ ENVIRONMENT = {  # unless they are set
     "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds to try with a wrong token
     "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "1",  # the same with ray://, where it tries three
     "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",  # times, and waits for 1, 2 and 2 seconds
-    "RAY_worker_niceness": "0",  # workers of `local` would let all other processes go first
+    # For `local`:
+    "RAY_worker_niceness": "0",  # else other processes come first, as if Ray were slow
+    "RAY_prestart_worker_first_driver": "0",  # else a process for each core, none of them needed
 }
 CLIENT = "ray.util.client.worker"  # logs why it was refused, and raises another error
 CHOICES = "GPT2_ENGINE", "TF_ENABLE_ONEDNN_OPTS"  # they bear on the last digit; see engine.py
