@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from gpt2.command_line import held_stderr
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.batch import Batch, Ends, make_samples
@@ -190,21 +192,22 @@ class RayWorkers:
     def start(self, sampler: LanguageModel, ends: Ends) -> None:
         """Connect, and wait until one worker has the model."""
         require("device", sampler.device, ":" not in sampler.device, "auto, cpu or gpu with --ray")
-        self._connect()
-        self._settle_shares(sampler.device)
-        options = {
-            "model_name": sampler.folder.name,
-            "models_dir": str(sampler.folder.resolve().parent),
-            "seed": sampler.seed,
-            "batch_size": sampler.batch_size,
-            "device": "gpu" if self._gpus else "cpu",
-            "dtype": sampler.dtype,
-            **vars(sampler.sampling),
-        }
-        self._arguments = options, ends, sampler.settings(), self._cpus
-        while not self.status()["workers"]:
-            self._hire()
-            self._collect(Queue([]))
+        with tqdm(bar_format="starting the workers ...", leave=False, disable=None):
+            self._connect()
+            self._settle_shares(sampler.device)
+            options = {
+                "model_name": sampler.folder.name,
+                "models_dir": str(sampler.folder.resolve().parent),
+                "seed": sampler.seed,
+                "batch_size": sampler.batch_size,
+                "device": "gpu" if self._gpus else "cpu",
+                "dtype": sampler.dtype,
+                **vars(sampler.sampling),
+            }
+            self._arguments = options, ends, sampler.settings(), self._cpus
+            while not self.status()["workers"]:
+                self._hire()
+                self._collect(Queue([]))
 
     def make(
         self, wanted: Iterable[Batch], on_tokens: Callable[[int], object]
@@ -369,8 +372,6 @@ class RayWorkers:
             self._ray.kill(member.actor)
 
     def _warn(self, line: str) -> None:
-        from tqdm import tqdm
-
         with tqdm.external_write_mode():
             log.warning(line)
 
