@@ -39,13 +39,13 @@ ENVIRONMENT = {  # unless they are set
     "RAY_USAGE_STATS_ENABLED": "0",  # it would tell its makers
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # it would log on stderr
     "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds to try with a wrong token
-    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "1",  # the same with ray://, where it tries three
-    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",  # times, and waits for 1, 2 and 2 seconds
+    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "1",  # with ray://, the wait after the first try
+    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",  # and after the second and the third, the last
     # For `local`:
-    "RAY_worker_niceness": "0",  # else other processes come first, as if Ray were slow
-    "RAY_prestart_worker_first_driver": "0",  # else a process for each core, none of them needed
+    "RAY_worker_niceness": "0",  # it would be 15: all other processes come first
+    "RAY_prestart_worker_first_driver": "0",  # it would start a process for each core, for nothing
 }
-CLIENT = "ray.util.client.worker"  # logs why it was refused, and raises another error
+CLIENT = "ray.util.client.worker"  # this logger says why ray:// was refused; the error does not
 CHOICES = "GPT2_ENGINE", "TF_ENABLE_ONEDNN_OPTS"  # they bear on the last digit; see engine.py
 SECONDS_TO_PLACE = 20  # after which it is said that no worker has a place yet
 log = logging.getLogger("gpt2")
@@ -420,7 +420,7 @@ def _cores() -> int:
 
 @contextlib.contextmanager
 def _heard(name: str) -> Iterator[list[str]]:
-    """Listen to a logger instead of those who do. Yields: its messages of all levels."""
+    """Listen to a logger; nobody else hears it meanwhile. Yields: its messages of all levels."""
     messages: list[str] = []
 
     def hear(record: logging.LogRecord) -> bool:
