@@ -26,8 +26,9 @@ from pathlib import Path
 
 from hparams import require
 
-ENGINES = "xla", "tensorflow"
-UNCOMPILED_FROM = 16  # batch size, on each kind of processor that was measured
+ENGINES = "xla", "tensorflow", "packed"
+UNCOMPILED_FROM = {"avx2": 2}  # batch size; elsewhere the next
+UNCOMPILED_ELSEWHERE = 16
 CPUINFO = "/proc/cpuinfo"
 
 
@@ -73,4 +74,16 @@ def is_compiled(batch_size):
         return chosen() == "xla"
     if batch_size is None or tf.config.list_physical_devices("GPU"):
         return True
-    return batch_size < UNCOMPILED_FROM
+    return batch_size < UNCOMPILED_FROM.get(processor(), UNCOMPILED_ELSEWHERE)
+
+
+def is_packed(dtype):
+    """Whether a loop that is not compiled has packed copies of weights that stay the same."""
+    import tensorflow.compat.v1 as tf
+
+    without = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
+    if without or processor() == "other" or dtype != tf.float32:
+        return False
+    if chosen():
+        return chosen() == "packed"
+    return processor() == "avx2" and not tf.config.list_physical_devices("GPU")

@@ -483,7 +483,7 @@ class LanguageModel:
             return sample.sample_token(logits, uniform, **settings)
 
         dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
-        made = decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype)
+        made = decoder.Decoder(self.hparams, choose, batch_size, dtype, constant=True)
         return Decoding(self, made, settings)
 
     def _build_logits(self) -> tuple[Any, Any]:
