@@ -285,7 +285,7 @@ class Decoder:
     def __init__(self, hparams, choose, batch_size, dtype=tf.float32, constant=False):
         self.hparams, self.choose = hparams, choose
         self.compiled = is_compiled(batch_size)
-        self.packed = constant and not self.compiled and is_packed(tf.as_dtype(dtype))
+        self.packed = constant and not self.compiled and is_packed(dtype)
         self.cache_lengths = kv_cache.cache_lengths(hparams, batch_size, self.compiled)
         self.context = tf.placeholder(tf.int32, [batch_size, None])
         self.lengths = tf.placeholder(tf.int32, [batch_size])

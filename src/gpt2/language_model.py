@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+import engine
 from gpt2 import checkpoint
 from gpt2.background import Task
 from gpt2.command_line import choose_model, import_tensorflow, status_line
@@ -525,7 +526,8 @@ class LanguageModel:
     def _check_memory(self) -> None:
         """Raise UserError if the samples cannot fit in memory: Linux would kill the process."""
         sample = sample_bytes(self.hparams, self.sampling.length)
-        needed = 4 * self.hparams.n_params() + self.batch_size * sample
+        weights = 4 * self.hparams.n_params() * engine.copies_of_weights(self.batch_size)
+        needed = weights + self.batch_size * sample
         if needed > memory_bytes():
             raise self._out_of_memory()
 
