@@ -386,14 +386,13 @@ def print_start(flags):
         worker = Worker("ours", flags, stack)
         worker.run(prompts(1, context, n_vocab), 1)
         total, imported = time.time() - worker.began, worker.hello["imported"] - worker.began
+        worker.run(prompts(1, 1, n_vocab), tokens)
+        peak = worker.peak_memory()
     print(
         f"process start to the first token after a prompt of {context}: {total:.1f} s, "
-        f"{imported:.1f} of it until TensorFlow is imported, {total - imported:.1f} since"
+        f"{imported:.1f} of it until TensorFlow is imported, {total - imported:.1f} since; "
+        f"then 1x{tokens}: peak memory {peak / 1e9:.2f} GB"
     )
-    with contextlib.ExitStack() as stack:
-        worker = Worker("ours", flags, stack)
-        worker.run(prompts(1, 1, n_vocab), tokens)
-        print(f"peak memory of a process, 1x{tokens}: {worker.peak_memory() / 1e9:.2f} GB")
 
 
 def processor():

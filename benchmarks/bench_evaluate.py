@@ -33,7 +33,7 @@ def check(logits, targets, scores):
     np.testing.assert_allclose(scores["logprob"], logprob, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(scores["entropy"], -(p * np.log(p)).sum(-1), rtol=1e-4)
     # Logits that nearly tie with the token's may be rounded to either side of it.
-    near = 1e-5 * np.abs(chosen)
+    near = 1e-5 * np.abs(logits).max(-1, keepdims=True)
     assert np.all(scores["rank"] > (logits > chosen + near).sum(-1))
     assert np.all(scores["rank"] <= (logits > chosen - near).sum(-1) + 1)
 
@@ -61,7 +61,8 @@ def main():
         logits, scores = session.run([graph.logits, graph.scores], {graph.ids: ids})
         check(logits[0], ids[0, 1:], {name: value[0] for name, value in scores.items()})
 
-        print(f"TensorFlow {tf.__version__}, 117M shape, windows of {flags.window} tokens")
+        shape = f"{hparams.n_params() / 1e6:.1f}M parameters"
+        print(f"TensorFlow {tf.__version__}, {shape}, windows of {flags.window} tokens")
         print(f"{'batch':>5} {'bare, tokens/s':>15} {'scored, tokens/s':>17} {'ratio':>6}  range")
         for batch_size in flags.batch_sizes:
             ids = rng.integers(0, hparams.n_vocab, [batch_size, flags.window + 1])

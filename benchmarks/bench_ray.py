@@ -1,10 +1,11 @@
 """What Ray costs on one machine: a dump without it, next to the same dump with one worker.
 
     python3 benchmarks/bench_ray.py
+    python3 benchmarks/bench_ray.py --model_name 117M --batches 2 --length 40
 
-Each turn makes the same dump in both ways; the model is loaded once
-for each. The ratio is the median of the ratios of single turns, because only that is reliable on a
-busy machine. The two files of each turn must be equal.
+Each turn makes the same dump in both ways, which take turns at being first. The model is loaded
+before, once for each. The ratio is the median of the ratios of single turns, because on a busy
+machine nothing else can be relied on. The two files of each turn must be equal.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def main():
     parser.add_argument("--model_name", default="1M")
     parser.add_argument("--models_dir", default="models")
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--batches", type=int, default=4, help="in a dump")
+    parser.add_argument("--batches", type=int, default=8, help="in a dump")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="once, with a few tokens")
@@ -72,7 +73,7 @@ def main():
                 paths = {name: Path(folder, f"{turn}-{name}") for name in makers}
                 speeds = {
                     name: make_dump(maker, sampler, paths[name], nsamples, 1 + turn * nsamples)
-                    for name, maker in makers.items()
+                    for name, maker in sorted(makers.items(), reverse=turn % 2)
                 }
                 assert paths["with"].read_bytes() == paths["without"].read_bytes()
                 if turn:

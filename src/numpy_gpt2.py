@@ -56,5 +56,6 @@ def logits(hparams, weights, tokens):
 
 def assign(tf, sess, weights):
     """Give the variables of the session's graph these values."""
-    for variable in tf.global_variables():
-        variable.load(weights[variable.op.name], sess)
+    variables = tf.global_variables()
+    values = {v.initializer.inputs[1]: weights[v.op.name] for v in variables}
+    sess.run([v.initializer for v in variables], values)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hparams import UserError
+from hparams import UserError, parse_json
 from user_file import open_file
 
 CHUNK = 1 << 16  # bytes
@@ -92,6 +92,20 @@ def fingerprint(path: str | Path) -> str:
 def escaped(text: str) -> str:
     """One line that is safe on a terminal: unprintable characters are written as `\\x1b`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def text_record(place: str, line: str) -> dict[str, Any]:
+    """The object in a line of JSON Lines, of which at least `text` is a string.
+
+    Raises: UserError, with the place that the line comes from, if it is none.
+    """
+    try:
+        record = parse_json(line)
+        if isinstance(record["text"], str):
+            return record
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise UserError(f'{place}: expected a JSON object with a text, {{"text": "..."}}')
 
 
 def lines(chunks: Iterable[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The decode loop: its logits, interruptions, growing caches, and the code that XLA generates."""
 
+import dataclasses
 import functools
 import os
 import re
@@ -23,10 +24,12 @@ SHORT = HParams(n_vocab=17, n_ctx=40, n_embd=12, n_head=3, n_layer=2)  # one cac
 CONTEXT = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
 
 
-@pytest.fixture(params=["XLA", "TensorFlow"])
-def engine(request, monkeypatch):
+@pytest.fixture(scope="module", params=["XLA", "TensorFlow"])
+def engine(request):
     """What runs the loop; normally that depends on the batch size."""
-    monkeypatch.setattr(decoder, "is_compiled", lambda batch_size: request.param == "XLA")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(decoder, "is_compiled", lambda batch_size: request.param == "XLA")
+        yield
 
 
 def test_compiled_loops_have_few_cache_lengths_and_end_at_n_ctx():
@@ -68,8 +71,8 @@ def test_the_engine_equals_the_loop_by_definition(tf, sess, engine, batch_size):
     choose = functools.partial(sample.sample_token, temperature=0.8, top_k=9, top_p=0.95)
     context = tf.constant(np.arange(4 * batch_size).reshape(batch_size, 4), tf.int32)
     uniform = tf.constant(np.random.default_rng(2).random([batch_size, 40]), tf.float32)
-    expected = sample.sample_by_definition(SHORT, context, uniform, 9, choose)
-    tokens = decoder.generate(SHORT, choose, context, uniform, 9)
+    expected = sample.sample_by_definition(SHORT, context, uniform, 6, choose)
+    tokens = decoder.generate(SHORT, choose, context, uniform, 6)
     numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(SHORT, seed=4))
     expected, tokens = sess.run([expected[:, 4:], tokens])
     assert len(np.unique(tokens)) > 3
@@ -85,20 +88,22 @@ def test_another_strategy_is_an_argument(tf, sess, engine):
         return sample.sample_token(allowed, uniform, temperature=0)
 
     context, uniform = tf.constant(CONTEXT), tf.zeros([2, SHORT.n_ctx])
-    expected = sample.sample_by_definition(SHORT, context, uniform, 6, choose)
-    tokens = decoder.generate(SHORT, choose, context, uniform, 6)
+    expected = sample.sample_by_definition(SHORT, context, uniform, 4, choose)
+    tokens = decoder.generate(SHORT, choose, context, uniform, 4)
     numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(SHORT, seed=15))
     expected, tokens = sess.run([expected[:, 5:], tokens])
     assert (tokens >= 9).all()
     np.testing.assert_array_equal(tokens, expected)
 
 
-@pytest.fixture
-def decode(tf, sess, engine):
+@pytest.fixture(scope="module")
+def decode(tf, engine):
     """A function that samples 290 tokens in pieces of some size."""
+    sess = tf.Session(graph=tf.Graph())
     choose = functools.partial(sample.sample_token, top_k=5)
-    loop = decoder.Decoder(GROWING, choose, 2)
-    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(GROWING, seed=12))
+    with sess.graph.as_default():
+        loop = decoder.Decoder(GROWING, choose, 2)
+        numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(GROWING, seed=12))
     feed = {
         loop.context: [CONTEXT[0], [7, 8, 0, 0, 0]],
         loop.lengths: [5, 2],
@@ -122,7 +127,8 @@ def decode(tf, sess, engine):
             pieces.append(tokens[:, before:done])
         return np.concatenate(pieces, axis=1)
 
-    return run
+    with sess:
+        yield run
 
 
 @pytest.mark.skipif(engine_rule.processor() == "other", reason="oneDNN is for x86")
@@ -188,11 +194,13 @@ def test_bfloat16_follows_float32_to_its_precision(tf, sess, engine):
 
 
 def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
+    hparams = dataclasses.replace(SHORT, n_layer=1)
+
     def tokens():
         with tf.Graph().as_default(), tf.Session() as sess:
             context = tf.constant(CONTEXT)
-            output = sample.sample_sequence(hparams=SHORT, length=20, context=context, top_k=1)
-            numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(SHORT, seed=13))
+            output = sample.sample_sequence(hparams=hparams, length=20, context=context, top_k=1)
+            numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(hparams, seed=13))
             return sess.run(output)
 
     assert kv_cache.dynamic_update_slice is not None

@@ -1,10 +1,10 @@
 """Flags, one-line errors, and a stderr without TensorFlow's chatter."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -33,10 +33,32 @@ run(main)
 
 
 @pytest.fixture
-def call(tmp_path):
-    """Run a small script of one function with some arguments."""
-    script = tmp_path / "speak.py"
-    script.write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
+def script(tmp_path):
+    """The path of a small script of one function."""
+    path = tmp_path / "speak.py"
+    path.write_text(SCRIPT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def call(script, monkeypatch, capsys):
+    """Run the script with some arguments in this process, which takes less time."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+        status = 0
+        try:
+            runpy.run_path(str(script))
+        except SystemExit as end:
+            status = end.code
+        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def call_process(script):
+    """Run the script in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     return lambda *arguments: subprocess.run(
         [sys.executable, script, *arguments], capture_output=True, text=True, env=environment
@@ -106,6 +128,15 @@ def test_mistakes_are_one_line_and_status_2(call, arguments, message):
     assert done.returncode == 2
 
 
+def test_a_process_ends_in_the_same_way(call, call_process):
+    for arguments in ([], ["--length", "5"], ["--name", "wrong"], ["--lenght", "5"]):
+        ends = [
+            (done.stdout, done.stderr, done.returncode)
+            for done in [call(*arguments), call_process(*arguments)]
+        ]
+        assert ends[0] == ends[1]
+
+
 @pytest.mark.parametrize("arguments", [["--", "--help"], ["--help"]])
 def test_help_shows_every_flag_with_its_description(call, arguments):
     done = call(*arguments)
@@ -126,8 +157,7 @@ def test_help_shows_every_flag_with_its_description(call, arguments):
         ("> /dev/full", "", "speak.py: standard output: No space left on device\n", 1),
     ],
 )
-def test_a_closed_or_full_stream_is_no_traceback(call, redirection, printed, message, status):
-    script = call().args[1]
+def test_a_closed_or_full_stream_is_no_traceback(script, redirection, printed, message, status):
     done = subprocess.run(
         f'"{sys.executable}" "{script}" {redirection}',
         **{"shell": True, "capture_output": True, "text": True},
@@ -157,9 +187,9 @@ run({"show": show, "keep": keep})
 
 
 @pytest.fixture
-def call_commands(call, tmp_path):
+def call_commands(call, script):
     """As `call`, with a script of two commands, one with arguments that are no flags."""
-    (tmp_path / "speak.py").write_text(COMMANDS, encoding="utf-8")
+    script.write_text(COMMANDS, encoding="utf-8")
     return call
 
 
@@ -212,24 +242,24 @@ def test_help_shows_commands_and_their_arguments(call_commands, arguments, words
     assert all(word in done.stdout + done.stderr for word in words)
 
 
-def test_tensorflow_is_imported_without_a_word(call, tmp_path):
-    (tmp_path / "speak.py").write_text(
+def test_tensorflow_is_imported_without_a_word(call_process, script):
+    script.write_text(
         "from gpt2.command_line import import_tensorflow\n"
         "tf = import_tensorflow()\n"
         "print((tf.constant(3) + 4).numpy())\n"
     )
-    done = call()
+    done = call_process()
     assert (done.stdout, done.stderr) == ("7\n", "")
 
 
-def test_an_error_during_the_import_is_shown(call, tmp_path):
+def test_an_error_during_the_import_is_shown(call_process, script, tmp_path):
     (tmp_path / "tensorflow.py").write_text(
         "import os\n"
         "os.write(2, b'E0000 broken driver\\nI0000 all is well\\n')\n"
         "raise ImportError('x')\n"
     )
-    (tmp_path / "speak.py").write_text("from gpt2.command_line import import_tensorflow as f\nf()")
-    done = call()
+    script.write_text("from gpt2.command_line import import_tensorflow as f\nf()")
+    done = call_process()
     assert "E0000 broken driver" in done.stderr
     assert "I0000" not in done.stderr
     assert "ImportError: x" in done.stderr

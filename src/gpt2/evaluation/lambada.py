@@ -13,8 +13,8 @@ from gpt2.evaluation.perplexity import OnRead
 from gpt2.evaluation.scorer import Scorer, Scores
 from gpt2.evaluation.stop_words import STOP_WORDS
 from gpt2.evaluation.windows import Window
-from gpt2.text_stream import lines, read_text
-from hparams import UserError, parse_json
+from gpt2.text_stream import lines, read_text, text_record
+from hparams import UserError
 
 
 def read_lambada(path: str, on_read: OnRead) -> Iterator[tuple[str, str]]:
@@ -28,10 +28,7 @@ def read_lambada(path: str, on_read: OnRead) -> Iterator[tuple[str, str]]:
         if not line.strip():
             continue
         if path.endswith(".jsonl"):
-            try:
-                passage = natural_lambada(parse_json(line)["text"])
-            except (ValueError, TypeError, KeyError, AttributeError):
-                raise UserError(f"{path}, line {number}: not a JSON object with a text") from None
+            passage = natural_lambada(text_record(f"{path}, line {number}", line)["text"])
         else:
             passage = natural_lambada(BOOK.detokenize(line))
         found = re.fullmatch(r"(\n.*\S)(\s+\S+)", passage, re.DOTALL)

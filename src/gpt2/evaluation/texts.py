@@ -1,11 +1,12 @@
 """The texts that a user wants to be scored: files, and the texts in JSON Lines."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from gpt2.text_stream import Counts, lines, read_text, safe_pieces
-from hparams import UserError, parse_json
+from gpt2.text_stream import Counts, lines, read_text, safe_pieces, text_record
+from hparams import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +50,14 @@ def _records(file: str, several: bool) -> Iterator[Text]:
     for number, line in enumerate(lines(read_text(file)), 1):
         if not line.strip():
             continue
-        try:
-            record = parse_json(line)
-            text, prompt = record["text"], record.get("prompt")
-            prompt = "" if prompt is None else prompt
-            name = str(record.get("number", number))
-            f"{text}{prompt}{name}".encode()  # a lone surrogate is not text
-            if not isinstance(text, str) or not isinstance(prompt, str):
-                raise TypeError
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise UserError(f"{file}, line {number}: not a JSON object with a text") from None
+        place = f"{file}, line {number}"
+        record = text_record(place, line)
+        text, prompt, name = record["text"], record.get("prompt"), str(record.get("number", number))
+        if not isinstance(prompt, str | None):
+            raise UserError(f"{place}: the prompt is not text")
+        prompt = prompt or ""
+        if re.search("[\ud800-\udfff]", text + prompt + name):
+            raise UserError(f"{place}: a lone surrogate, which is half a character, is not text")
         yield Text(f"{Path(file).name} {name}" if several else name, [text], prompt)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gpt2.command_line import unescape
-from gpt2.text_stream import CHUNK, read_text
-from hparams import UserError, parse_json, require
+from gpt2.text_stream import CHUNK, read_text, text_record
+from hparams import UserError, require
 
 Prompt = tuple[str, str | None]  # where it comes from, for an error about it; and its text
 NO_PROMPT: list[Prompt] = [("", None)]  # samples start from `<|endoftext|>`
@@ -45,7 +45,10 @@ class PromptFile:
         line = 1
         for part in split(read_text(self._path, on_read=self._check), self._separator):
             place = f"{self.name}, line {line}"
-            if text := _text_field(place, part) if self._jsonl else part:
+            text = part.strip() if self._jsonl else part  # an empty line is no record
+            if text and self._jsonl:
+                text = text_record(place, text)["text"]
+            if text:
                 yield place, text
             line += (part + self._separator).count("\n")
 
@@ -74,19 +77,6 @@ def _is_pipe(path: str) -> bool:
         return stat.S_ISFIFO(os.stat(path).st_mode)  # noqa: PTH116
     except (OSError, ValueError):
         return False
-
-
-def _text_field(place: str, line: str) -> str:
-    """The text in a line of JSON; an empty line has none."""
-    if not line.strip():
-        return ""
-    try:
-        record = parse_json(line)
-        if isinstance(record["text"], str):
-            return record["text"]
-    except (ValueError, TypeError, KeyError):
-        pass
-    raise UserError(f'{place}: expected a JSON object with a text, {{"text": "..."}}')
 
 
 def split(chunks: Iterable[str], separator: str) -> Iterator[str]:

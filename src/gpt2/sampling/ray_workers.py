@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from gpt2.command_line import held_stderr
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.batch import Batch, Ends, make_samples
@@ -37,7 +39,13 @@ ENVIRONMENT = {  # unless they are set
     "RAY_USAGE_STATS_ENABLED": "0",  # it would tell its makers
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # it would log on stderr
     "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds to try with a wrong token
+    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "1",  # with ray://, the wait after the first try
+    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",  # and after the second and the third, the last
+    # For `local`:
+    "RAY_worker_niceness": "0",  # it would be 15: all other processes come first
+    "RAY_prestart_worker_first_driver": "0",  # it would start a process for each core, for nothing
 }
+CLIENT = "ray.util.client.worker"  # this logger says why ray:// was refused; the error does not
 CHOICES = "GPT2_ENGINE", "TF_ENABLE_ONEDNN_OPTS"  # they bear on the last digit; see engine.py
 SECONDS_TO_PLACE = 20  # after which it is said that no worker has a place yet
 log = logging.getLogger("gpt2")
@@ -184,21 +192,22 @@ class RayWorkers:
     def start(self, sampler: LanguageModel, ends: Ends) -> None:
         """Connect, and wait until one worker has the model."""
         require("device", sampler.device, ":" not in sampler.device, "auto, cpu or gpu with --ray")
-        self._connect()
-        self._settle_shares(sampler.device)
-        options = {
-            "model_name": sampler.folder.name,
-            "models_dir": str(sampler.folder.resolve().parent),
-            "seed": sampler.seed,
-            "batch_size": sampler.batch_size,
-            "device": "gpu" if self._gpus else "cpu",
-            "dtype": sampler.dtype,
-            **vars(sampler.sampling),
-        }
-        self._arguments = options, ends, sampler.settings(), self._cpus
-        while not self.status()["workers"]:
-            self._hire()
-            self._collect(Queue([]))
+        with tqdm(bar_format="starting the workers ...", leave=False, disable=None):
+            self._connect()
+            self._settle_shares(sampler.device)
+            options = {
+                "model_name": sampler.folder.name,
+                "models_dir": str(sampler.folder.resolve().parent),
+                "seed": sampler.seed,
+                "batch_size": sampler.batch_size,
+                "device": "gpu" if self._gpus else "cpu",
+                "dtype": sampler.dtype,
+                **vars(sampler.sampling),
+            }
+            self._arguments = options, ends, sampler.settings(), self._cpus
+            while not self.status()["workers"]:
+                self._hire()
+                self._collect(Queue([]))
 
     def make(
         self, wanted: Iterable[Batch], on_tokens: Callable[[int], object]
@@ -235,16 +244,17 @@ class RayWorkers:
         if self.address == "local":
             _use_token_of_our_own()
         options = self._options()
+        logged: list[str] = []
         said: list[str] = []
         try:
-            with held_stderr() as said, warnings.catch_warnings():
+            with _heard(CLIENT) as logged, held_stderr() as said, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 import ray
 
                 self._ray = ray
                 ray.init(self.address, **options)
         except Exception as error:  # of many kinds, with several lines
-            if any("token" in line for line in [*said, str(error)]):
+            if any("token" in line for line in [*said, *logged, str(error)]):
                 reason = "it wants another token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             elif self.address == "auto" and isinstance(error, ConnectionError):
                 reason = "no Ray runs on this machine"
@@ -362,8 +372,6 @@ class RayWorkers:
             self._ray.kill(member.actor)
 
     def _warn(self, line: str) -> None:
-        from tqdm import tqdm
-
         with tqdm.external_write_mode():
             log.warning(line)
 
@@ -408,6 +416,26 @@ def _use_token_of_our_own() -> None:
 def _cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _heard(name: str) -> Iterator[list[str]]:
+    """Listen to a logger; nobody else hears it meanwhile. Yields: its messages of all levels."""
+    messages: list[str] = []
+
+    def hear(record: logging.LogRecord) -> bool:
+        messages.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.addFilter(hear)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield messages
+    finally:
+        logger.setLevel(level)
+        logger.removeFilter(hear)
 
 
 def _short_folder() -> str | None:

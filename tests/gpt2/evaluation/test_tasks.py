@@ -275,10 +275,10 @@ SENTENCES = "".join(f"{i} A word .\n" for i in range(1, 21))
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("lambada.jsonl", "{'text': 'x'}\n", "line 1: not a JSON object with a text"),
-        ("lambada.jsonl", '{"text": "a b"}\n[]\n', "line 2: not a JSON object with a text"),
+        ("lambada.jsonl", "{'text': 'x'}\n", "line 1: expected a JSON object with a text"),
+        ("lambada.jsonl", '{"text": "a b"}\n[]\n', "line 2: expected a JSON object with a text"),
         ("lambada.jsonl", '{"text": "word"}\n', "line 1: a passage has at least two words"),
-        ("lambada.jsonl", "[" * 100_000, "line 1: not a JSON object with a text"),
+        ("lambada.jsonl", "[" * 100_000, "line 1: expected a JSON object with a text"),
         ("lambada.jsonl", "", "the file is empty"),
         ("lambada.txt", "two words\nword\n", "line 2: a passage has at least two words"),
         ("cbt-cn", "1 A .\n3 B .\n", "line 2: should be sentence 2 of 21"),

@@ -52,12 +52,17 @@ def test_json_lines_are_texts_and_samples_come_after_their_prompts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "5", "[]", '{"text": 5}', '{"text": "a", "prompt": []}', '{"text": "\\ud800"}']
+    ("line", "message"),
+    [
+        *[(line, "expected a JSON object with a text") for line in ("{", "5", "[]", '{"text": 5}')],
+        ('{"text": "a", "prompt": []}', "the prompt is not text"),
+        ('{"text": "\\ud800"}', "a lone surrogate, which is half a character, is not text"),
+    ],
 )
-def test_a_line_without_a_text_is_named(tmp_path, line):
+def test_a_line_without_a_text_is_named(tmp_path, line, message):
     path = tmp_path / "broken.jsonl"
     path.write_text('{"text": "fine"}\n' + line, encoding="utf-8")
-    with pytest.raises(UserError, match=r"broken.jsonl, line 2: not a JSON object with a text"):
+    with pytest.raises(UserError, match=f"broken.jsonl, line 2: {message}"):
         list(read_texts([str(path)]))
 
 
