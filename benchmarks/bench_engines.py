@@ -2,9 +2,9 @@
 
     python3 benchmarks/bench_engines.py
 
-An engine is XLA or TensorFlow for the loop, with oneDNN or without. Cases, weights and turns are
-those of bench_decode.py, and so is what it says about an idle machine. `rule` is what engine.py
-chooses there, as a share of the best.
+An engine is XLA or TensorFlow for the loop, with oneDNN or without, or TensorFlow with packed
+weights. Cases, weights and turns are those of bench_decode.py, and so is what it says about an idle
+machine. `rule` is what engine.py chooses there, as a share of the best.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SETTINGS = {
     f"{loop}{' oneDNN' * one_dnn}": {"GPT2_ENGINE": loop, "TF_ENABLE_ONEDNN_OPTS": str(one_dnn)}
     for loop in ("xla", "tensorflow")
     for one_dnn in (0, 1)
-}
+} | {"packed oneDNN": {"GPT2_ENGINE": "packed", "TF_ENABLE_ONEDNN_OPTS": "1"}}
 
 
 def choices(batch_sizes):
@@ -34,7 +34,8 @@ def choices(batch_sizes):
         "import sys, os; sys.path.append(sys.argv.pop(1)); import engine\n"
         "from gpt2.command_line import import_tensorflow; import_tensorflow()\n"
         "from tensorflow.python.util._pywrap_util_port import IsMklEnabled\n"
-        "for n in sys.argv[1:]: print('xla' if engine.is_compiled(int(n)) else 'tensorflow',"
+        "loop = 'packed' if engine.is_packed('float32') else 'tensorflow'\n"
+        "for n in sys.argv[1:]: print('xla' if engine.is_compiled(int(n)) else loop,"
         " 'oneDNN' * IsMklEnabled())\n"
     )
     command = [sys.executable, "-c", code, str(ROOT / "src"), *map(str, batch_sizes)]

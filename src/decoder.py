@@ -11,7 +11,8 @@ import tensorflow.compat.v1 as tf
 
 import kv_cache
 import model
-from engine import is_compiled
+import packed
+from engine import is_compiled, is_packed
 
 
 class State(NamedTuple):
@@ -111,7 +112,19 @@ def split_rows(w, n):
 
 
 def decode_loop(
-    hparams, choose, weights, state, lengths, n_context, uniform, output, end, stop=-1, *, compiled
+    hparams,
+    choose,
+    weights,
+    state,
+    lengths,
+    n_context,
+    uniform,
+    output,
+    end,
+    stop=-1,
+    *,
+    compiled,
+    constant=False,
 ):
     """Generate one token after the other, until `end` or until the caches are full.
 
@@ -123,6 +136,7 @@ def decode_loop(
       end: int32 [], number of tokens to reach.
       stop: int32 [], token that finishes its sample; the loop ends when all are finished.
       compiled: whether this is called in a tf.function that XLA compiles.
+      constant: whether the weights are the same in every run, so that packed.py may keep copies.
     Returns: the new State and output.
     """
     cache_length = tf.shape(state.caches[0].k)[1]
@@ -132,7 +146,14 @@ def decode_loop(
         weights = {name: split_rows(w, n) for name, w in weights.items()}
 
     def read(getter, name, *args, **kwargs):
-        return weights[name]
+        w = weights[name]
+        is_matrix = constant and name.endswith("/w")
+        return functools.partial(packed.linear, w=w) if is_matrix else w
+
+    def predict(h):
+        if not constant:
+            return model.predict(hparams, h)
+        return packed.linear(h, 0, w=weights["model/wte"], transpose_b=True)
 
     def body(state, output):
         position = n_context + state.n_done - 1  # in the caches, of the token that is evaluated
@@ -141,12 +162,14 @@ def decode_loop(
         bias = tf.cast(tf.where_v2(in_use, 0.0, -1e10), state.caches[0].k.dtype)
         bias = tf.repeat(bias[:, None], hparams.n_head, axis=0)
         attend = kv_cache.cached_attention(bias, position, in_place=not compiled)
-        block = shared_block(hparams, attend)
+        # A shared block would have one packed copy for all layers.
+        block = functools.partial(model.block, attend=attend) if constant else None
+        block = block or shared_block(hparams, attend)
         with tf.variable_scope("model", reuse=True, custom_getter=read):
             positions = lengths[:, None] + state.n_done - 1
             tokens = tf.maximum(state.token, 0)[:, None]  # -1 where there was none to choose
             h, caches = model.transformer(hparams, tokens, positions, state.caches, block)
-            logits = model.predict(hparams, h[:, 0])
+            logits = predict(h[:, 0])
         token = choose(logits, tf.gather(uniform, state.n_done, axis=1))
         index = tf.range(tf.shape(output)[1])
         output = tf.where_v2(tf.equal(index, state.n_done), token[:, None], output)
@@ -235,8 +258,10 @@ class Decoder:
       choose: function that picks the next token; see the top of this file.
       batch_size: number of samples generated together.
       dtype: to compute in.
+      constant: whether the weights are the same in every run.
     Attributes:
       compiled: as is_compiled says.
+      packed: whether `decode` has packed copies of the weights.
       cache_lengths: as returned by kv_cache.cache_lengths.
     Placeholders:
       context: int32 [batch, context]; shorter rows are padded at the end.
@@ -257,9 +282,10 @@ class Decoder:
       `grow`, gets ready and does nothing.
     """
 
-    def __init__(self, hparams, choose, batch_size, dtype=tf.float32):
+    def __init__(self, hparams, choose, batch_size, dtype=tf.float32, constant=False):
         self.hparams, self.choose = hparams, choose
         self.compiled = is_compiled(batch_size)
+        self.packed = constant and not self.compiled and is_packed(dtype)
         self.cache_lengths = kv_cache.cache_lengths(hparams, batch_size, self.compiled)
         self.context = tf.placeholder(tf.int32, [batch_size, None])
         self.lengths = tf.placeholder(tf.int32, [batch_size])
@@ -343,6 +369,7 @@ class Decoder:
             *(self.hparams, self.choose, self._weights, state),
             *(lengths, n_context, uniform, output, end, stop),
             compiled=compiled,
+            constant=self.packed,
         )
         with tf.control_dependencies(_assign_all(variables, state)):
             return tf.identity(state.n_done), tf.identity(output)

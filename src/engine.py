@@ -1,22 +1,27 @@
-"""What computes: XLA's compiled loop or TensorFlow's own operations, with oneDNN or without.
+"""What computes: XLA's compiled loop, or TensorFlow's own operations; and whether with oneDNN.
 
-The rule comes from this table, made by benchmarks/bench_engines.py: tokens per second at the
-117M shape in float32, medians of three rounds, on two AVX2 cores (AMD EPYC, 2026-11-28).
-Differences of less than a tenth are noise: a prompt is never compiled, so the columns of XLA and
-TensorFlow should be equal in its row.
+Tokens per second at the 117M shape in float32, with oneDNN, on two AVX2 cores (AMD EPYC,
+2026-11-28). In the first four rows, the best of five or six turns beside another load, so that only
+ratios within a row mean anything; in the last two, the best of three on an idle machine.
+benchmarks/bench_engines.py makes such a table.
 
-  batch x tokens     XLA    XLA, oneDNN    TensorFlow    TensorFlow, oneDNN
-  4 x 32               -           64.5             -                  63.9
-  8 x 32           106.3          100.3          90.3                 105.9
-  8 x 127              -          108.3             -                  94.5
-  32 x 24          186.0          188.8         166.2                 204.3
-  a prompt of 512  364.6          405.3         399.0                 416.1
+  batch x tokens     XLA    TensorFlow    TensorFlow, packed (packed.py)
+  1 x 16            32.9          19.4                  24.1
+  2 x 16            26.2          25.2                  39.7
+  4 x 16            42.2             -                  67.5
+  8 x 16               -          81.1                 109.9
+  8 x 32            76.4         124.8                     -
+  32 x 24          207.9         237.9                     -
+
+XLA multiplies eight rows on one core. oneDNN also helps TensorFlow's own products: at 32 x 24, 204
+and 166 tokens per second.
 
 On AVX-512, oneDNN is on in TensorFlow anyway, and from batch 16 on its own operations are faster:
 XLA reads the keys of all samples on one core (up to 512 positions), where they use all cores.
+Packed weights were not measured there, so they are not used.
 
-A user can choose otherwise: GPT2_ENGINE=xla or GPT2_ENGINE=tensorflow in the environment for the
-loop, and TensorFlow's own TF_ENABLE_ONEDNN_OPTS=1 or =0 for oneDNN.
+A user can choose otherwise: GPT2_ENGINE=xla, tensorflow or packed in the environment for the loop,
+and TensorFlow's own TF_ENABLE_ONEDNN_OPTS=1 or =0 for oneDNN.
 """
 
 import functools
@@ -26,8 +31,9 @@ from pathlib import Path
 
 from hparams import require
 
-ENGINES = "xla", "tensorflow"
-UNCOMPILED_FROM = 16  # batch size, on each kind of processor that was measured
+ENGINES = "xla", "tensorflow", "packed"
+UNCOMPILED_FROM = {"avx2": 2}  # batch size; elsewhere the next
+UNCOMPILED_ELSEWHERE = 16
 CPUINFO = "/proc/cpuinfo"
 
 
@@ -63,7 +69,7 @@ def set_environment():
 def is_compiled(batch_size):
     """Whether XLA compiles the loop for this batch size; None is any size.
 
-    On a GPU always, and on a CPU for small batches.
+    On a GPU always, and on a CPU for small batches; unless the user chose.
 
     Raises: as in `chosen`.
     """
@@ -73,4 +79,22 @@ def is_compiled(batch_size):
         return chosen() == "xla"
     if batch_size is None or tf.config.list_physical_devices("GPU"):
         return True
-    return batch_size < UNCOMPILED_FROM
+    return batch_size < UNCOMPILED_FROM.get(processor(), UNCOMPILED_ELSEWHERE)
+
+
+def is_packed(dtype):
+    """Whether a loop that is not compiled has packed copies of weights that stay the same."""
+    import tensorflow.compat.v1 as tf
+
+    without = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
+    if without or processor() == "other" or tf.as_dtype(dtype) != tf.float32:
+        return False
+    if chosen():
+        return chosen() == "packed"
+    return processor() == "avx2" and not tf.config.list_physical_devices("GPU")
+
+
+def copies_of_weights(batch_size):
+    """How many copies of the weights a process holds at most; known before TensorFlow is there."""
+    name = chosen() or ("packed" if processor() == "avx2" and batch_size > 1 else "xla")
+    return 2 if name == "packed" else 1

@@ -72,8 +72,9 @@ def _reshape_padded(x, size, *, pad_with):
     """[batch, n] -> [batch, ceil(n / size), size]"""
     n = x.shape.as_list()[-1]
     n_groups = -(-n // size)
-    x = tf.pad(x, [[0, 0], [0, n_groups * size - n]], constant_values=pad_with)
-    return tf.reshape(x, [-1, n_groups, size])
+    # Not tf.pad, for which TensorFlow uses a single core.
+    padding = tf.fill([tf.shape(x)[0], n_groups * size - n], tf.cast(pad_with, x.dtype))
+    return tf.reshape(tf.concat([x, padding], axis=1), [-1, n_groups, size])
 
 
 def _search_cumulative(p, fraction):

@@ -103,7 +103,10 @@ def conv1d(x, scope, nf, *, w_init_stdev=0.02, activation=None):
             "w", [1, nx, nf], initializer=tf.random_normal_initializer(stddev=w_init_stdev)
         )
         b = tf.get_variable("b", [nf], initializer=tf.constant_initializer(0))
-        y = product(tf.reshape(x, [-1, nx]), w)
+        x = tf.reshape(x, [-1, nx])
+        if callable(w):  # decoder.py has weights that compute all of this at once
+            return tf.reshape(w(x, b, activation), [*start, nf])
+        y = product(x, w)
         # On a CPU, TensorFlow fuses a product, a bias and a GELU, which is faster. It would also
         # fuse a product and a bias alone, which is slower: the reshape between them prevents that.
         if activation is None:

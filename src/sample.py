@@ -69,24 +69,21 @@ def top_p_logits(logits, p):
     """
     if tf.get_static_value(p) == 1:
         return logits
-    return _mask_below(logits, _nucleus_threshold(logits, p), -1e10)
+    return _mask_outside_nucleus(logits, p, -1e10)
 
 
-def _nucleus_threshold(logits, p):
-    """The smallest logit of the nucleus, float [batch, 1]."""
-
-    def everything():
-        return tf.fill([tf.shape(logits)[0], 1], tf.constant(float("-inf"), logits.dtype))
+def _mask_outside_nucleus(logits, p, masked):
+    """Float [batch, n_vocab]; if `p` is 1, `logits` as they are."""
 
     def search():
         ordered = tf.sort(logits, direction="DESCENDING", axis=-1)
         before = tf.cumsum(model.softmax(ordered), axis=-1, exclusive=True)
         # Differs: the token that crosses p is kept, so that the set reaches p.
         nucleus = tf.where_v2(before < tf.maximum(p, TINY), ordered, ordered.dtype.max)
-        return tf.reduce_min(nucleus, axis=-1, keepdims=True)
+        return _mask_below(logits, tf.reduce_min(nucleus, axis=-1, keepdims=True), masked)
 
     p = tf.cast(p, logits.dtype)
-    return tf.ensure_shape(tf.cond(p >= 1, everything, search), [logits.shape[0], 1])
+    return tf.ensure_shape(tf.cond(p >= 1, lambda: logits, search), logits.shape)
 
 
 def _mask_below(logits, threshold, masked):
@@ -111,14 +108,15 @@ def sample_token(logits, uniform, temperature=1, top_k=0, top_p=1):
     temperature = tf.cast(temperature, tf.float32)
     x = tf.cast(logits, tf.float32)
     x -= tf.reduce_max(x, axis=-1, keepdims=True)
-    # Only what is below the maximum is divided, so that any temperature leaves the maximum at 0.
-    x = tf.where_v2(x >= 0, 0.0, x / tf.maximum(temperature, TINY))
+    x /= tf.maximum(temperature, TINY)  # which leaves the maximum at 0
     x = _mask_below(x, fast_sample.kth_largest(x, top_k), float("-inf"))
-    x = _mask_below(x, _nucleus_threshold(x, top_p), float("-inf"))
+    x = _mask_outside_nucleus(x, top_p, float("-inf"))
     p = model.softmax(x)
-    token = fast_sample.inverse_cdf(p, uniform)
-    greedy = tf.equal(temperature, 0) | tf.equal(top_k, 1)
-    token = tf.where_v2(greedy, tf.argmax(logits, axis=-1, output_type=tf.int32), token)
+    token = tf.cond(
+        tf.equal(temperature, 0) | tf.equal(top_k, 1),
+        lambda: tf.argmax(logits, axis=-1, output_type=tf.int32),
+        lambda: fast_sample.inverse_cdf(p, uniform),
+    )
     return tf.where_v2(tf.math.is_nan(p[:, 0]), -1, token)
 
 

@@ -506,7 +506,7 @@ class LanguageModel:
             return sample.sample_token(logits, uniform, **settings)
 
         dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
-        made = decoder.Decoder(self.hparams, choose, batch_size, dtype=dtype)
+        made = decoder.Decoder(self.hparams, choose, batch_size, dtype, constant=True)
         return Decoding(self, made, settings)
 
     def _build_logits(self) -> tuple[Any, Any]:
@@ -548,7 +548,8 @@ class LanguageModel:
     def _check_memory(self) -> None:
         """Raise UserError if the samples cannot fit in memory: Linux would kill the process."""
         sample = sample_bytes(self.hparams, self.sampling.length)
-        needed = 4 * self.hparams.n_params() + self.batch_size * sample
+        weights = 4 * self.hparams.n_params() * engine.copies_of_weights(self.batch_size)
+        needed = weights + self.batch_size * sample
         if needed > memory_bytes():
             raise self._out_of_memory()
 

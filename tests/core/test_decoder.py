@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 import decoder
+import engine as engine_rule
 import kv_cache
 import model
 import numpy_gpt2
@@ -130,6 +131,25 @@ def decode(tf, engine):
         yield run
 
 
+@pytest.mark.skipif(engine_rule.processor() == "other", reason="oneDNN is for x86")
+def test_packed_weights_give_the_same_tokens(tf, sess, monkeypatch):
+    monkeypatch.setattr(decoder, "is_compiled", lambda batch_size: False)
+    monkeypatch.setattr(decoder, "is_packed", lambda dtype: True)
+    choose = functools.partial(sample.sample_token, top_k=5)
+    loops = [decoder.Decoder(SHORT, choose, 2, constant=constant) for constant in (False, True)]
+    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(SHORT, seed=16))
+    assert [loop.packed for loop in loops] == [False, True]
+    made = []
+    for loop in loops:
+        feed = {loop.context: CONTEXT, loop.lengths: [5, 4], loop.numbers: [1, 2], loop.seed: 3}
+        feed |= {loop.stop: -1, loop.end: 30, loop.cache_length: 40}
+        sess.run(loop.prefill, feed)
+        sess.run(loop.grow, feed)
+        made.append(sess.run(loop.decode, feed)[1])
+    assert len(np.unique(made[0])) > 5
+    np.testing.assert_array_equal(*made)
+
+
 def test_tokens_do_not_depend_on_how_the_loop_was_cut(decode):
     whole = decode(290)
     assert whole.shape == (2, 290)
@@ -218,6 +238,7 @@ with tf.Session() as sess:
 @pytest.mark.skipif(sys.platform != "linux", reason="XLA's dump is only known here")
 def test_compiled_loop_copies_no_cache_and_asks_nothing_of_the_host(tmp_path):
     flags = {"PYTHONPATH": str(ROOT / "src"), "XLA_FLAGS": f"--xla_dump_to={tmp_path}"}
+    flags["GPT2_ENGINE"] = "xla"
     subprocess.run([sys.executable, "-c", LOOP], env=os.environ | flags, check=True, timeout=600)
     (dump,) = tmp_path.glob("*fill_caches*after_optimizations.txt")
     hlo = dump.read_text(encoding="utf-8")

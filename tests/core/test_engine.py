@@ -36,7 +36,29 @@ def test_without_a_list_of_flags_the_kind_is_other(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_batches_are_not_compiled_for_a_cpu(kind, on):
     on(kind)
-    assert [engine.is_compiled(n) for n in (None, 1, 15, 16)] == [True, True, True, False]
+    first = 2 if kind == "avx2" else 16
+    compiled = [engine.is_compiled(n) for n in (None, 1, first - 1, first)]
+    assert compiled == [True, True, True, False]
+
+
+def test_weights_are_packed_where_it_was_measured_unless_the_user_says_otherwise(
+    tf, on, monkeypatch
+):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    packed = {}
+    for kind in KINDS:
+        on(kind)
+        packed[kind] = engine.is_packed(tf.float32)
+    assert packed == {"avx512": False, "avx2": True, "other": False}
+    on("avx2")
+    assert not engine.is_packed(tf.bfloat16)
+    monkeypatch.setenv("GPT2_ENGINE", "tensorflow")
+    assert not engine.is_packed(tf.float32)
+    monkeypatch.setenv("GPT2_ENGINE", "packed")
+    assert engine.is_packed(tf.float32)
+    assert not engine.is_compiled(1)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert not engine.is_packed(tf.float32)
 
 
 def test_all_batches_are_compiled_for_a_gpu(tf, on, monkeypatch):
@@ -52,7 +74,9 @@ def test_the_user_chooses_the_engine(on, monkeypatch):
     monkeypatch.setenv("GPT2_ENGINE", "tensorflow")
     assert not engine.is_compiled(1)
     monkeypatch.setenv("GPT2_ENGINE", "torch")
-    with pytest.raises(UserError, match="GPT2_ENGINE must be one of xla, tensorflow, got torch"):
+    with pytest.raises(
+        UserError, match="GPT2_ENGINE must be one of xla, tensorflow, packed, got torch"
+    ):
         engine.set_environment()  # before TensorFlow is imported
 
 

@@ -1,0 +1,43 @@
+"""Linear maps with weights that oneDNN packs once, in the order that its fastest kernel reads.
+
+On AVX2, a product of 8 rows then takes half the time, and one of 32 rows three quarters.
+"""
+
+import tensorflow.compat.v1 as tf
+
+import model
+
+
+def linear(x, b, activation=None, *, w, transpose_b=False):
+    """activation(x w + b), for a `w` that is the same in every run.
+
+    The copy of `w` is made at the first run, and kept as long as the session has this operation.
+    So it must not be in a function that is called with several `w`.
+
+    Args:
+      x: float32 [m, nx]
+      b: float32 [nf], or 0.
+      activation: None, or a function that is applied to the result.
+      w: float32 [nx, nf], or [nf, nx] with transpose_b.
+    Returns: float32 [m, nf]
+    """
+    if isinstance(b, int):
+        b = tf.fill(w.shape[:1] if transpose_b else w.shape[1:], tf.constant(b, x.dtype))
+    fused = [b"BiasAdd", *[b"GeluApproximate"] * (activation is model.gelu)]
+    # Private: TensorFlow puts it in place of a product with a constant. Weights as constants would
+    # be in the graph, which may have 2 GB at most.
+    operation = tf.get_default_graph().create_op(
+        "_MklNativeFusedMatMul",
+        [x, w, b],
+        [x.dtype],
+        attrs={
+            "T": tf.AttrValue(type=x.dtype.as_datatype_enum),
+            "num_args": tf.AttrValue(i=1),
+            "fused_ops": tf.AttrValue(list=tf.AttrValue.ListValue(s=fused)),
+            "transpose_b": tf.AttrValue(b=transpose_b),
+            "is_filter_const": tf.AttrValue(b=True),
+            "_kernel": tf.AttrValue(s=b"MklNameChangeOp"),
+        },
+    )
+    y = operation.outputs[0]
+    return y if activation in (None, model.gelu) else activation(y)
