@@ -29,7 +29,7 @@ from gpt2.command_line import choose_model, import_tensorflow, status_line
 from gpt2.decoding import Decoding
 from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.windows import EvaluationOptions
-from gpt2.memory import default_batch_size, memory_bytes, sample_bytes
+from gpt2.memory import default_batch_size, memory_bytes, sample_bytes, weight_bytes
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import check_device, choose_device, open_session
 from hparams import DamagedModelError, Sampling, UserError, require
@@ -548,8 +548,7 @@ class LanguageModel:
     def _check_memory(self) -> None:
         """Raise UserError if the samples cannot fit in memory: Linux would kill the process."""
         sample = sample_bytes(self.hparams, self.sampling.length)
-        weights = 4 * self.hparams.n_params() * engine.copies_of_weights(self.batch_size)
-        needed = weights + self.batch_size * sample
+        needed = weight_bytes(self.hparams, self.batch_size) + self.batch_size * sample
         if needed > memory_bytes():
             raise self._out_of_memory()
 

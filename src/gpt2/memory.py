@@ -4,6 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
+import engine
 from hparams import HParams
 
 MAX_BATCH = 32  # larger batches are hardly faster
@@ -14,9 +15,18 @@ CONTAINER_LIMITS = [  # of Linux's control groups, version 2 and 1; in bytes
 
 
 def default_batch_size(hparams: HParams) -> int:
-    """How many samples of n_ctx tokens fit in a quarter of the memory, at most MAX_BATCH."""
-    sample = sample_bytes(hparams, hparams.n_ctx)
-    return max(1, min(MAX_BATCH, memory_bytes() // 4 // sample))
+    """How many samples of n_ctx tokens fit in a quarter of the memory and beside the weights.
+
+    At most MAX_BATCH.
+    """
+    memory = memory_bytes()
+    room = min(memory // 4, memory - weight_bytes(hparams, MAX_BATCH))
+    return max(1, min(MAX_BATCH, room // sample_bytes(hparams, hparams.n_ctx)))
+
+
+def weight_bytes(hparams: HParams, batch_size: int) -> int:
+    """The memory that the weights need for batches of this size."""
+    return 4 * hparams.n_params() * engine.copies_of_weights(batch_size)
 
 
 def sample_bytes(hparams: HParams, cache_length: int) -> int:
