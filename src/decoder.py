@@ -141,8 +141,9 @@ def decode_loop(
     """
     cache_length = tf.shape(state.caches[0].k)[1]
     end = tf.minimum(end, cache_length - n_context + 1)  # the last token is never fed back
-    if compiled:
-        n = 8 if lengths.shape.as_list()[0] == 1 else 1  # for one row, XLA is faster with blocks
+    if compiled or constant:
+        one_row = lengths.shape.as_list()[0] == 1
+        n = 8 if compiled and one_row else 1  # for one row, XLA is faster with blocks
         weights = {name: split_rows(w, n) for name, w in weights.items()}
 
     def read(getter, name, *args, **kwargs):

@@ -4,6 +4,7 @@ Nothing here needs more than Python 3.6, so that old versions get as far as the 
 """
 
 import os
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,5 +41,6 @@ def _remedy() -> str:
     environment = ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if environment.exists() and str(environment) != sys.executable:
         return f"use {environment}"
-    install = f"{sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
+    command = [sys.executable, "-m", "pip", "install", "-r", str(ROOT / "requirements.txt")]
+    install = " ".join(map(shlex.quote, command))
     return f"`make sample` sets up .venv/bin/python; to install them here: {install}"
