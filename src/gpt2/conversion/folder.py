@@ -22,8 +22,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     refuse_existing(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.unfinished-{secrets.token_hex(4)}")
-    unfinished.mkdir()
     try:
+        unfinished.mkdir()  # in here, as a kill may come at once
         yield unfinished
         refuse_existing(target)
         unfinished.rename(target)
