@@ -10,7 +10,6 @@ from conftest import ROOT, shared
 
 BENCHMARKS = sorted(path.name for path in (ROOT / "benchmarks").glob("bench_*.py"))
 BENCHMARKS.remove("bench_page.py")  # test_page_in_browser.py runs it where there is a browser
-BENCHMARKS.remove("bench_ray.py")  # test_ray_workers.py runs it in one process
 
 
 @pytest.mark.end_to_end

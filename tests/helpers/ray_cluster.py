@@ -7,12 +7,9 @@ import sys
 
 from ray.cluster_utils import Cluster
 
-LEAN = {"include_log_monitor": False, "no_monitor": True}  # each would be a process more
-
 cluster = Cluster()
-settings = {"prestart_worker_first_driver": False}
-cluster.add_node(num_cpus=1, include_dashboard=False, _system_config=settings, **LEAN)
-second = cluster.add_node(num_cpus=1, **LEAN)
+cluster.add_node(num_cpus=1, include_dashboard=False)
+second = cluster.add_node(num_cpus=1)
 print(cluster.address, flush=True)
 for _ in sys.stdin:
     cluster.remove_node(second, allow_graceful=False)
