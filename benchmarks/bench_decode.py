@@ -103,6 +103,7 @@ class Ours:
 def make_weights(folder, hparams, tf):
     """Write random variables, as a released checkpoint and as the peers read them."""
     import model
+    import numpy_gpt2
 
     with tf.Graph().as_default(), tf.Session() as session:
         model.model(hparams, tf.zeros([1, 1], tf.int32))
@@ -113,7 +114,7 @@ def make_weights(folder, hparams, tf):
             scale = {"model/wte": 0.2, "model/wpe": 0.2, "model/ln_f/g": 1}.get(name, 0.02)
             mean = 1 if name.endswith("/g") and scale < 1 else 0
             values[name] = rng.normal(mean, scale, variable.shape).astype(np.float32)
-            variable.load(values[name], session)
+        numpy_gpt2.assign(tf, session, values)
         tf.train.Saver().save(session, str(folder / "model.ckpt"))
     shape = json.dumps(dataclasses.asdict(hparams))
     (folder / "hparams.json").write_text(shape, encoding="utf-8")
@@ -406,17 +407,23 @@ def shape(text):
     return HParams(**json.loads(text))
 
 
-def main():
+def options(description, cases, rounds=3):
+    """The parser of a benchmark that takes turns at cases, with the flags that all of them have."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer_python", default=sys.executable, help="has what is compared with")
     parser.add_argument("--folder", type=Path, default=ROOT / "models" / "benchmark")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default=CASES)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--cases", default=cases)
     parser.add_argument("--hparams", type=shape, default=HParams(), help=argparse.SUPPRESS)
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--smoke", action="store_true", help="a tiny case, to see that it runs")
+    return parser
+
+
+def main():
+    parser = options(__doc__, CASES)
+    parser.add_argument("--peer_python", default=sys.executable, help="has what is compared with")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.serve:
         return serve(flags)

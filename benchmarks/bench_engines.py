@@ -7,7 +7,6 @@ weights. Cases, weights and turns are those of bench_decode.py, and so is what i
 machine. `rule` is what engine.py chooses there, as a share of the best.
 """
 
-import argparse
 import contextlib
 import math
 import os
@@ -18,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import bench_decode
-from bench_decode import ROOT, THREADS, Case, HParams, Worker, processor, prompts
+from bench_decode import ROOT, THREADS, Case, Worker, options, processor, prompts
 
 CASES = "1x48,2x48,4x48,8x48,12x48,16x48,32x48,prefill512"
 SETTINGS = {
@@ -74,16 +73,9 @@ def measure(flags):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--folder", type=Path, default=ROOT / "models" / "benchmark")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default=CASES)
+    parser = options(__doc__, CASES)
     parser.add_argument("--engines", default=",".join(SETTINGS), help="which of them take turns")
-    parser.add_argument("--smoke", action="store_true", help="a tiny case, to see that it runs")
     flags = parser.parse_args()
-    flags.hparams = HParams()
     with tempfile.TemporaryDirectory() as folder:
         if flags.smoke:
             flags.hparams = bench_decode.TINY

@@ -20,7 +20,6 @@ The machine must have nothing else to do. Cases, of which --cases takes some:
 --layers 12,24,48 prints instead how long the graph takes to build and to compile, by layers.
 """
 
-import argparse
 import contextlib
 import importlib.metadata
 import itertools
@@ -36,9 +35,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench_decode import ROOT, THREADS, TINY, make_weights, processor, shape
-
-from hparams import HParams
+from bench_decode import ROOT, THREADS, TINY, make_weights, options, processor
 
 SCRIPT = ROOT / "src" / "interactive_conditional_samples.py"
 PROMPT, TOKENS, NTH, TOP_K = 512, 150, 50, 40
@@ -295,16 +292,9 @@ def print_layers(hparams, layers):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, CASES, rounds=5)
     parser.add_argument("--peer_python", default=sys.executable, help="has what is compared with")
-    parser.add_argument("--folder", type=Path, default=ROOT / "models" / "benchmark")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cases", default=CASES)
     parser.add_argument("--layers", help="print building and compiling alone; as in 12,24,48")
-    parser.add_argument("--hparams", type=shape, default=HParams(), help=argparse.SUPPRESS)
-    parser.add_argument("--smoke", action="store_true", help="a tiny case, to see that it runs")
     flags = parser.parse_args()
     if flags.layers:
         return print_layers(flags.hparams, map(int, flags.layers.split(",")))

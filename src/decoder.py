@@ -147,9 +147,9 @@ def decode_loop(
         weights = {name: split_rows(w, n) for name, w in weights.items()}
 
     def read(getter, name, *args, **kwargs):
-        w = weights[name]
-        is_matrix = constant and name.endswith("/w")
-        return functools.partial(packed.linear, w=w) if is_matrix else w
+        if constant and name.endswith("/w"):
+            return functools.partial(packed.linear, w=weights[name])
+        return weights[name]
 
     def predict(h):
         if not constant:
@@ -163,9 +163,10 @@ def decode_loop(
         bias = tf.cast(tf.where_v2(in_use, 0.0, -1e10), state.caches[0].k.dtype)
         bias = tf.repeat(bias[:, None], hparams.n_head, axis=0)
         attend = kv_cache.cached_attention(bias, position, in_place=not compiled)
-        # A shared block would have one packed copy for all layers.
-        block = functools.partial(model.block, attend=attend) if constant else None
-        block = block or shared_block(hparams, attend)
+        if constant:  # a shared block would have one packed copy for all layers
+            block = functools.partial(model.block, attend=attend)
+        else:
+            block = shared_block(hparams, attend)
         with tf.variable_scope("model", reuse=True, custom_getter=read):
             positions = lengths[:, None] + state.n_done - 1
             tokens = tf.maximum(state.token, 0)[:, None]  # -1 where there was none to choose

@@ -32,8 +32,7 @@ from pathlib import Path
 from hparams import require
 
 ENGINES = "xla", "tensorflow", "packed"
-UNCOMPILED_FROM = {"avx2": 2}  # batch size; elsewhere the next
-UNCOMPILED_ELSEWHERE = 16
+UNCOMPILED_FROM = {"avx512": 16, "avx2": 2, "other": 16}  # batch size
 CPUINFO = "/proc/cpuinfo"
 
 
@@ -79,7 +78,7 @@ def is_compiled(batch_size):
         return chosen() == "xla"
     if batch_size is None or tf.config.list_physical_devices("GPU"):
         return True
-    return batch_size < UNCOMPILED_FROM.get(processor(), UNCOMPILED_ELSEWHERE)
+    return batch_size < UNCOMPILED_FROM[processor()]
 
 
 def is_packed(dtype):
@@ -96,5 +95,6 @@ def is_packed(dtype):
 
 def copies_of_weights(batch_size):
     """How many copies of the weights a process holds at most; known before TensorFlow is there."""
-    name = chosen() or ("packed" if processor() == "avx2" and batch_size > 1 else "xla")
-    return 2 if name == "packed" else 1
+    if chosen():
+        return 2 if chosen() == "packed" else 1
+    return 2 if processor() == "avx2" and batch_size >= UNCOMPILED_FROM["avx2"] else 1

@@ -81,10 +81,29 @@ def sess(tf: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def call_here(
+def run_here(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a sampling script in the process of the tests, as if in one of its own."""
+    """Calls what a script does, with its command line, as if in a process of its own."""
+
+    def run_here(work: Callable[[], object], *command: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", [*map(str, command)])
+        capsys.readouterr()
+        try:
+            work()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
+
+    return run_here
+
+
+@pytest.fixture
+def call_here(
+    monkeypatch: pytest.MonkeyPatch, run_here: Callable[..., subprocess.CompletedProcess[str]]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a sampling script in the process of the tests."""
 
     def call_here(
         script: Path, *flags: object, input: str = "", model: type | None = None
@@ -94,13 +113,6 @@ def call_here(
             monkeypatch.setattr(module, "LanguageModel", model)
         stdin = io.TextIOWrapper(io.BytesIO(input.encode()), encoding="utf-8")
         monkeypatch.setattr(sys, "stdin", stdin)
-        monkeypatch.setattr(sys, "argv", [str(script), *map(str, flags)])
-        capsys.readouterr()
-        try:
-            run(getattr(module, MAINS[script.stem]))
-            status = 0
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
+        return run_here(lambda: run(getattr(module, MAINS[script.stem])), script, *flags)
 
     return call_here

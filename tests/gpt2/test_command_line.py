@@ -41,19 +41,9 @@ def script(tmp_path):
 
 
 @pytest.fixture
-def call(script, monkeypatch, capsys):
+def call(script, run_here):
     """Run the script with some arguments in this process, which takes less time."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
-        status = 0
-        try:
-            runpy.run_path(str(script))
-        except SystemExit as end:
-            status = end.code
-        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
-
-    return call
+    return lambda *arguments: run_here(lambda: runpy.run_path(str(script)), script, *arguments)
 
 
 @pytest.fixture

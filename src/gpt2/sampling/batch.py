@@ -71,8 +71,9 @@ def make_samples(
     contexts = [sampler.context(prompt) for prompt in batch.prompts]
     rows = [SampleText(sampler.encoder, ends.stop) for _ in batch.numbers]
     n_told = 0
-    watched = show is not None
-    for piece in sampler.pieces(contexts, batch.numbers, ends.stop_at_end, at_once=watched):
+    for piece in sampler.pieces(
+        contexts, batch.numbers, ends.stop_at_end, at_once=show is not None
+    ):
         for row, ids in zip(rows, piece, strict=True):
             row.add(ids)
         if show is not None:
