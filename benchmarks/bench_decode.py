@@ -430,7 +430,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         if flags.smoke:
             flags.hparams = TINY
-            flags.folder, flags.cases, flags.rounds = Path(folder), "1x4,prefill8,17x3", 1
+            flags.folder, flags.cases, flags.rounds = Path(folder), "2x3,prefill8", 1
         measure(parser, flags)
 
 
@@ -450,7 +450,8 @@ def measure(parser, flags):
             else:
                 print(f"{engine}: {worker.hello['name']}")
                 workers.append(worker)
-        check_equal(workers, flags.hparams.n_vocab)
+        if len(workers) > 1:
+            check_equal(workers, flags.hparams.n_vocab)
         print_table(workers, flags)
     print_start(flags)
 
