@@ -176,12 +176,13 @@ def restore(
     session: Any,
     prefix: Path,
     variables: Sequence[Any] | None = None,
-    meanwhile: Callable[[], object] = lambda: None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> None:
     """Read variables in one run: all of the session's graph, unless some are given.
 
     Args:
-      meanwhile: is called while they are read.
+      meanwhile: is called while they are read, and may add to the graph; the session is then one
+        of open_session.
     Raises: UserError if the files do not hold the variables in these shapes, or are damaged.
     """
     import tensorflow.compat.v1 as tf
@@ -204,6 +205,10 @@ def restore(
             )
             pairs = zip(variables, values, strict=True)
             assigned = [variable.assign(value, read_value=False) for variable, value in pairs]
+        if meanwhile is None:
+            session.run(assigned)
+            return
+        session.will_run(assigned)
         reading = Task(lambda: session.run(assigned))
         meanwhile()
         reading.wait()

@@ -23,7 +23,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import engine
 from gpt2 import checkpoint
 from gpt2.background import Task
-from gpt2.command_line import choose_model, import_tensorflow, status_line
+from gpt2.command_line import (
+    choose_model,
+    import_tensorflow,
+    status_line,
+    without_collections,
+)
 from gpt2.decoding import Decoding
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes, weight_bytes
@@ -314,7 +319,7 @@ class LanguageModel:
         self._session = open_session(tf, config, self.tracing)
 
     def _read_vocabulary(self) -> "Encoder":
-        with self._reading:  # one thread; another that needs it waits
+        with self._reading, without_collections():  # one thread; another that needs it waits
             return self._model.encoder
 
     def _say_notice(self) -> None:
@@ -352,8 +357,8 @@ class LanguageModel:
     ) -> T:
         """What a function returns that builds a part of the model's graph; called once for a key.
 
-        The first part creates the variables, which are then read from the checkpoint. Meanwhile
-        `then` builds what depends on the part; it is called once, too.
+        The variables are read from the checkpoint while the first part is built. Then `then` builds
+        what depends on the part; it is called once, too.
         """
         if key not in self._built:
             self._say_notice()
@@ -369,16 +374,23 @@ class LanguageModel:
         self._open()
         import tensorflow.compat.v1 as tf
 
+        import decoder
+
+        parts = []
+
+        def work() -> None:
+            with self.tracing:
+                parts.append(build())
+            then(parts[0])
+
         creator = tf.variable_creator_scope(checkpoint.without_initializers)
         with self._session.graph.as_default(), creator:
-            with self.tracing:
-                part = build()
-            rest = functools.partial(then, part)
             if self._built:
-                rest()
+                work()
             else:
-                checkpoint.restore(self._session, self.weights, meanwhile=rest)
-        self._built[key] = part
+                decoder.create_variables(self.hparams)
+                checkpoint.restore(self._session, self.weights, meanwhile=work)
+        self._built[key] = parts[0]
 
     def run(self, fetches: Any, feed: dict[Any, Any], **options: Any) -> Any:
         """Session.run, in which a lack of memory is a UserError."""
