@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO
-
-from tqdm import tqdm
+from typing import IO, TYPE_CHECKING
 
 from gpt2.download import read_tensors, tensor_index
 from gpt2.download.plain_file import open_plain
 from hparams import parse_json
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 INDEX, META, SHARD = "model.ckpt.index", "model.ckpt.meta", ".data-00000-of-00001"
 DATA = "model.ckpt" + SHARD
@@ -161,8 +162,10 @@ def recorded(folder: Path) -> tuple[str, dict[str, str]]:
 
 def progress(
     what: str, total: int | None, done: int, delay: float = 0, disable: bool | None = None
-) -> tqdm:
+) -> "tqdm":
     """A bar in bytes on stderr, if that is a terminal; it is wiped away at the end."""
+    from tqdm import tqdm
+
     return tqdm(
         desc=what,
         total=total,

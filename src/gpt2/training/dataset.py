@@ -7,16 +7,18 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
-from encoder import END_OF_TEXT, Encoder
 from gpt2.atomic_file import replacing
 from gpt2.model_folder import ModelFolder
 from gpt2.text_stream import fingerprint, read_text, safe_pieces
 from hparams import UserError
 from user_file import open_file
+
+if TYPE_CHECKING:
+    from encoder import Encoder
 
 VOCABULARY_MARK = b"token ids of the GPT-2 vocabulary "  # begins the comment of our archives
 
@@ -77,14 +79,16 @@ def _matches(pattern: Path) -> Iterator[Path]:
     return folder.glob(str(Path(*rest)))
 
 
-def encode_files(files: list[Path], encoder: Encoder) -> np.ndarray:
+def encode_files(files: list[Path], encoder: "Encoder") -> np.ndarray:
     """Encode text files, with a bar of the bytes read if stderr is a terminal.
 
     Returns: uint16 [tokens], or int32 where the vocabulary is larger.
     Raises: UserError if a file is no text, or all are empty.
     """
+    from tqdm import tqdm
+
     dtype = np.uint16 if len(encoder.encoder) <= 1 << 16 else np.int32
-    end = np.array([encoder.encoder[END_OF_TEXT]], dtype)
+    end = np.array([encoder.end_of_text], dtype)
     parts: list[np.ndarray] = []
     size = sum(file.stat().st_size for file in files)
     with tqdm(total=size, unit="B", unit_scale=True, desc="encoding", disable=None) as bar:
