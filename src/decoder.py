@@ -81,14 +81,22 @@ def prefill(hparams, context, lengths, *, dtype=tf.float32):
         weights[name] = tf.cast(tf.convert_to_tensor(getter(name, *args, **kwargs)), dtype)
         return weights[name]
 
-    n_context = tf.shape(context)[1]
-    attend = kv_cache.cached_attention(model.causal_bias(n_context, n_context, dtype=dtype))
+    last = lengths[:, None] - 1
+    shared = shared_block(hparams, kv_cache.starting_attention())
+
+    def block(x, scope, **how):
+        if scope != f"h{hparams.n_layer - 1}":
+            return shared(x, scope, **how)
+        # Of the last layer, only the cache and what predicts the next token are used later.
+        attend = kv_cache.starting_attention(last)
+        keep = functools.partial(tf.gather, indices=last, batch_dims=1)
+        return model.block(x, scope, **how, attend=attend, keep=keep)
+
     with tf.variable_scope("model", reuse=tf.AUTO_REUSE, custom_getter=read):
         positions = model.positions_for(context, 0)
         pasts = [None] * hparams.n_layer
-        block = shared_block(hparams, attend)
         h, caches = model.transformer(hparams, context, positions, pasts, block)
-        logits = model.predict(hparams, tf.gather(h, lengths - 1, batch_dims=1))
+        logits = model.predict(hparams, h[:, 0])
     return logits, caches, weights
 
 
