@@ -102,14 +102,14 @@ def build(hparams: HParams, top: int = 0) -> ScoreGraph:
     import tensorflow.compat.v1 as tf
 
     import decoder
-    import fast_attention
+    import fast_model
     import model
 
     ids = tf.placeholder(tf.int32, [None, None])
     kept = tf.placeholder(tf.float32, [hparams.n_vocab])
     X, targets = ids[:, :-1], tf.reshape(ids[:, 1:], [-1])
     with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
-        block = decoder.shared_block(hparams, fast_attention.attend)
+        block = decoder.shared_block(hparams, fast_model.attend)
         pasts = [None] * hparams.n_layer
         h, _ = model.transformer(hparams, X, model.positions_for(X, 0), pasts, block)
         h = tf.reshape(h, [-1, hparams.n_embd])
