@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+import fast_model
 import kv_cache
 import model
 import packed
-from engine import is_compiled, is_packed
+from engine import is_compiled, is_gelu_apart, is_packed
 
 
 class State(NamedTuple):
@@ -24,20 +25,22 @@ class State(NamedTuple):
     caches: Any  # a KVCache for each layer
 
 
-def shared_block(hparams, attend):
+def shared_block(hparams, attend, linear=None):
     """A `block` for model.transformer: model.block as a function that all layers call.
 
     Building the graph then takes about as long for many layers as for one.
 
     Args:
       attend: as in model.block.
+      linear: None, or what computes the linear maps, as fast_model.linear does.
     """
     variables = _variables_of_a_layer(hparams)
 
     @tf.function(autograph=False)
     def layer(x, past, weights):
         def read(getter, name, *args, **kwargs):
-            return weights[name.removeprefix("h/")]
+            weight = weights[name.removeprefix("h/")]
+            return functools.partial(linear, w=weight) if linear and name.endswith("/w") else weight
 
         with tf.variable_scope(tf.VariableScope(None, custom_getter=read)):
             return model.block(x, "h", past=past, hparams=hparams, attend=attend)
@@ -82,7 +85,8 @@ def prefill(hparams, context, lengths, *, dtype=tf.float32):
         return weights[name]
 
     last = lengths[:, None] - 1
-    shared = shared_block(hparams, kv_cache.starting_attention())
+    linear = fast_model.linear if is_gelu_apart(dtype) else None
+    shared = shared_block(hparams, kv_cache.starting_attention(), linear)
 
     def block(x, scope, **how):
         if scope != f"h{hparams.n_layer - 1}":
