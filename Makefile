@@ -7,6 +7,10 @@ PYTHON ?= python3
 MODEL ?= 1M
 PEERS ?= peers
 BIN := .venv/bin
+# pip compiles what it installs on one core. This does it on all; like pip, it leaves out what does
+# not compile.
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib
 # What $(PYTHON) runs to see whether TensorFlow has a release for it; any Python can read this.
 CHECK := import sys; sys.exit(None if (3, 10) <= sys.version_info[:2] <= (3, 13) else \
 	'Python 3.10 to 3.13 is needed, and this is ' + sys.version.split()[0] + \
@@ -46,12 +50,14 @@ clean:
 
 .venv/.installed: requirements.txt | .venv/bin/python
 	@$(BIN)/python -c "$(CHECK)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python $(INSTALL) -r requirements.txt
+	$(COMPILE) || true
 	touch $@
 
 .venv/.installed-dev: requirements-dev.txt requirements-convert.txt requirements-ray.txt requirements.txt | .venv/bin/python
 	@$(BIN)/python -c "$(CHECK)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python $(INSTALL) -r requirements-dev.txt
+	$(COMPILE) || true
 	touch $@
 
 $(PEERS)/.installed: benchmarks/requirements.txt

@@ -14,6 +14,7 @@ import kv_cache
 import model
 import packed
 from engine import is_compiled, is_gelu_apart, is_packed
+from hparams import HParams
 
 
 class State(NamedTuple):
@@ -34,7 +35,7 @@ def shared_block(hparams, attend, linear=None):
       attend: as in model.block.
       linear: None, or what computes the linear maps, as fast_model.linear does.
     """
-    variables = _variables_of_a_layer(hparams)
+    variables = _variables_of_a_layer(hparams.n_embd, hparams.n_head)
 
     @tf.function(autograph=False)
     def layer(x, past, weights):
@@ -53,8 +54,25 @@ def shared_block(hparams, attend, linear=None):
     return block
 
 
-def _variables_of_a_layer(hparams):
+def create_variables(hparams):
+    """Create the model's variables, so that they can be read while the graph is built."""
+    variables = _variables_of_a_layer(hparams.n_embd, hparams.n_head)
+
+    def block(x, scope, *, past, hparams):
+        with tf.variable_scope(scope):
+            for name, how in variables.items():
+                tf.get_variable(name, **how)
+        return x, None
+
+    with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
+        one = tf.zeros([1, 1], tf.int32)
+        model.transformer(hparams, one, one, [None] * hparams.n_layer, block)
+
+
+@functools.cache
+def _variables_of_a_layer(n_embd, n_head):
     """The arguments of tf.get_variable for the variables of model.block, by name."""
+    hparams = HParams(n_embd=n_embd, n_head=n_head)
     variables = {}
 
     def record(getter, name, shape, initializer, **kwargs):

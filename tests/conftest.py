@@ -76,7 +76,10 @@ def tiny(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 @pytest.fixture
 def sess(tf: Any) -> Iterator[Any]:
     """A session with a graph of its own, which is the default graph of the test."""
-    with tf.Graph().as_default(), tf.Session() as session:
+    config = tf.ConfigProto()
+    # To rewrite a graph for speed takes longer than to run it a few times.
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
         yield session
 
 
