@@ -6,6 +6,7 @@ On AVX2, a product of 8 rows then takes half the time, and one of 32 rows three 
 import tensorflow.compat.v1 as tf
 
 import model
+from engine import PACKED_PRODUCT
 
 MAX_ROWS = 2048  # of a matrix: with more, oneDNN's kernel takes up to twice as long
 
@@ -34,7 +35,7 @@ def linear(x, b, activation=None, *, w, transpose_b=False):
     # Private: TensorFlow puts it in place of a product with a constant. Weights as constants would
     # be in the graph, which may have 2 GB at most.
     operation = tf.get_default_graph().create_op(
-        "_MklNativeFusedMatMul",
+        PACKED_PRODUCT,
         [x, w, b],
         [x.dtype],
         attrs={
