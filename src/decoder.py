@@ -196,7 +196,11 @@ def decode_loop(
         in_use = (slots < lengths[:, None]) | ((slots >= n_context) & (slots <= position))
         bias = tf.cast(tf.where_v2(in_use, 0.0, -1e10), state.caches[0].k.dtype)
         bias = tf.repeat(bias[:, None], hparams.n_head, axis=0)
-        attend = kv_cache.cached_attention(bias, position, in_place=not compiled)
+        attend = kv_cache.cached_attention(
+            *(bias, position),
+            in_place=not compiled,
+            product=packed.small_products if constant else tf.matmul,
+        )
         if constant:  # a shared block would have one packed copy for all layers
             block = functools.partial(model.block, attend=attend)
         else:

@@ -142,16 +142,17 @@ def attention_mask(nd, ns, *, dtype):
     return tf.cast(i >= j - ns + nd, dtype)
 
 
-def attention(q, k, v, bias):
+def attention(q, k, v, bias, product=tf.matmul):
     """Scaled dot-product attention: softmax(q kᵀ / sqrt(head_dim) + bias) v.
 
     Args:
       q: float [..., queries, head_dim]; k, v: float [..., keys, head_dim]
       bias: float, added to the scores [..., queries, keys]; -1e10 masks a key.
+      product: what multiplies matrices, as tf.matmul does.
     Returns: float [..., queries, head_dim]
     """
     q *= tf.rsqrt(tf.cast(v.shape.as_list()[-1], q.dtype))
-    return tf.matmul(softmax(tf.matmul(q, k, transpose_b=True) + bias), v)
+    return product(softmax(product(q, k, transpose_b=True) + bias), v)
 
 
 def causal_attention(q, k, v, past):
