@@ -364,9 +364,9 @@ def print_table(workers, flags):
     names = [worker.engine for worker in workers]
     heads = [f"{name:>14}" for name in names] + [f"{'ours/' + name:>19}" for name in names[1:]]
     print(f"\n{'tokens/s':<11}{''.join(heads)}{'first run, s':>14}{'of bus':>8}{'elsewhere':>11}")
-    parts, reads = np.array_split(np.ones(1 << 28, np.float32), THREADS), []
+    weights, reads = np.ones(flags.hparams.n_params(), np.float32), []
     for case in flags.cases:
-        reads.append(bandwidth(parts))
+        reads.append(bandwidth(np.array_split(weights, THREADS)))
         first, speeds, elsewhere = time_case(case, workers, flags)
         medians = {name: statistics.median(values) for name, values in speeds.items()}
         cells = [f"{median:14.1f}" for median in medians.values()]
@@ -376,7 +376,8 @@ def print_table(workers, flags):
         share = medians["ours"] * 4 * flags.hparams.n_params() / reads[-1]
         bus = f"{share:.0%}" if case.batch == 1 and case.tokens > 1 else ""
         print(f"{case.label:<11}{''.join(cells)}{first:14.1f}{bus:>8}{elsewhere:11.2f}", flush=True)
-    print(f"\nplain read of 1 GiB: {statistics.median(reads) / 1e9:.1f} GB/s")
+    speed = statistics.median(reads) / 1e9
+    print(f"\nplain read of {weights.nbytes / 1e6:.0f} MB: {speed:.1f} GB/s")
 
 
 def print_start(flags):

@@ -70,11 +70,18 @@ def inverse_cdf(p, uniform):
 
 def _reshape_padded(x, size, *, pad_with):
     """[batch, n] -> [batch, ceil(n / size), size]"""
-    n = x.shape.as_list()[-1]
-    n_groups = -(-n // size)
+    x = pad(x, size, pad_with)
+    return tf.reshape(x, [-1, x.shape[1] // size, size])
+
+
+def pad(x, size, pad_with):
+    """[batch, n] -> [batch, ceil(n / size) * size]"""
+    missing = -x.shape.as_list()[-1] % size
+    if missing == 0:
+        return x
     # Not tf.pad, for which TensorFlow uses a single core.
-    padding = tf.fill([tf.shape(x)[0], n_groups * size - n], tf.cast(pad_with, x.dtype))
-    return tf.reshape(tf.concat([x, padding], axis=1), [-1, n_groups, size])
+    padding = tf.fill([tf.shape(x)[0], missing], tf.cast(pad_with, x.dtype))
+    return tf.concat([x, padding], axis=1)
 
 
 def _search_cumulative(p, fraction):

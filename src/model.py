@@ -142,16 +142,17 @@ def attention_mask(nd, ns, *, dtype):
     return tf.cast(i >= j - ns + nd, dtype)
 
 
-def attention(q, k, v, bias):
+def attention(q, k, v, bias, product=tf.matmul):
     """Scaled dot-product attention: softmax(q kᵀ / sqrt(head_dim) + bias) v.
 
     Args:
       q: float [..., queries, head_dim]; k, v: float [..., keys, head_dim]
       bias: float, added to the scores [..., queries, keys]; -1e10 masks a key.
+      product: what multiplies matrices, as tf.matmul does.
     Returns: float [..., queries, head_dim]
     """
     q *= tf.rsqrt(tf.cast(v.shape.as_list()[-1], q.dtype))
-    return tf.matmul(softmax(tf.matmul(q, k, transpose_b=True) + bias), v)
+    return product(softmax(product(q, k, transpose_b=True) + bias), v)
 
 
 def causal_attention(q, k, v, past):
@@ -216,15 +217,17 @@ def mlp(x, scope, n_state, *, hparams):
         return conv1d(h, "c_proj", x.shape[-1])
 
 
-def block(x, scope, *, past, hparams, attend=causal_attention):
+def block(x, scope, *, past, hparams, attend=causal_attention, keep=lambda x: x):
     """One layer: attention, then the MLP, each on the normalised input and added to the input.
 
-    Args and returns: as in `attn`; the result is as wide as `x`.
+    Args: as in `attn`, and
+      keep: picks from `x` the positions that `attend` gives a result for; by default all.
+    Returns: as in `attn`; the result is as wide as `x`.
     """
     with tf.variable_scope(scope):
         nx = x.shape[-1]
         a, present = attn(norm(x, "ln_1"), "attn", nx, past=past, hparams=hparams, attend=attend)
-        x = x + a
+        x = keep(x) + a
         m = mlp(norm(x, "ln_2"), "mlp", nx * 4, hparams=hparams)
         return x + m, present
 

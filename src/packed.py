@@ -6,6 +6,9 @@ On AVX2, a product of 8 rows then takes half the time, and one of 32 rows three 
 import tensorflow.compat.v1 as tf
 
 import model
+from engine import PACKED_PRODUCT
+
+MAX_ROWS = 2048  # of a matrix: with more, oneDNN's kernel takes up to twice as long
 
 
 def linear(x, b, activation=None, *, w, transpose_b=False):
@@ -21,13 +24,18 @@ def linear(x, b, activation=None, *, w, transpose_b=False):
       w: float32 [nx, nf], or [nf, nx] with transpose_b.
     Returns: float32 [m, nf]
     """
+    n = 1 if transpose_b else _parts(x.shape[1])
+    if n > 1:
+        parts = zip(tf.split(x, n, axis=1), [b] + [0] * (n - 1), tf.split(w, n), strict=True)
+        y = tf.add_n([linear(x, b, w=w) for x, b, w in parts])
+        return activation(y) if activation else y
     if isinstance(b, int):
         b = tf.fill(w.shape[:1] if transpose_b else w.shape[1:], tf.constant(b, x.dtype))
     fused = [b"BiasAdd", *[b"GeluApproximate"] * (activation is model.gelu)]
     # Private: TensorFlow puts it in place of a product with a constant. Weights as constants would
     # be in the graph, which may have 2 GB at most.
     operation = tf.get_default_graph().create_op(
-        "_MklNativeFusedMatMul",
+        PACKED_PRODUCT,
         [x, w, b],
         [x.dtype],
         attrs={
@@ -41,3 +49,16 @@ def linear(x, b, activation=None, *, w, transpose_b=False):
     )
     y = operation.outputs[0]
     return y if activation in (None, model.gelu) else activation(y)
+
+
+def _parts(n_rows):
+    """The least number of equal parts that have MAX_ROWS rows at most."""
+    return next(n for n in range(1, n_rows + 1) if n_rows % n == 0 and n_rows // n <= MAX_ROWS)
+
+
+def small_products(x, y, transpose_b=False):
+    """tf.matmul(x, y, transpose_b=transpose_b) of many matrices with one row, by Eigen.
+
+    TensorFlow gives tf.matmul to oneDNN, which takes up to a third longer for them.
+    """
+    return tf.raw_ops.BatchMatMulV3(x=x, y=y, Tout=x.dtype, adj_y=transpose_b)

@@ -109,6 +109,7 @@ def sample_token(logits, uniform, temperature=1, top_k=0, top_p=1):
     x = tf.cast(logits, tf.float32)
     x -= tf.reduce_max(x, axis=-1, keepdims=True)
     x /= tf.maximum(temperature, TINY)  # which leaves the maximum at 0
+    x = fast_sample.pad(x, fast_sample.CDF_BLOCK_SIZE, float("-inf"))  # once, not in each step
     x = _mask_below(x, fast_sample.kth_largest(x, top_k), float("-inf"))
     x = _mask_outside_nucleus(x, top_p, float("-inf"))
     p = model.softmax(x)

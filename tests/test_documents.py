@@ -68,7 +68,7 @@ def test_commands_run_and_write_nothing_that_git_sees(copy, language, code):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr  # also where a pipe hides the status

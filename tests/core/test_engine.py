@@ -61,6 +61,13 @@ def test_weights_are_packed_where_it_was_measured_unless_the_user_says_otherwise
     assert not engine.is_packed(tf.float32)
 
 
+def test_weights_are_not_packed_where_tensorflow_lacks_the_private_operation(tf, on, monkeypatch):
+    on("avx2")
+    monkeypatch.setattr(engine, "PACKED_PRODUCT", "_NoSuchOperation")
+    assert not engine.is_packed(tf.float32)
+    assert not engine.is_compiled(8)
+
+
 def test_all_batches_are_compiled_for_a_gpu(tf, on, monkeypatch):
     on("avx2")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])

@@ -38,7 +38,7 @@ VERSIONS = r"gpt-2 [\d.]+, Python [\d.]+, TensorFlow .+\n"
 def call(script, *flags, **kwargs):
     command = [sys.executable, str(script), *map(str, flags)]
     return subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", timeout=300, **kwargs
+        command, capture_output=True, text=True, encoding="utf-8", timeout=600, **kwargs
     )
 
 
