@@ -1,11 +1,13 @@
-"""How often another batch size changes the choice of a token.
+"""How often another batch size, or the other loop, changes the choice of a token.
 
-The same samples are generated one at a time, then in batches. Their random numbers are the same, so
-a difference is due to floating-point sums in another order. What follows the first token that
-differs is another text, and is not counted.
+The same samples are generated one at a time by the loop that XLA compiles; then in batches, and one
+at a time by TensorFlow's own operations. Their random numbers are the same, so a difference is due
+to floating-point sums in another order. What follows the first token that differs is another text,
+and is not counted.
 """
 
 import argparse
+import os
 import sys
 from itertools import chain
 from pathlib import Path
@@ -15,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from gpt2.language_model import LanguageModel
 
 
-def samples(flags, batch_size):
-    """The token ids of each sample."""
+def samples(flags, batch_size, engine=""):
+    """The token ids of each sample. GPT2_ENGINE is set to `engine`."""
+    os.environ["GPT2_ENGINE"] = engine
     sampler = LanguageModel(
         model_name=flags.model_name,
         models_dir=flags.models_dir,
@@ -28,6 +31,8 @@ def samples(flags, batch_size):
         top_p=flags.top_p,
         device=flags.device,
     )
+    if flags.length is None:
+        sampler.change(length=sampler.hparams.n_ctx)
     rows = []
     for first in range(1, flags.nsamples + 1, batch_size):
         numbers = range(first, min(first + batch_size, flags.nsamples + 1))
@@ -46,7 +51,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model_name", default="1M")
     parser.add_argument("--models_dir", default="models")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[7, 32])
+    parser.add_argument("--batch_sizes", type=int, nargs="*", default=[7, 32])
     parser.add_argument("--nsamples", type=int, default=448)
     parser.add_argument("--length", type=int, help="n_ctx unless given")
     parser.add_argument("--seed", type=int, default=1)
@@ -59,19 +64,20 @@ def main():
     if flags.smoke:
         flags.batch_sizes, flags.nsamples, flags.length = [3], 4, 4
 
-    alone = samples(flags, 1)
+    alone = samples(flags, 1, "xla")
     if not flags.smoke:
-        assert samples(flags, 1) == alone  # else something other than the batch size matters
+        assert samples(flags, 1, "xla") == alone  # else something else matters, too
     shape = f"{len(alone)} samples of {len(alone[0])} tokens"
     print(f"model {flags.model_name} on {flags.device}, {shape}")
-    print(f"{'batch':>5} {'samples that differ':>20} {'tokens':>9} {'tipped in a million':>20}")
-    for batch_size in flags.batch_sizes:
-        pairs = zip(alone, samples(flags, batch_size), strict=True)
+    print(f"{'':<13} {'samples that differ':>20} {'tokens':>9} {'tipped in a million':>20}")
+    others = {f"batch of {n}": (n,) for n in flags.batch_sizes}
+    for label, other in {**others, "not compiled": (1, "tensorflow")}.items():
+        pairs = zip(alone, samples(flags, *other), strict=True)
         same = [agreement(row, other) for row, other in pairs]
         differ = sum(n < len(alone[0]) for n in same)
         compared = sum(same) + differ
         print(
-            f"{batch_size:>5} {differ:>11} ({differ / len(alone):6.1%}) {compared:>9} "
+            f"{label:<13} {differ:>11} ({differ / len(alone):6.1%}) {compared:>9} "
             f"{1e6 * differ / compared:>20.1f}"
         )
 

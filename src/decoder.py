@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+import fast_model
 import kv_cache
 import model
 import packed
-from engine import is_compiled, is_packed
+from engine import is_compiled, is_gelu_apart, is_packed
+from hparams import HParams
 
 
 class State(NamedTuple):
@@ -24,20 +26,22 @@ class State(NamedTuple):
     caches: Any  # a KVCache for each layer
 
 
-def shared_block(hparams, attend):
+def shared_block(hparams, attend, linear=None):
     """A `block` for model.transformer: model.block as a function that all layers call.
 
     Building the graph then takes about as long for many layers as for one.
 
     Args:
       attend: as in model.block.
+      linear: None, or what computes the linear maps, as fast_model.linear does.
     """
-    variables = _variables_of_a_layer(hparams)
+    variables = _variables_of_a_layer(hparams.n_embd, hparams.n_head)
 
     @tf.function(autograph=False)
     def layer(x, past, weights):
         def read(getter, name, *args, **kwargs):
-            return weights[name.removeprefix("h/")]
+            weight = weights[name.removeprefix("h/")]
+            return functools.partial(linear, w=weight) if linear and name.endswith("/w") else weight
 
         with tf.variable_scope(tf.VariableScope(None, custom_getter=read)):
             return model.block(x, "h", past=past, hparams=hparams, attend=attend)
@@ -50,16 +54,37 @@ def shared_block(hparams, attend):
     return block
 
 
-def _variables_of_a_layer(hparams):
+def create_variables(hparams):
+    """Create the model's variables, so that they can be read while the graph is built."""
+    variables = _variables_of_a_layer(hparams.n_embd, hparams.n_head)
+
+    def block(x, scope, *, past, hparams):
+        with tf.variable_scope(scope):
+            for name, how in variables.items():
+                tf.get_variable(name, **how)
+        return x, None
+
+    with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
+        one = tf.zeros([1, 1], tf.int32)
+        model.transformer(hparams, one, one, [None] * hparams.n_layer, block)
+
+
+@functools.cache
+def _variables_of_a_layer(n_embd, n_head):
     """The arguments of tf.get_variable for the variables of model.block, by name."""
+    hparams = HParams(n_embd=n_embd, n_head=n_head)
     variables = {}
 
     def record(getter, name, shape, initializer, **kwargs):
         variables[name.removeprefix("h/")] = {"shape": shape, "initializer": initializer}
         return tf.zeros(shape)
 
+    def attend(q, k, v, past):  # has no variables, so it need not be built
+        return q, None
+
     with tf.Graph().as_default(), tf.variable_scope("", custom_getter=record):
-        model.block(tf.zeros([1, 1, hparams.n_embd]), "h", past=None, hparams=hparams)
+        x = tf.zeros([1, 1, hparams.n_embd])
+        model.block(x, "h", past=None, hparams=hparams, attend=attend)
     return variables
 
 
@@ -81,14 +106,23 @@ def prefill(hparams, context, lengths, *, dtype=tf.float32):
         weights[name] = tf.cast(tf.convert_to_tensor(getter(name, *args, **kwargs)), dtype)
         return weights[name]
 
-    n_context = tf.shape(context)[1]
-    attend = kv_cache.cached_attention(model.causal_bias(n_context, n_context, dtype=dtype))
+    last = lengths[:, None] - 1
+    linear = fast_model.linear if is_gelu_apart(dtype) else None
+    shared = shared_block(hparams, kv_cache.starting_attention(), linear)
+
+    def block(x, scope, **how):
+        if scope != f"h{hparams.n_layer - 1}":
+            return shared(x, scope, **how)
+        # Of the last layer, only the cache and what predicts the next token are used later.
+        attend = kv_cache.starting_attention(last)
+        keep = functools.partial(tf.gather, indices=last, batch_dims=1)
+        return model.block(x, scope, **how, attend=attend, keep=keep)
+
     with tf.variable_scope("model", reuse=tf.AUTO_REUSE, custom_getter=read):
         positions = model.positions_for(context, 0)
         pasts = [None] * hparams.n_layer
-        block = shared_block(hparams, attend)
         h, caches = model.transformer(hparams, context, positions, pasts, block)
-        logits = model.predict(hparams, tf.gather(h, lengths - 1, batch_dims=1))
+        logits = model.predict(hparams, h[:, 0])
     return logits, caches, weights
 
 

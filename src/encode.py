@@ -4,7 +4,7 @@
 import sys
 from pathlib import Path
 
-from gpt2.command_line import choose_model, run
+from gpt2.command_line import choose_model, run, status_line
 from gpt2.model_folder import ModelFolder
 from gpt2.training.dataset import encode_files, find_files, is_ours, write_tokens
 from hparams import UserError
@@ -26,7 +26,9 @@ def encode(
     if notice:
         print(notice, file=sys.stderr)
     model = ModelFolder(folder)
-    tokens = encode_files(files, model.encoder)
+    with status_line(f"loading {model.name} ..."):
+        encoder = model.encoder
+    tokens = encode_files(files, encoder)
     write_tokens(Path(output), tokens, model)
     print(f"{output}: {len(tokens)} tokens")
 

@@ -126,6 +126,11 @@ class Encoder:
         """The tokens that text is encoded as: bytes, results of merges, and the end of text."""
         return {*self.byte_decoder, *map("".join, self.bpe_ranks), END_OF_TEXT}
 
+    @property
+    def end_of_text(self) -> int:
+        """The id of `<|endoftext|>`."""
+        return self.encoder[END_OF_TEXT]
+
     def bpe(self, token: str) -> str:
         """The tokens of a word in printable characters, with spaces between them."""
         if token in self.cache:

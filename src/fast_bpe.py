@@ -11,6 +11,7 @@ Four ideas, each exact for every text:
    In a long word, the next pair comes from a heap, so the time grows as n log n.
 """
 
+import functools
 import heapq
 import itertools
 import operator
@@ -37,7 +38,8 @@ def _ranges(unicode_class: str) -> str:
     return "".join(f"\\u{start:04x}-\\u{end - 1:04x}" for start, end in runs)
 
 
-def _compile_splitter() -> re.Pattern[str]:
+@functools.cache  # not at the top: to list the letters takes 40 ms
+def _splitter() -> re.Pattern[str]:
     """`encoder.PATTERN` for text whose letters and numbers are below U+10000.
 
     `re` has no \\p{L}, and treats the control characters U+001C to U+001F as white space, so the
@@ -52,7 +54,6 @@ def _compile_splitter() -> re.Pattern[str]:
     )
 
 
-_SPLITTER = _compile_splitter()
 _BORDER = re.compile(r"\S(?=[ \n])")  # no piece crosses it, whatever surrounds it
 _ABOVE = re.compile("[\U00010000-\U0010ffff]")
 _LETTER_OR_NUMBER = regex.compile(r"[\p{L}\p{N}]")
@@ -128,7 +129,7 @@ class PieceTable(dict[str, bytes]):
         above = not text.isascii() and len(text.encode("utf-16-le")) > 2 * len(text)
         if above and _LETTER_OR_NUMBER.search("".join(_ABOVE.findall(text))):
             return self.pattern.findall(text)
-        return _SPLITTER.findall(text)
+        return _splitter().findall(text)
 
     def __missing__(self, piece: str) -> bytes:
         if len(self) >= self.room:

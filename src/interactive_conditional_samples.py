@@ -103,8 +103,8 @@ class Session:
 
     def converse(self) -> None:
         """Answer what is typed, until Ctrl-D, or Ctrl-C twice with nothing typed."""
-        self.sampler.load_in_background(failed=interrupt)
         print(GREETING)
+        self.sampler.load_in_background(failed=interrupt)
         presses = 0  # of Ctrl-C, one after the other, with nothing typed
         while presses < 2:
             line = None
@@ -118,9 +118,11 @@ class Session:
                 print()
                 return
             except KeyboardInterrupt:
+                print()
                 self.sampler.check_loading()
                 presses = 0 if line is not None or half_typed() else presses + 1
-                print("\nCtrl-C again, or Ctrl-D, leaves." if presses == 1 else "")
+                if presses == 1:
+                    print("Ctrl-C again, or Ctrl-D, leaves.")
 
     def answer(self, line: str) -> None:
         """Do what a typed line asks for: change settings, or continue a text."""

@@ -217,15 +217,17 @@ def mlp(x, scope, n_state, *, hparams):
         return conv1d(h, "c_proj", x.shape[-1])
 
 
-def block(x, scope, *, past, hparams, attend=causal_attention):
+def block(x, scope, *, past, hparams, attend=causal_attention, keep=lambda x: x):
     """One layer: attention, then the MLP, each on the normalised input and added to the input.
 
-    Args and returns: as in `attn`; the result is as wide as `x`.
+    Args: as in `attn`, and
+      keep: picks from `x` the positions that `attend` gives a result for; by default all.
+    Returns: as in `attn`; the result is as wide as `x`.
     """
     with tf.variable_scope(scope):
         nx = x.shape[-1]
         a, present = attn(norm(x, "ln_1"), "attn", nx, past=past, hparams=hparams, attend=attend)
-        x = x + a
+        x = keep(x) + a
         m = mlp(norm(x, "ln_2"), "mlp", nx * 4, hparams=hparams)
         return x + m, present
 

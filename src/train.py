@@ -105,6 +105,8 @@ def train(
     check_device(device)
     weights = None if from_scratch else model.weights
     run_folder = check_run_folder(run_name, Path(checkpoint_dir), model)
+    with status_line(f"loading {model.name} ..."):
+        _ = model.encoder  # before a bar is shown
     tokens = load_tokens(dataset, model, Path(checkpoint_dir) / "cache")
     texts = split(tokens, held_out, options.window)
     run_training(

@@ -10,15 +10,17 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from encoder import Encoder, get_encoder
 from gpt2.background import Task
 from gpt2.checkpoint_file import newest_weights
-from gpt2.download import release, tensor_index
+from gpt2.download import tensor_index
 from gpt2.text_stream import escaped
 from hparams import KEYS, HParams, UserError, download_command, parse_json
 from user_file import expand, read_text
+
+if TYPE_CHECKING:
+    from encoder import Encoder
 
 VOCABULARY = ("hparams.json", "encoder.json", "vocab.bpe")  # what a model has but its weights
 log = logging.getLogger("gpt2")
@@ -77,12 +79,14 @@ def load_hparams(folder: Path) -> HParams:
         raise UserError(f"{path}: {error}; {_remedy(folder.name)}") from None
 
 
-def load_encoder(folder: Path, hparams: HParams) -> Encoder:
+def load_encoder(folder: Path, hparams: HParams) -> "Encoder":
     """The vocabulary of the model in `folder`; what is irregular in it is said on stderr, once.
 
     A vocabulary may have added tokens, which no text becomes, and the model rows without a token,
     up to MOST_PADDING. Raises: UserError if it is of another model.
     """
+    from encoder import get_encoder
+
     encoder = get_encoder(folder.name, str(folder.parent))
     ids, n_vocab = encoder.encoder, hparams.n_vocab
     learned = encoder.learned_tokens
@@ -172,12 +176,13 @@ def restore(
     session: Any,
     prefix: Path,
     variables: Sequence[Any] | None = None,
-    meanwhile: Callable[[], object] = lambda: None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> None:
     """Read variables in one run: all of the session's graph, unless some are given.
 
     Args:
-      meanwhile: is called while they are read.
+      meanwhile: is called while they are read, and may add to the graph; the session is then one
+        of open_session.
     Raises: UserError if the files do not hold the variables in these shapes, or are damaged.
     """
     import tensorflow.compat.v1 as tf
@@ -200,6 +205,10 @@ def restore(
             )
             pairs = zip(variables, values, strict=True)
             assigned = [variable.assign(value, read_value=False) for variable, value in pairs]
+        if meanwhile is None:
+            session.run(assigned)
+            return
+        session.will_run(assigned)
         reading = Task(lambda: session.run(assigned))
         meanwhile()
         reading.wait()
@@ -242,6 +251,8 @@ def _remedy(model_name: str) -> str:
 
 def _remedy_for_run_of_fork(folder: Path) -> str:
     """What to do with weights alone, as nshepperd's code and gpt-2-simple save them; else ""."""
+    from gpt2.download import release
+
     if not any(folder.glob("model*.index")) or (folder / "hparams.json").exists():
         return ""
     missing = [name for name in VOCABULARY if not (folder / name).exists()]

@@ -366,7 +366,7 @@ def import_tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     engine.set_environment()
-    with _without_chatter(), _without_collections():
+    with _without_chatter(), without_collections():
         import tensorflow.compat.v1 as tf
 
         tf.config.list_physical_devices()  # the search for a GPU logs too
@@ -377,10 +377,11 @@ def import_tensorflow() -> Any:
 
 
 @contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
+def without_collections() -> Iterator[None]:
     """Look for no garbage meanwhile, and afterwards only in what is younger.
 
-    An import makes objects that stay. To search them again and again takes a quarter of its time.
+    An import, or a vocabulary, makes objects that stay. To search them again and again takes a
+    fifth to a quarter of its time.
     """
     if not gc.isenabled():
         yield

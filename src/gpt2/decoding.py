@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gpt2.background import Task
 from hparams import Sampling, UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from gpt2.language_model import LanguageModel
 
 CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C is heard
@@ -56,7 +56,7 @@ class Decoding:
         stop: int = -1,
         at_once: bool = False,
         either: bool = False,
-    ) -> Iterator[np.ndarray]:
+    ) -> "Iterator[np.ndarray]":
         """Continue contexts, and yield the tokens of each run.
 
         Args:

@@ -18,22 +18,30 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import engine
 from gpt2 import checkpoint
 from gpt2.background import Task
-from gpt2.command_line import choose_model, import_tensorflow, status_line
+from gpt2.command_line import (
+    choose_model,
+    import_tensorflow,
+    status_line,
+    without_collections,
+)
 from gpt2.decoding import Decoding
-from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes, weight_bytes
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import check_device, choose_device, open_session
 from hparams import DamagedModelError, Sampling, UserError, require
 from user_file import expand
+
+if TYPE_CHECKING:  # what takes long to import is imported where it is needed
+    import numpy as np
+
+    from encoder import Encoder
+    from gpt2.evaluation.scorer import TokenScore
 
 DTYPES = "float32", "tf32", "bfloat16"
 T = TypeVar("T")
@@ -55,7 +63,9 @@ def load(
     if isinstance(model, Path) or (model and set(model) & set("/\\")):
         path = expand(str(model)).resolve()
         model, models_dir = path.name, str(path.parent)
-    return LanguageModel(model_name=model, models_dir=models_dir, **options)
+    loaded = LanguageModel(model_name=model, models_dir=models_dir, **options)
+    _ = loaded.encoder  # what is wrong with it is said now
+    return loaded
 
 
 class LanguageModel:
@@ -89,7 +99,8 @@ class LanguageModel:
       device: as in tensorflow_session.choose_device.
       dtype: to compute in: float32, tf32 or bfloat16.
     Attributes:
-      folder, hparams, encoder, and end_of_text, the id of `<|endoftext|>`.
+      folder, hparams; encoder, and end_of_text, the id of `<|endoftext|>`: the vocabulary is read
+        when it is first needed, as this takes a part of a second.
       seed, sampling, batch_size, device, dtype: as above.
     Raises: UserError, here and in all methods, if an argument or a file is wrong.
     """
@@ -110,9 +121,8 @@ class LanguageModel:
     ):
         check_device(device)
         self.folder, self._notice = choose_model(model_name, models_dir)
-        model = ModelFolder(self.folder)
-        with self._loading_line():  # from now on, as the vocabulary takes a part of a second
-            self.hparams, self.encoder = model.hparams, model.encoder
+        self._model = ModelFolder(self.folder)
+        self.hparams = self._model.hparams
         if length is None:
             length = self.hparams.n_ctx // 2
         self.sampling = Sampling(length, temperature, top_k, top_p)
@@ -123,16 +133,25 @@ class LanguageModel:
         self.seed, self._seed_is_drawn = seed, False
         require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         self.device, self.dtype = device, dtype
-        self.weights = model.weights
-        self.end_of_text = model.end_of_text
+        self.weights = self._model.weights
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
         self.building, self.tracing = threading.RLock(), threading.RLock()
+        self._reading = threading.Lock()
         self._loading: Task | None = None  # in the background
         self._loader: int | None = None  # its thread's number
         self._processor = ""  # in words, until it was said
         self._closed = False
         self._n_generated = 0
+
+    @functools.cached_property
+    def encoder(self) -> "Encoder":
+        with self._loading_line():
+            return self._read_vocabulary()
+
+    @property
+    def end_of_text(self) -> int:
+        return self.encoder.end_of_text
 
     # Text
 
@@ -207,7 +226,7 @@ class LanguageModel:
 
     def score(
         self, text: str, *, top: int = 0, window: int | None = None, stride: int | None = None
-    ) -> list[TokenScore]:
+    ) -> "list[TokenScore]":
         """How likely the model finds each token of a text of any length.
 
         Args:
@@ -215,17 +234,21 @@ class LanguageModel:
           window: tokens that the model sees at once; None is n_ctx.
           stride: tokens from one window to the next; None is `window`.
         """
+        from gpt2.evaluation.scorer import Scorer
+
         self._check_text(text)
         options = EvaluationOptions(window=window, stride=stride, top=top)
         return list(Scorer(self, options).score_text([text]))
 
-    def logits(self, tokens: Any) -> np.ndarray:
+    def logits(self, tokens: Any) -> "np.ndarray":
         """Unnormalised log-probabilities of the token after each one.
 
         Args:
           tokens: ids, int [batch, sequence].
         Returns: float32 [batch, sequence, n_vocab]
         """
+        import numpy as np
+
         n_vocab, n_ctx = self.hparams.n_vocab, self.hparams.n_ctx
         try:
             ids = np.asarray(tokens)
@@ -286,6 +309,7 @@ class LanguageModel:
         if self._session is not None:
             return
         self._say_notice()
+        self._read_vocabulary()  # what is wrong with it is found before TensorFlow is imported
         tf = import_tensorflow()
         config, processor = choose_device(self.device, tf)
         if not processor.startswith("GPU"):
@@ -293,6 +317,10 @@ class LanguageModel:
         self._processor = processor if self.device == "auto" else ""
         tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
         self._session = open_session(tf, config, self.tracing)
+
+    def _read_vocabulary(self) -> "Encoder":
+        with self._reading, without_collections():  # one thread; another that needs it waits
+            return self._model.encoder
 
     def _say_notice(self) -> None:
         if self._notice:
@@ -306,7 +334,10 @@ class LanguageModel:
             self._processor = ""
 
     def _loading_line(self) -> contextlib.AbstractContextManager[None]:
-        return status_line(f"loading {self.folder.name} ...")
+        """Says what is going on; but not beside a prompt at which somebody types."""
+        in_background = threading.get_ident() == self._loader
+        line = f"loading {self.folder.name} ..."
+        return contextlib.nullcontext() if in_background else status_line(line)
 
     def close(self) -> None:
         """Free the model's memory. The object cannot be used afterwards."""
@@ -326,13 +357,13 @@ class LanguageModel:
     ) -> T:
         """What a function returns that builds a part of the model's graph; called once for a key.
 
-        The first part creates the variables, which are then read from the checkpoint. Meanwhile
-        `then` builds what depends on the part; it is called once, too.
+        The variables are read from the checkpoint while the first part is built. Then `then` builds
+        what depends on the part; it is called once, too.
         """
         if key not in self._built:
             self._say_notice()
-            silent = self._built or threading.get_ident() == self._loader
-            with contextlib.nullcontext() if silent else self._loading_line(), self.building:
+            line = contextlib.nullcontext() if self._built else self._loading_line()
+            with line, self.building:
                 if key not in self._built:
                     self._build(key, build, then)
         self._say_processor()
@@ -343,16 +374,23 @@ class LanguageModel:
         self._open()
         import tensorflow.compat.v1 as tf
 
+        import decoder
+
+        parts = []
+
+        def work() -> None:
+            with self.tracing:
+                parts.append(build())
+            then(parts[0])
+
         creator = tf.variable_creator_scope(checkpoint.without_initializers)
         with self._session.graph.as_default(), creator:
-            with self.tracing:
-                part = build()
-            rest = functools.partial(then, part)
             if self._built:
-                rest()
+                work()
             else:
-                checkpoint.restore(self._session, self.weights, meanwhile=rest)
-        self._built[key] = part
+                decoder.create_variables(self.hparams)
+                checkpoint.restore(self._session, self.weights, meanwhile=work)
+        self._built[key] = parts[0]
 
     def run(self, fetches: Any, feed: dict[Any, Any], **options: Any) -> Any:
         """Session.run, in which a lack of memory is a UserError."""
@@ -463,7 +501,7 @@ class LanguageModel:
                 return
 
     def _cut_at_end(
-        self, tokens: np.ndarray, finished: list[bool], stop_at_end: bool
+        self, tokens: "np.ndarray", finished: list[bool], stop_at_end: bool
     ) -> list[list[int]]:
         """The tokens that belong to each sample. Marks in `finished` the samples that end here."""
         if (tokens < 0).any():

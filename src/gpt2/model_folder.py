@@ -2,10 +2,13 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from encoder import END_OF_TEXT, Encoder
 from gpt2 import checkpoint
 from hparams import HParams
+
+if TYPE_CHECKING:
+    from encoder import Encoder
 
 
 class ModelFolder:
@@ -30,7 +33,7 @@ class ModelFolder:
         return checkpoint.load_hparams(self.path)
 
     @cached_property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> "Encoder":
         return checkpoint.load_encoder(self.path, self.hparams)
 
     @cached_property
@@ -39,7 +42,7 @@ class ModelFolder:
 
     @property
     def end_of_text(self) -> int:
-        return self.encoder.encoder[END_OF_TEXT]
+        return self.encoder.end_of_text
 
 
 def find(model_name: str, models_dir: str = "models") -> ModelFolder:

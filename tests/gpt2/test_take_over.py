@@ -111,7 +111,7 @@ def test_blocks_are_traced_as_often_whatever_the_number_of_layers(tf, monkeypatc
             _ = made.decode, made.decode_uncompiled
         counts.append(len(traced))
         traced.clear()
-    assert counts[0] == counts[1] <= 8
+    assert counts[1] <= counts[0] <= 8  # what a layer has is found out once
 
 
 @pytest.mark.end_to_end

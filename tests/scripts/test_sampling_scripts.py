@@ -359,7 +359,7 @@ def test_the_progress_bar_counts_the_tokens_that_were_made(monkeypatch, stops):
         def set_postfix(self, **words):
             seen.append((self.n, self.total))
 
-    monkeypatch.setattr(dump, "tqdm", Bar)
+    monkeypatch.setattr("tqdm.tqdm", Bar)
     maker, out = ThisProcess(), Stream(io.StringIO(), FORMATS["jsonl"], {})
     maker.start(model, Ends(True, stops))
     wanted = batches([("", "To be"), ("", "is the question")], 2, 1, 1, 4, 2)
@@ -406,3 +406,16 @@ def test_a_terminal_answers_prompts_until_ctrl_d(tmp_path):
     child.close()
     assert child.exitstatus == 0
     assert "Traceback" not in child.before
+
+
+def test_a_broken_vocabulary_ends_a_session_with_one_line(tmp_path):
+    folder = shutil.copytree(ROOT / "models" / "1M", tmp_path / "1M")
+    (folder / "vocab.bpe").write_text("one line\nalone", encoding="utf-8")
+    flags = [str(INTERACTIVE), "--model_name", "1M", "--models_dir", str(tmp_path)]
+    child = pexpect.spawn(sys.executable, flags, encoding="utf-8", timeout=600)
+    child.expect_exact("Model prompt >>> ")  # before the vocabulary is read
+    child.expect(pexpect.EOF)
+    child.close()
+    empty, error, rest = child.before.split("\r\n")
+    assert (empty, rest, child.exitstatus) == ("", "", 2)
+    assert f"{folder / 'vocab.bpe'} is broken" in error

@@ -6,7 +6,7 @@ from typing import Any
 from encoder import END_OF_TEXT
 from gpt2 import checkpoint
 from gpt2.checkpoint import say_once
-from gpt2.command_line import import_tensorflow
+from gpt2.command_line import import_tensorflow, status_line
 from gpt2.conversion.config import read_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
 from gpt2.conversion.vocabulary import read_vocabulary, write_released
@@ -28,8 +28,9 @@ def convert(source_folder: Path, target_folder: Path) -> None:
     refuse_existing(target_folder)
     if not source_folder.is_dir():
         raise UserError(f"{source_folder} is not a folder")
-    hparams, config = read_config(source_folder)
-    ids, merges, left_out = read_vocabulary(source_folder, hparams.n_vocab)
+    with status_line(f"loading {source_folder.name} ..."):
+        hparams, config = read_config(source_folder)
+        ids, merges, left_out = read_vocabulary(source_folder, hparams.n_vocab)
     with Tensors(source_folder, hparams) as tensors, new_folder(target_folder) as folder:
         write_object(folder / "hparams.json", hparams.values())
         write_released(folder, ids, merges)
@@ -56,7 +57,8 @@ def _check_vocabulary(source: Path, folder: Path, hparams: HParams) -> None:
 
 def _write_checkpoint(folder: Path, tensors: Tensors, hparams: HParams) -> None:
     """Write model.ckpt.* and `checkpoint`. Raises: OSError if they cannot be written."""
-    tf = import_tensorflow()
+    with status_line("starting TensorFlow ..."):
+        tf = import_tensorflow()
     import model
 
     cpu = tf.ConfigProto(device_count={"GPU": 0})

@@ -1,8 +1,9 @@
 """From a folder in the released form to one that Hugging Face's libraries load."""
 
 from pathlib import Path
+from typing import Any
 
-from gpt2.command_line import import_tensorflow
+from gpt2.command_line import import_tensorflow, status_line
 from gpt2.conversion.config import make_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
 from gpt2.conversion.vocabulary import write_hugging_face
@@ -30,19 +31,21 @@ def convert(model: ModelFolder, target_folder: Path) -> None:
     """
     refuse_existing(target_folder)
     import_safetensors()
-    hparams, weights, end = model.hparams, model.weights, model.end_of_text
+    hparams, weights = model.hparams, model.weights
+    with status_line(f"loading {model.name} ..."):
+        end = model.end_of_text
+        tf = import_tensorflow()
     with new_folder(target_folder) as folder:
         write_object(folder / "config.json", make_config(hparams, end))
         ends = {"bos_token_id": end, "eos_token_id": end}
         write_object(folder / "generation_config.json", ends)
         write_hugging_face(folder, model.encoder, hparams)
-        _write_weights(folder / WEIGHTS, weights, hparams)
+        _write_weights(tf, folder / WEIGHTS, weights, hparams)
         # The library makes the file readable to its owner alone.
         (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
 
 
-def _write_weights(path: Path, prefix: Path, hparams: HParams) -> None:
-    tf = import_tensorflow()
+def _write_weights(tf: Any, path: Path, prefix: Path, hparams: HParams) -> None:
     safetensors = import_safetensors()
     tensors = {}
     try:

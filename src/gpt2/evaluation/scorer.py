@@ -30,6 +30,7 @@ class Scores:
 
 
 INTEGERS = ("rank", "kept_rank", "top_ids")  # the fields of Scores that are int32
+CHUNK = 32  # predictions whose statistics are computed together: they fit in a processor's cache
 
 
 class Alternative(NamedTuple):
@@ -100,27 +101,45 @@ def build(hparams: HParams, top: int = 0) -> ScoreGraph:
     """The graph of a model that scores, and lists the `top` most likely tokens."""
     import tensorflow.compat.v1 as tf
 
+    import decoder
+    import engine
+    import fast_model
     import model
 
     ids = tf.placeholder(tf.int32, [None, None])
     kept = tf.placeholder(tf.float32, [hparams.n_vocab])
-    logits = model.model(hparams, ids[:, :-1], reuse=tf.AUTO_REUSE)["logits"]
+    X, targets = ids[:, :-1], tf.reshape(ids[:, 1:], [-1])
+    with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
+        linear = fast_model.linear if engine.is_gelu_apart(tf.float32) else None
+        block = decoder.shared_block(hparams, fast_model.attend, linear)
+        pasts = [None] * hparams.n_layer
+        h, _ = model.transformer(hparams, X, model.positions_for(X, 0), pasts, block)
+        h = tf.reshape(h, [-1, hparams.n_embd])
+        n = tf.shape(h)[0]
+        padding = [0, -n % CHUNK]  # so that all chunks are alike
+        logits = model.predict(hparams, tf.pad(h, [padding, [0, 0]]))
+    targets = tf.pad(targets, [padding])
+
+    def as_windows(x: Any, *size: int) -> Any:
+        """Without the padding, [batch, sequence, *size]."""
+        return tf.reshape(tf.reshape(x, [-1, *size])[:n], [*model.shape_list(X), *size])
 
     def scores(kept: Any) -> dict[str, Any]:
         names = ["logprob", "rank", "entropy", "top_probability"]
         names += ["top_ids", "top_probabilities"] if top else []
         names += [] if kept is None else ["kept_logprob", "kept_rank"]
-        # Window by window: a batch of logits is large enough without their exponentials.
-        return tf.map_fn(
-            lambda row: statistics(row[0], row[1], kept, top),
-            (logits, ids[:, 1:]),
+        chunks = tf.map_fn(
+            lambda i: statistics(logits[i : i + CHUNK], targets[i : i + CHUNK], kept, top),
+            tf.range(0, n, CHUNK),
             fn_output_signature={
                 name: tf.int32 if name in INTEGERS else tf.float32 for name in names
             },
             parallel_iterations=1,
         )
+        lists = "top_ids", "top_probabilities"
+        return {name: as_windows(x, *[top] * (name in lists)) for name, x in chunks.items()}
 
-    return ScoreGraph(ids, kept, logits, scores(None), scores(kept))
+    return ScoreGraph(ids, kept, as_windows(logits, hparams.n_vocab), scores(None), scores(kept))
 
 
 class Scorer:

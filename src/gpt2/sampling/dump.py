@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from tqdm import tqdm
-
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.batch import Batch, Ends, Show, ThisProcess, batches
 from gpt2.sampling.prompts import NO_PROMPT, Prompt
@@ -108,6 +106,8 @@ def write(
 
     Args: n_tokens_left, the most tokens that are to come; 0 if that is not known.
     """
+    from tqdm import tqdm
+
     begun, done_before, n_tokens = time.monotonic(), out.done, 0
     total = n_tokens_left or None
     with tqdm(total=total, unit="token", unit_scale=True, leave=False, disable=None) as bar:

@@ -1,10 +1,13 @@
 """The text of a sample while its tokens are made; it ends before a stop string."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from encoder import Encoder
 from gpt2.command_line import unescape
 from hparams import require
+
+if TYPE_CHECKING:
+    from encoder import Encoder
 
 
 class StopText:
@@ -56,7 +59,7 @@ class SampleText:
       stopped: whether a stop string was found; then no more tokens are needed.
     """
 
-    def __init__(self, encoder: Encoder, stop_strings: Sequence[str]):
+    def __init__(self, encoder: "Encoder", stop_strings: Sequence[str]):
         self.text = ""
         self.tokens: list[int] = []
         self._encoder, self._decode = encoder, encoder.stream()
