@@ -3,6 +3,7 @@
 Tokens per second at the 117M shape in float32, with oneDNN, on two AVX2 cores (AMD EPYC,
 2026-11-28). In the first four rows, the best of five or six turns beside another load, so that only
 ratios within a row mean anything; in the last two, the best of three on an idle machine.
+The last column is older than the cut matrices in packed.py, and attention by Eigen's product.
 benchmarks/bench_engines.py makes such a table.
 
   batch x tokens     XLA    TensorFlow    TensorFlow, packed (packed.py)
