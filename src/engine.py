@@ -95,7 +95,7 @@ def is_packed(dtype):
         return False
     if chosen():
         return chosen() == "packed"
-    return processor() == "avx2" and not tf.config.list_physical_devices("GPU")
+    return _computes_on_avx2()
 
 
 def is_gelu_apart(dtype):
@@ -106,8 +106,14 @@ def is_gelu_apart(dtype):
     """
     import tensorflow.compat.v1 as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
-    return processor() == "avx2" and not gpus and tf.as_dtype(dtype) == tf.float32
+    return _computes_on_avx2() and tf.as_dtype(dtype) == tf.float32
+
+
+def _computes_on_avx2():
+    """Whether TensorFlow has no GPU, and a processor with AVX2 but not AVX-512."""
+    import tensorflow.compat.v1 as tf
+
+    return processor() == "avx2" and not tf.config.list_physical_devices("GPU")
 
 
 def copies_of_weights(batch_size):
