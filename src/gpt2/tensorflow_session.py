@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import engine
 from hparams import require
 
 
@@ -76,8 +77,12 @@ def open_session(tf: Any, config: Any, growing: Any) -> Any:
 def _optimize_less(options: Any) -> None:
     """Leave out what takes TensorFlow a second and more at the first run, and gains nothing here.
 
-    What is left folds constants, and fuses a product, a bias and a GELU.
+    What is left folds constants, and fuses a product, a bias and a GELU. While a graph is rewritten
+    for what is run for the first time, no other run of the session can begin.
     """
+    if not engine.fuses_gelu():
+        options.disable_meta_optimizer = True
+        return
     options.meta_optimizer_iterations = options.ONE
     options.memory_optimization = options.NO_MEM_OPT
     for name in (
