@@ -218,7 +218,7 @@ def restore(
 
 
 def without_initializers(next_creator: Any, **options: Any) -> Any:
-    """For tf.variable_creator_scope: variables that are restored need nothing to begin with.
+    """For tf.variable_creator_scope: what is restored or assigned needs nothing to begin with.
 
     Most of the time that creating one takes goes into its initial value.
     """
@@ -226,8 +226,10 @@ def without_initializers(next_creator: Any, **options: Any) -> Any:
         from tensorflow.python.ops.resource_variable_ops import UninitializedVariable  # private
     except ImportError:
         return next_creator(**options)
-    in_no_collection = options["collections"] == []  # the state of a loop
-    return (next_creator if in_no_collection else UninitializedVariable)(**options)
+    variable = UninitializedVariable(**options)
+    if options["collections"] == []:  # it looks at no list of collections, and adds to one
+        variable.graph.get_collection_ref("variables").pop()
+    return variable
 
 
 def meta_graph(hparams: HParams) -> bytes:

@@ -379,7 +379,7 @@ class LanguageModel:
         parts = []
 
         def work() -> None:
-            with self.tracing:
+            with self.tracing, without_collections(stays=False):
                 parts.append(build())
             then(parts[0])
 
