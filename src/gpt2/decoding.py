@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpt2.background import Task
+from gpt2.tensorflow_session import interrupted_afterwards
 from hparams import Sampling, UserError
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class Decoding:
     def _fetch(self, name: str) -> Any:
         """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
         if name not in vars(self.decoder):
-            with self._lm.tracing:
+            with self._lm.tracing, interrupted_afterwards():
                 getattr(self.decoder, name)
         return getattr(self.decoder, name)
 

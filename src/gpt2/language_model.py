@@ -33,7 +33,12 @@ from gpt2.decoding import Decoding
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes, weight_bytes
 from gpt2.model_folder import ModelFolder
-from gpt2.tensorflow_session import check_device, choose_device, open_session
+from gpt2.tensorflow_session import (
+    check_device,
+    choose_device,
+    interrupted_afterwards,
+    open_session,
+)
 from hparams import DamagedModelError, Sampling, UserError, require
 from user_file import expand
 
@@ -379,7 +384,7 @@ class LanguageModel:
         parts = []
 
         def work() -> None:
-            with self.tracing:
+            with self.tracing, interrupted_afterwards():
                 parts.append(build())
             then(parts[0])
 
@@ -388,7 +393,8 @@ class LanguageModel:
             if self._built:
                 work()
             else:
-                decoder.create_variables(self.hparams)
+                with interrupted_afterwards():
+                    decoder.create_variables(self.hparams)
                 checkpoint.restore(self._session, self.weights, meanwhile=work)
         self._built[key] = parts[0]
 
