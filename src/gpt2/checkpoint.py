@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2.background import Task
 from gpt2.checkpoint_file import newest_weights
 from gpt2.download import tensor_index
+from gpt2.tensorflow_session import interrupted_afterwards
 from gpt2.text_stream import escaped
 from hparams import KEYS, HParams, UserError, download_command, parse_json
 from user_file import expand, read_text
@@ -196,7 +197,7 @@ def restore(
         padded = held[name] != shape
         parts.append(" ".join([*map(str, held[name]), f"0,{shape[0]}:-"]) if padded else "")
     try:
-        with session.graph.as_default():
+        with session.graph.as_default(), interrupted_afterwards():
             values = tf.raw_ops.RestoreV2(
                 prefix=str(prefix),
                 tensor_names=names,
