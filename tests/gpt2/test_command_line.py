@@ -296,3 +296,11 @@ def test_standard_input_that_is_not_utf_8_is_reported_once(tmp_path):
         assert done.stdout.decode().strip() == f"'{shown}'"
         assert done.stderr.count(b"\n") == lines
         assert lines == 0 or b"standard input is not UTF-8 text" in done.stderr
+
+
+def test_scripts_say_what_they_load_before_they_import_numpy():
+    scripts = [path.stem for path in (ROOT / "src").glob("*.py") if "__main__" in path.read_text()]
+    assert len(scripts) >= 7
+    code = f"import sys, {', '.join(scripts)}\nassert 'numpy' not in sys.modules"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=600)

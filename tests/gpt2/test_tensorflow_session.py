@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import engine
 from gpt2.tensorflow_session import choose_device, interrupted_afterwards, open_session
 from hparams import UserError
 
@@ -102,3 +103,10 @@ def test_ctrl_c_stays_as_it_is_where_it_is_ignored_and_in_threads():
     thread.start()
     thread.join()
     assert held == [before]
+
+
+@pytest.mark.parametrize("fuses", [True, False])
+def test_graphs_are_rewritten_only_where_something_is_fused(tf, monkeypatch, fuses):
+    monkeypatch.setattr(engine, "fuses_gelu", lambda: fuses)
+    config, _ = choose_device("cpu", tf)
+    assert config.graph_options.rewrite_options.disable_meta_optimizer is not fuses
