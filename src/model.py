@@ -187,15 +187,16 @@ def attn(x, scope, n_state, *, past, hparams, attend=causal_attention):
     if x.shape.ndims != 3:
         raise ValueError(f"x must be [batch, sequence, n_embd], got shape {x.shape}")
 
-    def split_heads(x):  # [batch, sequence, n_state] -> [batch, n_head, sequence, head_dim]
-        return tf.transpose(split_states(x, hparams.n_head), [0, 2, 1, 3])
+    def split_heads(x):  # [batch, sequence, 3 * n_state] -> 3 x [batch, n_head, sequence, head_dim]
+        x = split_states(split_states(x, 3), hparams.n_head)
+        return tf.unstack(tf.transpose(x, [2, 0, 3, 1, 4]))  # one pass over x
 
     def merge_heads(x):  # [batch, n_head, sequence, head_dim] -> [batch, sequence, n_state]
         return merge_states(tf.transpose(x, [0, 2, 1, 3]))
 
     with tf.variable_scope(scope):
         c = conv1d(x, "c_attn", n_state * 3)
-        q, k, v = map(split_heads, tf.split(c, 3, axis=2))
+        q, k, v = split_heads(c)
         a, present = attend(q, k, v, past)
         return conv1d(merge_heads(a), "c_proj", n_state), present
 

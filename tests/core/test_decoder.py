@@ -42,7 +42,9 @@ def test_compiled_loops_have_few_cache_lengths_and_end_at_n_ctx():
 
 
 def test_uncompiled_loops_have_many_cache_lengths():
-    assert kv_cache.cache_lengths(HParams(n_ctx=200), 16, False) == [64, 128, 192, 200]
+    lengths = kv_cache.cache_lengths(HParams(n_ctx=360), 16, False)
+    assert lengths == [16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 360]
+    assert kv_cache.cache_lengths(HParams(n_ctx=40), 16, False) == [16, 32, 40]
 
 
 def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch, engine):

@@ -15,7 +15,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from gpt2.evaluation import pictures
 from gpt2.evaluation.score_report import Report, ScoredText, written
 from gpt2.evaluation.scorer import TokenScore
 
@@ -210,6 +209,8 @@ class _Columns:
     def pictures(self) -> str:
         """Three histograms."""
         import numpy as np
+
+        from gpt2.evaluation import pictures  # with NumPy
 
         return (
             pictures.of_ranks(np.array(self._rank))

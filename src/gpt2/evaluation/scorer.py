@@ -30,7 +30,7 @@ class Scores:
 
 
 INTEGERS = ("rank", "kept_rank", "top_ids")  # the fields of Scores that are int32
-CHUNK = 32  # predictions whose statistics are computed together: they fit in a processor's cache
+CHUNK = 8  # predictions whose statistics are computed together: they fit in a processor's cache
 
 
 class Alternative(NamedTuple):
