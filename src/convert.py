@@ -5,8 +5,7 @@ import signal
 import sys
 
 from gpt2 import checkpoint, model_folder
-from gpt2.command_line import run
-from gpt2.conversion import from_hf, to_hf
+from gpt2.command_line import run, status_line
 from user_file import expand
 
 
@@ -20,7 +19,10 @@ def convert_from(folder: str, /, model_name: str, models_dir: str | None = None)
     """
     checkpoint.check_name(model_name)
     target = (expand(models_dir) if models_dir else checkpoint.ROOT / "models") / model_name
-    from_hf.convert(expand(folder), target)
+    source = expand(folder)
+    with status_line(f"loading {source.name} ..."):
+        from gpt2.conversion import from_hf  # with NumPy
+    from_hf.convert(source, target)
     print(f"{target} is complete", file=sys.stderr)
 
 
@@ -32,7 +34,10 @@ def convert_to(model: str, folder: str, /, models_dir: str = "models") -> None:
       folder: new folder to write.
     """
     target = expand(folder)
-    to_hf.convert(model_folder.find(model, models_dir), target)
+    source = model_folder.find(model, models_dir)
+    with status_line(f"loading {source.name} ..."):
+        from gpt2.conversion import to_hf  # with NumPy
+    to_hf.convert(source, target)
     print(f"{target} is complete", file=sys.stderr)
 
 

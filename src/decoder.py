@@ -283,6 +283,8 @@ def uniform_for(seed, numbers, length):
     def row(number):
         return tf.random.stateless_uniform([length], tf.stack([seed, number]), alg="philox")
 
+    if numbers.shape.as_list() == [1]:  # needs no loop, which takes long to build
+        return row(numbers[0])[None]
     return tf.map_fn(row, numbers, fn_output_signature=tf.float32)
 
 
@@ -349,10 +351,11 @@ class Decoder:
     @functools.cached_property
     def grow(self):
         def grow():
-            done = tf.no_op()
-            for cache in tf.nest.flatten(self.state.caches):
+            caches = tf.nest.flatten(self.state.caches)
+            paddings = done = kv_cache.paddings_for(caches[0], self.cache_length)
+            for cache in caches:
                 with tf.control_dependencies([done]):  # one by one: all never exist twice
-                    larger = kv_cache.grow(tf.identity(cache), self.cache_length)
+                    larger = tf.pad(tf.convert_to_tensor(cache), paddings)
                     done = cache.assign(larger, read_value=False)
             with tf.control_dependencies([done]):
                 return tf.constant(0)

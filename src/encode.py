@@ -6,7 +6,6 @@ from pathlib import Path
 
 from gpt2.command_line import choose_model, run, status_line
 from gpt2.model_folder import ModelFolder
-from gpt2.training.dataset import encode_files, find_files, is_ours, write_tokens
 from hparams import UserError
 
 
@@ -20,14 +19,16 @@ def encode(
       output: file to write; its name ends in .npz.
       model_name: model whose vocabulary is used.
     """
-    files = find_files(dataset)
-    check_output(Path(output))
     folder, notice = choose_model(model_name, models_dir)
-    if notice:
-        print(notice, file=sys.stderr)
     model = ModelFolder(folder)
     with status_line(f"loading {model.name} ..."):
+        from gpt2.training.dataset import encode_files, find_files, write_tokens  # with NumPy
+
+        files = find_files(dataset)
+        check_output(Path(output))
         encoder = model.encoder
+    if notice:
+        print(notice, file=sys.stderr)
     tokens = encode_files(files, encoder)
     write_tokens(Path(output), tokens, model)
     print(f"{output}: {len(tokens)} tokens")
@@ -35,6 +36,8 @@ def encode(
 
 def check_output(path: Path) -> None:
     """Raise UserError if token ids cannot be written to `path`, or another file is there."""
+    from gpt2.training.dataset import is_ours
+
     if path.suffix != ".npz":
         raise UserError(f"the name of OUTPUT must end in .npz, got {str(path)!r}")
     if not path.parent.is_dir():

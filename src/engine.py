@@ -106,7 +106,12 @@ def is_gelu_apart(dtype):
     """
     import tensorflow.compat.v1 as tf
 
-    return _computes_on_avx2() and tf.as_dtype(dtype) == tf.float32
+    return not fuses_gelu() and tf.as_dtype(dtype) == tf.float32
+
+
+def fuses_gelu():
+    """Whether TensorFlow should rewrite a graph, so that a GELU is computed within its product."""
+    return not _computes_on_avx2()
 
 
 def _computes_on_avx2():

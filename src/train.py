@@ -12,7 +12,6 @@ from gpt2 import checkpoint, model_folder
 from gpt2.command_line import import_tensorflow, run, status_line
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import check_device, choose_device
-from gpt2.training.dataset import load_tokens, split
 from gpt2.training.options import TrainingOptions
 from gpt2.training.tf_config import TFConfig, read_tf_config
 from hparams import UserError, require
@@ -106,6 +105,8 @@ def train(
     weights = None if from_scratch else model.weights
     run_folder = check_run_folder(run_name, Path(checkpoint_dir), model)
     with status_line(f"loading {model.name} ..."):
+        from gpt2.training.dataset import load_tokens, split  # with NumPy
+
         _ = model.encoder  # before a bar is shown
     tokens = load_tokens(dataset, model, Path(checkpoint_dir) / "cache")
     texts = split(tokens, held_out, options.window)

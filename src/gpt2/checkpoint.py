@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2.background import Task
 from gpt2.checkpoint_file import newest_weights
 from gpt2.download import tensor_index
+from gpt2.tensorflow_session import interrupted_afterwards
 from gpt2.text_stream import escaped
 from hparams import KEYS, HParams, UserError, download_command, parse_json
 from user_file import expand, read_text
@@ -196,7 +197,7 @@ def restore(
         padded = held[name] != shape
         parts.append(" ".join([*map(str, held[name]), f"0,{shape[0]}:-"]) if padded else "")
     try:
-        with session.graph.as_default():
+        with session.graph.as_default(), interrupted_afterwards():
             values = tf.raw_ops.RestoreV2(
                 prefix=str(prefix),
                 tensor_names=names,
@@ -218,7 +219,7 @@ def restore(
 
 
 def without_initializers(next_creator: Any, **options: Any) -> Any:
-    """For tf.variable_creator_scope: variables that are restored need nothing to begin with.
+    """For tf.variable_creator_scope: what is restored or assigned needs nothing to begin with.
 
     Most of the time that creating one takes goes into its initial value.
     """
@@ -226,8 +227,10 @@ def without_initializers(next_creator: Any, **options: Any) -> Any:
         from tensorflow.python.ops.resource_variable_ops import UninitializedVariable  # private
     except ImportError:
         return next_creator(**options)
-    in_no_collection = options["collections"] == []  # the state of a loop
-    return (next_creator if in_no_collection else UninitializedVariable)(**options)
+    variable = UninitializedVariable(**options)
+    if options["collections"] == []:  # it looks at no list of collections, and adds to one
+        variable.graph.get_collection_ref("variables").pop()
+    return variable
 
 
 def meta_graph(hparams: HParams) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpt2.background import Task
+from gpt2.tensorflow_session import interrupted_afterwards
 from hparams import Sampling, UserError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ CHUNK_SECONDS = 0.2  # that a run takes at most while someone waits, unless one 
 BUSY_SECONDS = 0.1  # the same while a thread compiles: it may suddenly need all cores
 FIRST_TOKENS = 64  # of a text someone waits for, which a compiler would only slow down
 WORTH_COMPILING = 128  # tokens to come; for less, compiling costs more than it gains
+MANY_TOKENS = 512  # of short texts, one after the other, for which compiling does pay
 
 
 class Decoding:
@@ -45,6 +47,7 @@ class Decoding:
         self._lm, self._settings = lm, settings
         self._ready: Task | None = None  # builds the loop that comes first
         self._user: object = None  # whose samples are in the decoder's state
+        self._n_asked = 0  # tokens, of all texts so far
 
     def generate(
         self,
@@ -72,6 +75,7 @@ class Decoding:
         first = max(map(len, contexts)) + 1  # the caches hold the first token at this length
         last = first + sampling.length - 1
         self._user = me = object()
+        self._n_asked += sampling.length
         chunk = 1 if at_once else CHUNK_TOKENS
         held = feed[decoder.cache_length] = self._cache_length(range(first, last))
         n_done, tokens = self._lm.run(decoder.prefill, {**feed, decoder.end: 1})
@@ -149,7 +153,7 @@ class Decoding:
     def _fetch(self, name: str) -> Any:
         """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
         if name not in vars(self.decoder):
-            with self._lm.tracing:
+            with self._lm.tracing, interrupted_afterwards():
                 getattr(self.decoder, name)
         return getattr(self.decoder, name)
 
@@ -167,7 +171,8 @@ class Decoding:
         """
         if not either or not self.decoder.compiled or length in self.compiled:
             return self._fetch("decode")
-        if n_done >= FIRST_TOKENS and len(slots) > WORTH_COMPILING:
+        is_long = n_done >= FIRST_TOKENS and len(slots) > WORTH_COMPILING
+        if is_long or self._n_asked > MANY_TOKENS:
             self._compile(feed, slots)
         return self._fetch("decode_uncompiled")
 

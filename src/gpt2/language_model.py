@@ -29,11 +29,16 @@ from gpt2.command_line import (
     status_line,
     without_collections,
 )
-from gpt2.decoding import Decoding
+from gpt2.decoding import WORTH_COMPILING, Decoding
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes, weight_bytes
 from gpt2.model_folder import ModelFolder
-from gpt2.tensorflow_session import check_device, choose_device, open_session
+from gpt2.tensorflow_session import (
+    check_device,
+    choose_device,
+    interrupted_afterwards,
+    open_session,
+)
 from hparams import DamagedModelError, Sampling, UserError, require
 from user_file import expand
 
@@ -86,8 +91,9 @@ class LanguageModel:
     >>> lm.close()
 
     All graphs are built under the model's own `tf.Graph`, so several models can be open, and eager
-    execution stays as it is. The first text of a batch size takes some seconds more than the next,
-    for compiling. A new temperature, top_k, top_p, seed or length compiles nothing.
+    execution stays as it is. The first text of a batch size that is long, or that has a seed, takes
+    some seconds more than the next, for compiling. A short one does not wait for that, and many
+    compile in the background. A new temperature, top_k, top_p, seed or length compiles nothing.
 
     Args:
       model_name, models_dir: as in command_line.choose_model.
@@ -181,6 +187,8 @@ class LanguageModel:
         require("nsamples", nsamples, nsamples >= 1, "at least 1")
         sampling = self._sampling(options)
         contexts = [self.context(prompt, sampling) for prompt in prompts]
+        short = sampling.length <= WORTH_COMPILING
+        either = short and seed is None and self._either_loop()
         seed, first = self._draw(seed, nsamples * len(prompts))
         samples = [
             (context, first + i * len(prompts) + j)
@@ -192,7 +200,9 @@ class LanguageModel:
             batch, sample_numbers = zip(*samples[start : start + self.batch_size], strict=True)
             # Powers of two: each size is compiled once.
             size = min(self.batch_size, 1 << (len(batch) - 1).bit_length())
-            chunks = self._chunks(batch, sample_numbers, stop_at_end, sampling, seed, size)
+            chunks = self._chunks(
+                *(batch, sample_numbers, stop_at_end, sampling, seed, size), either=either
+            )
             rows = zip(*chunks, strict=True)
             texts += [self.encoder.decode(chain.from_iterable(row)) for row in rows]
         return texts
@@ -379,7 +389,7 @@ class LanguageModel:
         parts = []
 
         def work() -> None:
-            with self.tracing:
+            with self.tracing, interrupted_afterwards(), without_collections(stays=False):
                 parts.append(build())
             then(parts[0])
 
@@ -388,7 +398,8 @@ class LanguageModel:
             if self._built:
                 work()
             else:
-                decoder.create_variables(self.hparams)
+                with interrupted_afterwards():
+                    decoder.create_variables(self.hparams)
                 checkpoint.restore(self._session, self.weights, meanwhile=work)
         self._built[key] = parts[0]
 

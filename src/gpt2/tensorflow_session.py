@@ -1,12 +1,17 @@
-"""Which processor TensorFlow runs on."""
+"""How TensorFlow is run: on which processor, and how Ctrl-C may interrupt it."""
 
+import contextlib
 import importlib.util
 import os
 import re
 import shutil
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import engine
 from hparams import require
 
 
@@ -64,8 +69,9 @@ def open_session(tf: Any, config: Any, growing: Any) -> Any:
             self._known[id(fetches)] = fetches
 
         def run(self, fetches: Any, *args: Any, **kwargs: Any) -> Any:
-            self.will_run(fetches)
-            return super().run(fetches, *args, **kwargs)
+            with interrupted_afterwards():
+                self.will_run(fetches)
+                return super().run(fetches, *args, **kwargs)
 
         def _extend_graph(self) -> None:
             """Private: TensorFlow's `run` calls it. `will_run` has done this."""
@@ -73,11 +79,36 @@ def open_session(tf: Any, config: Any, growing: Any) -> Any:
     return Session()
 
 
+@contextlib.contextmanager
+def interrupted_afterwards() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block.
+
+    TensorFlow's C++ calls Python, also to look at a feed or to add to a graph, and does not expect
+    KeyboardInterrupt there: the process may crash.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # only the main thread is interrupted
+        return
+    presses: list[tuple[Any, ...]] = []
+    signal.signal(signal.SIGINT, lambda *press: presses.append(press))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if presses:
+            before(*presses[0])
+
+
 def _optimize_less(options: Any) -> None:
     """Leave out what takes TensorFlow a second and more at the first run, and gains nothing here.
 
-    What is left folds constants, and fuses a product, a bias and a GELU.
+    What is left folds constants, and fuses a product, a bias and a GELU. While a graph is rewritten
+    for what is run for the first time, no other run of the session can begin.
     """
+    if not engine.fuses_gelu():
+        options.disable_meta_optimizer = True
+        return
     options.meta_optimizer_iterations = options.ONE
     options.memory_optimization = options.NO_MEM_OPT
     for name in (

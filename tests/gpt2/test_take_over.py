@@ -66,6 +66,19 @@ def test_where_compiling_fails_the_text_goes_on_without(tf, fresh):
     assert tokens(lm, at_once=True) == found
 
 
+def test_short_texts_wait_for_no_compiler_until_they_are_many(fresh, monkeypatch):
+    monkeypatch.setattr("gpt2.decoding.MANY_TOKENS", 20)
+    lm = fresh(length=10)
+    decoding = lm._decoding(1)
+    compiling = []
+    for _ in range(3):
+        lm.generate("To be")
+        compiling.append(decoding.compiling is not None)
+    assert compiling == [False, False, True]
+    decoding.compiling.wait()
+    assert decoding.compiled == {256}
+
+
 @pytest.mark.parametrize("engine", ["", "xla", "tensorflow"])
 def test_a_seed_or_an_engine_that_was_given_is_left_to_one_loop(tf, fresh, monkeypatch, engine):
     monkeypatch.setenv("GPT2_ENGINE", engine)

@@ -1,11 +1,13 @@
-"""A GPU that is asked for and not there: the error says why, and what to do."""
+"""A GPU that is asked for and not there, and Ctrl-C in TensorFlow's own code."""
 
+import signal
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
 
-from gpt2.tensorflow_session import choose_device
+from gpt2.tensorflow_session import choose_device, interrupted_afterwards, open_session
 from hparams import UserError
 
 
@@ -48,3 +50,55 @@ def test_libraries_that_are_not_found_are_to_be_put_on_the_path(refusal, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "nvidia", raising=False)
     assert f'export LD_LIBRARY_PATH="{folder / "lib"}"' in refusal(True, True)
+
+
+class PressesCtrlC:
+    """A number that interrupts whoever looks at it."""
+
+    def __array__(self, dtype=None, copy=None):
+        import numpy as np
+
+        signal.raise_signal(signal.SIGINT)
+        return np.array(2, dtype)
+
+
+def test_ctrl_c_waits_for_the_end_of_a_run(tf):
+    with open_session(tf, tf.ConfigProto(), threading.RLock()) as session:
+        number = tf.placeholder(tf.int32, [])
+        total = tf.get_variable("total", [], tf.int32, tf.zeros_initializer(), use_resource=True)
+        session.run(total.initializer)
+        with pytest.raises(KeyboardInterrupt):
+            session.run(total.assign_add(number), {number: PressesCtrlC()})
+        assert session.run(total) == 2
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_waits_for_the_end_of_an_outer_block_and_counts_once():
+    ended = []
+    with pytest.raises(KeyboardInterrupt), interrupted_afterwards():
+        with interrupted_afterwards():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            ended.append("inner")
+        ended.append("outer")
+    assert ended == ["inner", "outer"]
+
+
+def test_ctrl_c_stays_as_it_is_where_it_is_ignored_and_in_threads():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupted_afterwards():
+            signal.raise_signal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    held = []
+
+    def work():
+        with interrupted_afterwards():
+            held.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert held == [before]

@@ -5,8 +5,6 @@ Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from gpt2.evaluation.detokenizers import BOOK
 from gpt2.evaluation.perplexity import OnRead
 from gpt2.evaluation.scorer import Scorer
@@ -54,6 +52,8 @@ def measure_cbt(scorer: Scorer, path: str, on_read: OnRead) -> dict[str, float]:
 
     If a question is longer than n_ctx, its beginning is left out.
     """
+    import numpy as np
+
     questions: list[tuple[str, list[str]]] = []
 
     def windows() -> Iterator[Window]:

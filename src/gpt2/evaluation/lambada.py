@@ -6,8 +6,6 @@ Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2
 import re
 from collections.abc import Iterator
 
-import numpy as np
-
 from gpt2.evaluation.detokenizers import BOOK, natural_lambada
 from gpt2.evaluation.perplexity import OnRead
 from gpt2.evaluation.scorer import Scorer, Scores
@@ -47,6 +45,8 @@ def measure_lambada(scorer: Scorer, path: str, on_read: OnRead) -> dict[str, flo
     tokens that are a space and a stop word are left out of the prediction. A passage that does end
     in a stop word then counts as wrong, and not in the perplexity, where it would be infinite.
     """
+    import numpy as np
+
     n_ctx = scorer.hparams.n_ctx
     passages = list(read_lambada(path, on_read))
     if not passages:
@@ -75,7 +75,7 @@ def measure_lambada(scorer: Scorer, path: str, on_read: OnRead) -> dict[str, flo
 
 def _last_word(scores: Scores, filtered: bool) -> list[tuple[bool, float]]:
     """Right or not, and log-probability: of the last token, and of the whole word."""
-    rank, logprob = scores.rank.copy(), scores.logprob.astype(np.float64)
+    rank, logprob = scores.rank.copy(), scores.logprob.astype("float64")
     if filtered:
         assert scores.kept_rank is not None and scores.kept_logprob is not None
         rank[0], logprob[0] = scores.kept_rank[0], scores.kept_logprob[0]

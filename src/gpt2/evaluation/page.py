@@ -15,9 +15,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
-
-from gpt2.evaluation import pictures
 from gpt2.evaluation.score_report import Report, ScoredText, written
 from gpt2.evaluation.scorer import TokenScore
 
@@ -211,6 +208,10 @@ class _Columns:
 
     def pictures(self) -> str:
         """Three histograms."""
+        import numpy as np
+
+        from gpt2.evaluation import pictures  # with NumPy
+
         return (
             pictures.of_ranks(np.array(self._rank))
             + pictures.of_entropies(np.array(self._entropy))
@@ -231,6 +232,8 @@ class _Columns:
 
 def pack(values: Sequence[float], scale: int = 1) -> dict[str, Any]:
     """Numbers times `scale`, as integers from 0 up, in as few bytes as the largest needs."""
+    import numpy as np
+
     whole = np.maximum(np.rint(scale * np.asarray(values, np.float64)), 0)
     bytes_ = next(n for n in (1, 2, 4) if whole.max(initial=0) < 256**n)
     packed = zlib.compress(whole.astype(f"<u{bytes_}").tobytes())

@@ -5,13 +5,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from gpt2.evaluation.windows import EvaluationOptions, Window, sliding_windows
 from gpt2.text_stream import safe_pieces
 from hparams import HParams, UserError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported where it is needed, as it takes long
+    import numpy as np
+
     from gpt2.language_model import LanguageModel
 
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 class Scores:
     """The model's view of the scored tokens of a window, each field [n_scored]."""
 
-    logprob: np.ndarray  # natural logarithm of the token's probability
-    rank: np.ndarray  # 1 for the most likely token; a tie takes the better rank
-    entropy: np.ndarray  # of the prediction, in nats
-    top_probability: np.ndarray  # of the most likely token
-    top_ids: np.ndarray | None = None  # [n_scored, top], the most likely first
-    top_probabilities: np.ndarray | None = None  # [n_scored, top]
-    kept_logprob: np.ndarray | None = None  # over the kept tokens and this one only
-    kept_rank: np.ndarray | None = None  # among the same
+    logprob: "np.ndarray"  # natural logarithm of the token's probability
+    rank: "np.ndarray"  # 1 for the most likely token; a tie takes the better rank
+    entropy: "np.ndarray"  # of the prediction, in nats
+    top_probability: "np.ndarray"  # of the most likely token
+    top_ids: "np.ndarray | None" = None  # [n_scored, top], the most likely first
+    top_probabilities: "np.ndarray | None" = None  # [n_scored, top]
+    kept_logprob: "np.ndarray | None" = None  # over the kept tokens and this one only
+    kept_rank: "np.ndarray | None" = None  # among the same
 
 
 INTEGERS = ("rank", "kept_rank", "top_ids")  # the fields of Scores that are int32
@@ -162,8 +162,10 @@ class Scorer:
         top = self.options.top
         return self.model.build(("scores", top), lambda: build(self.hparams, top))
 
-    def all_but(self, words: Collection[str]) -> np.ndarray:
+    def all_but(self, words: Collection[str]) -> "np.ndarray":
         """Float [n_vocab]: 0 for tokens that are a space and one of the lower-case words."""
+        import numpy as np
+
         known = self.encoder.decoder
         ids = range(self.hparams.n_vocab)
         tokens = [self.encoder.decode([i]) if i in known else "" for i in ids]
@@ -171,7 +173,7 @@ class Scorer:
         return 1 - np.array(out, np.float32)
 
     def __call__(
-        self, windows: Iterable[Window], kept: np.ndarray | None = None
+        self, windows: Iterable[Window], kept: "np.ndarray | None" = None
     ) -> Iterator[tuple[Window, Scores]]:
         """Score windows, in their order.
 
@@ -180,6 +182,8 @@ class Scorer:
           kept: None, or float [n_vocab], 0 or 1: asks for the scores among these tokens too.
         Raises: DamagedModelError if the model computes something that is not a number.
         """
+        import numpy as np
+
         windows = iter(windows)
         while batch := list(islice(windows, self.options.batch_size)):
             # Short windows are padded at the end, where causal attention never looks.
@@ -228,7 +232,9 @@ class Scorer:
                 for pair in pairs
             )
         columns = [scores.logprob, scores.rank, scores.entropy, scores.top_probability]
-        rows = zip(window.ids[-window.n_scored :], *map(np.ndarray.tolist, columns), strict=True)
+        rows = zip(
+            window.ids[-window.n_scored :], *(column.tolist() for column in columns), strict=True
+        )
         for (i, logprob, rank, entropy, best), others in zip(rows, listed, strict=True):
             yield TokenScore(i, decode([i]), logprob, rank, entropy, best, others)
 

@@ -3,8 +3,6 @@
 import dataclasses
 import math
 
-import numpy as np
-
 from gpt2.evaluation.scorer import Scores
 from gpt2.text_stream import Counts
 
@@ -28,6 +26,8 @@ class Totals:
 
     def add(self, scores: Scores) -> None:
         """Add the scores of a window."""
+        import numpy as np
+
         logprob, entropy = (x.astype(np.float64) for x in (scores.logprob, scores.entropy))
         log_rank = np.log(scores.rank)
         self.windows += 1
