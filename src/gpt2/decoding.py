@@ -47,7 +47,7 @@ class Decoding:
         self._lm, self._settings = lm, settings
         self._ready: Task | None = None  # builds the loop that comes first
         self._user: object = None  # whose samples are in the decoder's state
-        self._n_asked = 0  # tokens, of all texts so far
+        self._n_short = 0  # tokens, of all short texts so far
 
     def generate(
         self,
@@ -75,7 +75,8 @@ class Decoding:
         first = max(map(len, contexts)) + 1  # the caches hold the first token at this length
         last = first + sampling.length - 1
         self._user = me = object()
-        self._n_asked += sampling.length
+        if sampling.length <= WORTH_COMPILING:
+            self._n_short += sampling.length
         chunk = 1 if at_once else CHUNK_TOKENS
         held = feed[decoder.cache_length] = self._cache_length(range(first, last))
         n_done, tokens = self._lm.run(decoder.prefill, {**feed, decoder.end: 1})
@@ -172,7 +173,7 @@ class Decoding:
         if not either or not self.decoder.compiled or length in self.compiled:
             return self._fetch("decode")
         is_long = n_done >= FIRST_TOKENS and len(slots) > WORTH_COMPILING
-        if is_long or self._n_asked > MANY_TOKENS:
+        if is_long or self._n_short > MANY_TOKENS:
             self._compile(feed, slots)
         return self._fetch("decode_uncompiled")
 

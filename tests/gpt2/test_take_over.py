@@ -79,6 +79,16 @@ def test_short_texts_wait_for_no_compiler_until_they_are_many(fresh, monkeypatch
     assert decoding.compiled == {256}
 
 
+def test_a_long_text_has_its_first_tokens_before_a_compiler_begins(fresh, monkeypatch):
+    monkeypatch.setattr("gpt2.decoding.MANY_TOKENS", 20)
+    lm = fresh(length=220, batch_size=1)
+    decoding = lm._decoding(1, either=True)
+    pieces = lm.pieces([[7, 8, 9]], [1], at_once=True)
+    for _ in range(4):  # 49 tokens at most
+        next(pieces)
+        assert decoding.compiling is None
+
+
 @pytest.mark.parametrize("engine", ["", "xla", "tensorflow"])
 def test_a_seed_or_an_engine_that_was_given_is_left_to_one_loop(tf, fresh, monkeypatch, engine):
     monkeypatch.setenv("GPT2_ENGINE", engine)
