@@ -234,8 +234,10 @@ def generate(hparams, choose, context, uniform, length):
     """
     batch_size = context.shape.as_list()[0]
     compiled = is_compiled(batch_size)
-    cache_lengths = kv_cache.cache_lengths(hparams, batch_size, compiled)
     batch, n_context = model.shape_list(context)
+    known = context.shape[1], tf.get_static_value(length)
+    n_positions = hparams.n_ctx if None in known else sum(known) - 1
+    cache_lengths = kv_cache.cache_lengths(hparams, batch_size, compiled, n_positions)
     lengths = tf.fill([batch], n_context)
     state, weights = first_token(hparams, choose, context, lengths, uniform)
     output = tf.pad(state.token[:, None], [[0, 0], [0, hparams.n_ctx - 1]])
@@ -304,7 +306,7 @@ class Decoder:
     Attributes:
       compiled: as is_compiled says.
       packed: whether `decode` has packed copies of the weights.
-      cache_lengths: as returned by kv_cache.cache_lengths.
+      cache_lengths: kv_cache.cache_lengths as a function of n_positions.
     Placeholders:
       context: int32 [batch, context]; shorter rows are padded at the end.
       lengths: int32 [batch], without the padding.
@@ -328,7 +330,9 @@ class Decoder:
         self.hparams, self.choose = hparams, choose
         self.compiled = is_compiled(batch_size)
         self.packed = constant and not self.compiled and is_packed(dtype)
-        self.cache_lengths = kv_cache.cache_lengths(hparams, batch_size, self.compiled)
+        self.cache_lengths = functools.partial(
+            kv_cache.cache_lengths, hparams, batch_size, self.compiled
+        )
         self.context = tf.placeholder(tf.int32, [batch_size, None])
         self.lengths = tf.placeholder(tf.int32, [batch_size])
         self.seed = tf.placeholder(tf.int64, [])

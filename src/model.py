@@ -189,6 +189,8 @@ def attn(x, scope, n_state, *, past, hparams, attend=causal_attention):
 
     def split_heads(x):  # [batch, sequence, 3 * n_state] -> 3 x [batch, n_head, sequence, head_dim]
         x = split_states(split_states(x, 3), hparams.n_head)
+        if x.shape[1] == 1:  # only the axis of 3 moves, and slices are faster than a transposition
+            return [tf.transpose(t, [0, 2, 1, 3]) for t in tf.unstack(x, axis=2)]
         return tf.unstack(tf.transpose(x, [2, 0, 3, 1, 4]))  # one pass over x
 
     def merge_heads(x):  # [batch, n_head, sequence, head_dim] -> [batch, sequence, n_state]

@@ -149,7 +149,13 @@ class Decoding:
 
     def _cache_length(self, slots: range) -> int:
         """The shortest caches that have the first of these slots; 0 if none is needed."""
-        return next((n for n in self.decoder.cache_lengths if slots and n >= slots[0]), 0)
+        return self._cache_lengths(slots)[0] if slots else 0
+
+    def _cache_lengths(self, slots: range) -> list[int]:
+        """All lengths that the caches will have while these slots are filled."""
+        lengths = self.decoder.cache_lengths(slots[-1])
+        reached = next(n for n in lengths if n >= slots[-1])
+        return [n for n in lengths if slots[0] <= n <= reached]
 
     def _fetch(self, name: str) -> Any:
         """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
@@ -185,9 +191,7 @@ class Decoding:
         task = self.compiling
         if not self.decoder.compiled or (task is not None and (task.is_alive() or task.error)):
             return
-        first, last = self._cache_length(slots), self._cache_length(slots[-1:])
-        lengths = [n for n in self.decoder.cache_lengths if first <= n <= last]
-        missing = [n for n in lengths if n not in self.compiled]
+        missing = [n for n in self._cache_lengths(slots) if n not in self.compiled]
         if missing:
             self.compiling = Task(lambda: self._compile_for(missing, feed))
 

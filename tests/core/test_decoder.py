@@ -33,18 +33,28 @@ def engine(request):
         yield
 
 
+def cache_lengths(n_ctx, batch_size, compiled, n_positions):
+    return kv_cache.cache_lengths(HParams(n_ctx=n_ctx), batch_size, compiled, n_positions)
+
+
 def test_compiled_loops_have_few_cache_lengths_and_end_at_n_ctx():
-    assert kv_cache.cache_lengths(HParams(n_ctx=1024), 8, True) == [128, 256, 576, 1024]
-    assert kv_cache.cache_lengths(HParams(n_ctx=1024), None, True) == [128, 256, 576, 1024]
-    assert kv_cache.cache_lengths(HParams(n_ctx=1024), 1, True) == [256, 1024]
-    assert kv_cache.cache_lengths(HParams(n_ctx=128), 8, True) == [128]
-    assert kv_cache.cache_lengths(HParams(n_ctx=24), 1, True) == [24]
+    for n_positions in (100, 1024):
+        assert cache_lengths(1024, 8, True, n_positions) == [128, 256, 576, 1024]
+        assert cache_lengths(1024, None, True, n_positions) == [128, 256, 576, 1024]
+    assert cache_lengths(128, 8, True, 128) == [128]
+    assert cache_lengths(24, 1, True, 24) == [24]
+
+
+def test_a_short_text_alone_has_short_caches_and_a_longer_one_is_not_compiled_for_them():
+    assert cache_lengths(1024, 1, True, 128) == [128, 1024]
+    assert cache_lengths(1024, 1, True, 129) == [256, 1024]
+    assert cache_lengths(1024, 2, True, 1024) == [256, 1024]
 
 
 def test_uncompiled_loops_have_many_cache_lengths():
-    lengths = kv_cache.cache_lengths(HParams(n_ctx=360), 16, False)
+    lengths = cache_lengths(360, 16, False, 360)
     assert lengths == [16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 360]
-    assert kv_cache.cache_lengths(HParams(n_ctx=40), 16, False) == [16, 32, 40]
+    assert cache_lengths(40, 16, False, 40) == [16, 32, 40]
 
 
 def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch, engine):

@@ -76,7 +76,7 @@ def test_short_texts_wait_for_no_compiler_until_they_are_many(fresh, monkeypatch
         compiling.append(decoding.compiling is not None)
     assert compiling == [False, False, True]
     decoding.compiling.wait()
-    assert decoding.compiled == {256}
+    assert decoding.compiled == {128}
 
 
 def test_a_long_text_has_its_first_tokens_before_a_compiler_begins(fresh, monkeypatch):
