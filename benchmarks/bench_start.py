@@ -285,7 +285,7 @@ def print_layers(hparams, layers):
             zeros = [v.assign(tf.zeros(v.shape), read_value=False) for v in tf.global_variables()]
             session.run(zeros)
             feed = {made.context: [[0]], made.lengths: [1], made.seed: 0, made.numbers: [1]}
-            feed |= {made.stop: -1, made.end: 0, made.cache_length: made.hparams.n_ctx}
+            feed |= {made.stop: -1, made.end: 0, made.cache_length: hparams.n_ctx}
             began = time.time()
             session.run(parts[-1], feed)
             print(f"{n_layer:>6} {building:9.1f} {time.time() - began:11.1f}", flush=True)

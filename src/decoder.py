@@ -232,10 +232,10 @@ def generate(hparams, choose, context, uniform, length):
       uniform: float32 [batch, n_ctx]
       length: int or int32 [], at most n_ctx - context + 1.
     """
-    batch_size, n_known = context.shape.as_list()
+    batch_size = context.shape.as_list()[0]
     compiled = is_compiled(batch_size)
     batch, n_context = model.shape_list(context)
-    known = n_known, tf.get_static_value(length)
+    known = [tf.get_static_value(n) for n in (n_context, length)]
     n_positions = hparams.n_ctx if None in known else sum(known) - 1
     cache_lengths = kv_cache.cache_lengths(hparams, batch_size, compiled, n_positions)
     lengths = tf.fill([batch], n_context)
