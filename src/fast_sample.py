@@ -7,9 +7,38 @@ import functools
 
 import tensorflow.compat.v1 as tf
 
-GROUP_SIZE = 32  # logits of which `largest` takes the maximum first
+GROUP_SIZE = 29  # logits of which `largest` takes the maximum first; divides n_vocab of the release
 TOP_K_BOUNDS = (64, 512)  # sizes of partial sorts; any k up to a bound is read from its sort
 CDF_BLOCK_SIZE = 256  # probabilities that `inverse_cdf` sums before it looks at each
+
+
+def candidates(logits, k):
+    """The tokens that top-k keeps, where they are few: so what follows need not look at n_vocab.
+
+    Args: as in `kth_largest`.
+    Returns: float [batch, n], logits in the order of the vocabulary, -inf where top-k drops them.
+      int32 [batch, n], the tokens.
+      bool [], whether these are all. They are not if k is 0, or n and more, or if too many tokens
+      tie with the k-th. The two others then mean nothing.
+    """
+    n = min(TOP_K_BOUNDS[0], logits.shape.as_list()[-1])
+    batch = tf.shape(logits)[0]
+    k = tf.cast(k, tf.int32)
+
+    def some():
+        ordered, tokens = largest(logits, n)
+        kth = tf.gather(ordered, [k - 1], axis=1)
+        x = tf.where_v2(ordered < kth, tf.cast(float("-inf"), ordered.dtype), ordered)
+        order = tf.argsort(tokens, axis=1)
+        x, tokens = (tf.gather(t, order, batch_dims=1) for t in (x, tokens))
+        # Not ordered[:, -1]: of a sort that is sliced twice, XLA does not see that it is a top-k.
+        return x, tokens, tf.reduce_all(tf.reduce_min(ordered, axis=1, keepdims=True) < kth)
+
+    def none():
+        x, tokens = tf.zeros([batch, n], logits.dtype), tf.zeros([batch, n], tf.int32)
+        return x, tokens, tf.constant(False)
+
+    return tf.cond((k > 0) & (k < n), some, none)
 
 
 def kth_largest(logits, k):
@@ -30,7 +59,7 @@ def kth_largest(logits, k):
         return tf.fill([tf.shape(logits)[0], 1], tf.constant(float("-inf"), logits.dtype))
 
     def within(bound):
-        return tf.gather(largest(logits, bound), [tf.maximum(k, 1) - 1], axis=1)
+        return tf.gather(largest(logits, bound)[0], [tf.maximum(k, 1) - 1], axis=1)
 
     k = tf.cast(k, tf.int32)
     branches = [everything, *(functools.partial(within, bound) for bound in bounds)]
@@ -39,16 +68,22 @@ def kth_largest(logits, k):
 
 
 def largest(logits, k):
-    """The k largest logits of each row, in order: `tf.nn.top_k(logits, k)[0]`; k is an int.
+    """The k largest logits of each row, in order, and where they are: `tf.nn.top_k(logits, k)`.
 
     XLA sorts everything it is given. The k largest values are in the k groups with the largest
-    maxima, so only those groups are sorted.
+    maxima, so only those groups are sorted. A group is every m-th logit: so the maxima of
+    neighbouring groups are computed together.
     """
-    if 2 * k * GROUP_SIZE < logits.shape.as_list()[-1]:
-        groups = _reshape_padded(logits, GROUP_SIZE, pad_with=logits.dtype.min)
-        _, best = tf.nn.top_k(tf.reduce_max(groups, axis=2), k=k)
-        logits = tf.reshape(tf.gather(groups, best, batch_dims=1), [-1, k * GROUP_SIZE])
-    return tf.nn.top_k(logits, k=k)[0]
+    if 2 * k * GROUP_SIZE >= logits.shape.as_list()[-1]:
+        return tf.nn.top_k(logits, k=k)
+    padded = pad(logits, GROUP_SIZE, float("-inf"))
+    m = padded.shape[1] // GROUP_SIZE
+    maxima = tf.reduce_max(tf.reshape(padded, [-1, GROUP_SIZE, m]), axis=1)
+    groups = tf.nn.top_k(maxima, k=k)[1]
+    where = groups[:, None] + m * tf.range(GROUP_SIZE)[:, None]
+    where = tf.reshape(where, [-1, GROUP_SIZE * k])
+    values, best = tf.nn.top_k(tf.gather(padded, where, batch_dims=1), k=k)
+    return values, tf.gather(where, best, batch_dims=1)
 
 
 def inverse_cdf(p, uniform):

@@ -106,19 +106,30 @@ def sample_token(logits, uniform, temperature=1, top_k=0, top_p=1):
     Returns: int32 [batch]; -1 where the logits are not numbers, as with damaged weights.
     """
     temperature = tf.cast(temperature, tf.float32)
-    x = tf.cast(logits, tf.float32)
-    x -= tf.reduce_max(x, axis=-1, keepdims=True)
-    x /= tf.maximum(temperature, TINY)  # which leaves the maximum at 0
-    x = fast_sample.pad(x, fast_sample.CDF_BLOCK_SIZE, float("-inf"))  # once, not in each step
-    x = _mask_below(x, fast_sample.kth_largest(x, top_k), float("-inf"))
-    x = _mask_outside_nucleus(x, top_p, float("-inf"))
-    p = model.softmax(x)
+    logits = tf.cast(logits, tf.float32)
+
+    def draw(x):
+        x -= tf.reduce_max(x, axis=-1, keepdims=True)
+        x /= tf.maximum(temperature, TINY)  # which leaves the maximum at 0
+        x = _mask_outside_nucleus(x, top_p, float("-inf"))
+        return fast_sample.inverse_cdf(model.softmax(x), uniform)
+
+    def draw_from_all():
+        x = fast_sample.pad(logits, fast_sample.CDF_BLOCK_SIZE, float("-inf"))
+        return draw(_mask_below(x, fast_sample.kth_largest(x, top_k), float("-inf")))
+
+    def draw_from_kept():
+        x, tokens, are_all = fast_sample.candidates(logits, top_k)
+        return tf.cond(are_all, lambda: tf.gather(tokens, draw(x), batch_dims=1), draw_from_all)
+
     token = tf.cond(
         tf.equal(temperature, 0) | tf.equal(top_k, 1),
         lambda: tf.argmax(logits, axis=-1, output_type=tf.int32),
-        lambda: fast_sample.inverse_cdf(p, uniform),
+        draw_from_kept,
     )
-    return tf.where_v2(tf.math.is_nan(p[:, 0]), -1, token)
+    # A NaN or an infinity is in the sum, too; -inf only excludes a token.
+    token = tf.where_v2(tf.reduce_sum(logits, axis=-1) < float("inf"), token, -1)
+    return tf.ensure_shape(token, logits.shape[:1])
 
 
 def sample_sequence(

@@ -329,6 +329,56 @@ def test_any_temperature_gives_the_right_distribution(tf, sess, batch_size):
         np.testing.assert_allclose(counts / n, expected / expected.sum(), atol=2 / n + 1e-3)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("n_vocab", [50, 50257])
+def test_a_draw_inverts_the_cumulative_distribution(tf, sess, n_vocab, jit_compile):
+    random = np.random.default_rng(n_vocab)
+    logits = random.normal(0, 3, [6, n_vocab]).astype(np.float32)
+    uniform = random.random(6).astype(np.float32)
+    settings = settings_placeholders(tf)
+    del settings["length"]
+    draw = tf.function(sample.sample_token, jit_compile=jit_compile, autograph=False)
+    tokens = draw(tf.constant(logits), tf.constant(uniform), **settings)
+    for top_k in {0, 2, 40, 63, 64, 65, 600} & set(range(n_vocab)):
+        for temperature, top_p in ((1, 1), (0.7, 0.9), (30, 1)):
+            chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+            found = sess.run(tokens, {settings[name]: value for name, value in chosen.items()})
+            for row, u, token in zip(logits, uniform, found, strict=True):
+                scaled = (row.astype(float) - row.max()) / temperature
+                q = allowed(np.exp(scaled) / np.exp(scaled).sum(), top_k, top_p)
+                upto = np.cumsum(q)[token]
+                assert q[token] > 0
+                assert upto - q[token] - 1e-5 < u < upto + 1e-5
+
+
+@pytest.mark.parametrize("n_vocab", [2200, 50257])
+def test_excluded_tokens_are_never_drawn(tf, sess, n_vocab):
+    logits = np.full([1, n_vocab], -np.inf, np.float32)
+    logits[0, -9:] = np.arange(9)
+    for top_k in (0, 3, 9, 40):
+        for u, expected in ((0.0, n_vocab - min(top_k or 9, 9)), (0.9999, n_vocab - 1)):
+            tokens = sample.sample_token(tf.constant(logits), tf.constant([u]), top_k=top_k)
+            assert sess.run(tokens).tolist() == [expected]
+
+
+def test_all_tokens_that_tie_with_the_kth_can_be_drawn(tf, sess):
+    few = np.zeros([1, 2200], np.float32)
+    few[:, 100:] = -1  # of 100 largest, top_k 5 keeps all
+    fewer = np.copy(few)
+    fewer[:, 20:] = -1  # as of 20
+    top = np.copy(few)
+    top[:, 70] = 1  # one above them
+    rows = tf.constant(np.concatenate([few, fewer, top]))
+    for top_k in (2, 5):
+        low, high = (
+            sess.run(sample.sample_token(rows, tf.fill([3], u), top_k=top_k)).tolist()
+            for u in (0.0, 0.9999)
+        )
+        assert (low, high) == ([0, 0, 0], [99, 19, 99])
+    found = sess.run(sample.sample_token(rows[1:2], tf.constant([0.9999]), top_k=5))
+    assert found.tolist() == [19]
+
+
 def test_logits_that_are_not_numbers_give_no_token(tf, sess):
     logits = tf.constant([[0.0, 1.0, 2.0], [0.0, float("nan"), 2.0], [float("inf"), 0.0, 0.0]])
     for settings in ({}, {"temperature": 0}, {"top_k": 2}, {"top_p": 0.5}):
