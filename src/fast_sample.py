@@ -76,7 +76,7 @@ def largest(logits, k):
     """
     if 2 * k * GROUP_SIZE >= logits.shape.as_list()[-1]:
         return tf.nn.top_k(logits, k=k)
-    padded = pad(logits, GROUP_SIZE, float("-inf"))
+    padded = _pad(logits, GROUP_SIZE, float("-inf"))
     m = padded.shape[1] // GROUP_SIZE
     maxima = tf.reduce_max(tf.reshape(padded, [-1, GROUP_SIZE, m]), axis=1)
     groups = tf.nn.top_k(maxima, k=k)[1]
@@ -97,19 +97,14 @@ def inverse_cdf(p, uniform):
       uniform: float32 [batch], in [0, 1).
     Returns: int32 [batch]
     """
-    blocks = _reshape_padded(p, CDF_BLOCK_SIZE, pad_with=0)
+    p = _pad(p, CDF_BLOCK_SIZE, 0)
+    blocks = tf.reshape(p, [-1, p.shape[1] // CDF_BLOCK_SIZE, CDF_BLOCK_SIZE])
     block, rest = _search_cumulative(tf.reduce_sum(blocks, axis=2), uniform)
     token, _ = _search_cumulative(tf.gather(blocks, block, batch_dims=1), rest)
     return block * CDF_BLOCK_SIZE + token
 
 
-def _reshape_padded(x, size, *, pad_with):
-    """[batch, n] -> [batch, ceil(n / size), size]"""
-    x = pad(x, size, pad_with)
-    return tf.reshape(x, [-1, x.shape[1] // size, size])
-
-
-def pad(x, size, pad_with):
+def _pad(x, size, pad_with):
     """[batch, n] -> [batch, ceil(n / size) * size]"""
     missing = -x.shape.as_list()[-1] % size
     if missing == 0:

@@ -115,8 +115,7 @@ def sample_token(logits, uniform, temperature=1, top_k=0, top_p=1):
         return fast_sample.inverse_cdf(model.softmax(x), uniform)
 
     def draw_from_all():
-        x = fast_sample.pad(logits, fast_sample.CDF_BLOCK_SIZE, float("-inf"))
-        return draw(_mask_below(x, fast_sample.kth_largest(x, top_k), float("-inf")))
+        return draw(_mask_below(logits, fast_sample.kth_largest(logits, top_k), float("-inf")))
 
     def draw_from_kept():
         x, tokens, are_all = fast_sample.candidates(logits, top_k)
