@@ -5,6 +5,7 @@ Each docstring gives the one-line TensorFlow equivalent.
 
 import functools
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 GROUP_SIZE = 29  # logits of which `largest` takes the maximum first; divides n_vocab of the release
@@ -80,10 +81,44 @@ def largest(logits, k):
     m = padded.shape[1] // GROUP_SIZE
     maxima = tf.reduce_max(tf.reshape(padded, [-1, GROUP_SIZE, m]), axis=1)
     groups = tf.nn.top_k(maxima, k=k)[1]
-    where = groups[:, None] + m * tf.range(GROUP_SIZE)[:, None]
+    where = tf.expand_dims(groups, 1) + m * np.arange(GROUP_SIZE, dtype=np.int32)[:, None]
     where = tf.reshape(where, [-1, GROUP_SIZE * k])
     values, best = tf.nn.top_k(tf.gather(padded, where, batch_dims=1), k=k)
     return values, tf.gather(where, best, batch_dims=1)
+
+
+def nucleus(p, least):
+    """Which tokens are in each row's nucleus, the smallest set whose total probability reaches
+    `least`:
+
+    `ordered = tf.sort(p, direction="DESCENDING")`
+    `kept = tf.cumsum(ordered, axis=1, exclusive=True) < least`
+    `p >= tf.reduce_min(tf.where(kept, ordered, 1), axis=1, keepdims=True)`
+
+    To sort a vocabulary takes long. This is a radix selection: the bits of floats from 0 to 1 are
+    integers in the same order, and three passes find the smallest one in the nucleus, ten bits at a
+    time. Probabilities are added as multiples of 2^-30, since sums of integers do not depend on
+    their order, which differs between processors.
+
+    Args:
+      p: float32 [batch, n_vocab], probabilities.
+      least: float32 [], below 1.
+    Returns: bool [batch, n_vocab]
+    """
+    bits = tf.bitwise.bitwise_and(tf.bitcast(p, tf.int32), 2**30 - 1)  # NaN may have others
+    units = tf.cast(p * 2.0**30, tf.int32)
+    wanted = tf.maximum(tf.cast(least * 2.0**30, tf.int32), 1)
+    smallest, above = 0, 0  # the bits found so far; the units of what is surely larger
+    for shift in (20, 10, 0):
+        # From 0 to 1023 where the higher bits are those of the smallest; others are not counted.
+        digits = tf.bitwise.right_shift(tf.bitwise.bitwise_xor(bits, smallest), shift)
+        counted = tf.raw_ops.DenseBincount(input=digits, size=1024, weights=units)
+        reached = above + tf.cumsum(counted, axis=1, reverse=True)
+        enough = tf.reduce_sum(tf.cast(reached >= wanted, tf.int32), axis=1, keepdims=True)
+        digit = tf.maximum(enough - 1, 0)
+        above = tf.gather(reached - counted, digit, axis=1, batch_dims=1)
+        smallest += digit * 2**shift
+    return bits >= smallest
 
 
 def inverse_cdf(p, uniform):
@@ -97,11 +132,15 @@ def inverse_cdf(p, uniform):
       uniform: float32 [batch], in [0, 1).
     Returns: int32 [batch]
     """
+    uniform = tf.expand_dims(uniform, 1)
+    if p.shape.as_list()[-1] <= CDF_BLOCK_SIZE:
+        return tf.squeeze(_search_cumulative(p, uniform)[0], 1)
     p = _pad(p, CDF_BLOCK_SIZE, 0)
     blocks = tf.reshape(p, [-1, p.shape[1] // CDF_BLOCK_SIZE, CDF_BLOCK_SIZE])
     block, rest = _search_cumulative(tf.reduce_sum(blocks, axis=2), uniform)
-    token, _ = _search_cumulative(tf.gather(blocks, block, batch_dims=1), rest)
-    return block * CDF_BLOCK_SIZE + token
+    chosen = tf.squeeze(tf.gather(blocks, block, axis=1, batch_dims=1), 1)
+    token, _ = _search_cumulative(chosen, rest)
+    return tf.squeeze(block * CDF_BLOCK_SIZE + token, 1)
 
 
 def _pad(x, size, pad_with):
@@ -115,11 +154,12 @@ def _pad(x, size, pad_with):
 
 
 def _search_cumulative(p, fraction):
-    """The first index where the cumulative sum of `p` [batch, n] exceeds `fraction` [batch] of the
-    total; and which fraction of that entry lies below the threshold."""
+    """The first index where the cumulative sum of `p` [batch, n] exceeds `fraction` [batch, 1] of
+    the total; and which fraction of that entry lies below the threshold."""
+    last = p.shape.as_list()[1] - 1
     sums = tf.cumsum(p, axis=1)
-    threshold = fraction * sums[:, -1]
-    i = tf.reduce_sum(tf.cast(sums <= threshold[:, None], tf.int32), axis=1)
-    i = tf.minimum(i, tf.shape(p)[1] - 1)  # sums that are NaN exceed nothing
-    size, upto = tf.gather(p, i, batch_dims=1), tf.gather(sums, i, batch_dims=1)
+    threshold = fraction * tf.gather(sums, [last], axis=1)
+    i = tf.reduce_sum(tf.cast(sums <= threshold, tf.int32), axis=1, keepdims=True)
+    i = tf.minimum(i, last)  # sums that are NaN exceed nothing
+    size, upto = (tf.gather(t, i, axis=1, batch_dims=1) for t in (p, sums))
     return i, tf.clip_by_value((threshold - (upto - size)) / size, 0, 1 - 2**-23)

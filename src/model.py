@@ -26,7 +26,7 @@ __all__ = ["HParams", "default_hparams", "model", "past_shape"]
 def shape_list(x):
     """The shape of `x` as a list: ints where the graph knows them, else scalar int32 tensors."""
     static = x.shape.as_list()
-    dynamic = tf.shape(x)
+    dynamic = tf.unstack(tf.shape(x))
     return [dynamic[i] if size is None else size for i, size in enumerate(static)]
 
 

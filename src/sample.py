@@ -76,13 +76,11 @@ def _mask_outside_nucleus(logits, p, masked):
     """Float [batch, n_vocab]; if `p` is 1, `logits` as they are."""
 
     def search():
-        ordered = tf.sort(logits, direction="DESCENDING", axis=-1)
-        before = tf.cumsum(model.softmax(ordered), axis=-1, exclusive=True)
         # Differs: the token that crosses p is kept, so that the set reaches p.
-        nucleus = tf.where_v2(before < tf.maximum(p, TINY), ordered, ordered.dtype.max)
-        return _mask_below(logits, tf.reduce_min(nucleus, axis=-1, keepdims=True), masked)
+        kept = fast_sample.nucleus(model.softmax(tf.cast(logits, tf.float32)), p)
+        return tf.where_v2(kept, logits, tf.cast(masked, logits.dtype))
 
-    p = tf.cast(p, logits.dtype)
+    p = tf.cast(p, tf.float32)
     return tf.ensure_shape(tf.cond(p >= 1, lambda: logits, search), logits.shape)
 
 

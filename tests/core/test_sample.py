@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 from conftest import shared
 
+import fast_sample
 import numpy_gpt2
 import sample
 from gpt2 import checkpoint
@@ -200,6 +201,28 @@ def test_top_p_treats_each_row_by_itself(tf, sess):
     assert found == [[T, F, F, F], [F, F, T, T]]
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_nucleus_is_the_smallest_set_that_reaches_p(tf, sess, jit_compile):
+    n_vocab = 3000
+    random = np.random.default_rng(2)
+    rows = [random.normal(0, width, n_vocab) for width in (0.01, 1, 3, 10, 40)]
+    rows += [np.round(row) for row in rows]  # many are equal
+    rows += [np.eye(n_vocab)[0] * height for height in (20, 1000)]
+    probabilities = np.exp(rows - np.max(rows, axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    probabilities = probabilities.astype(np.float32)
+    p = tf.placeholder(tf.float32, [])
+    nucleus = tf.function(fast_sample.nucleus, jit_compile=jit_compile, autograph=False)
+    found = nucleus(tf.constant(probabilities), p)
+    for value in (0, 1e-30, 1e-6, 0.01, 0.25, 0.5, 0.9, 0.99, 1 - 2**-24):
+        kept = sess.run(found, {p: value})
+        for row, mask in zip(probabilities.astype(float), kept, strict=True):
+            smallest = row[mask].min()
+            assert (mask == (row >= smallest)).all()
+            assert row[mask].sum() > value - 1e-5
+            assert row[row > smallest].sum() < value + 1e-5
+
+
 def test_top_p_of_zero_keeps_the_most_likely_token(tf, sess):
     found = kept(tf, sess, sample.top_p_logits(tf.constant(LOGITS[:1]), 0))
     assert found == [[False, True, False, False]]
@@ -270,10 +293,10 @@ def test_one_graph_of_placeholders_equals_twenty_graphs_of_numbers(tf, sess):
     settings = settings_placeholders(tf)
     del settings["length"]
     tokens = sample.sample_token(logits, uniform, **settings)
-    for numbers in COMBINATIONS:
-        expected = sess.run(sample.sample_token(logits, uniform, **numbers))
+    expected = [sample.sample_token(logits, uniform, **numbers) for numbers in COMBINATIONS]
+    for numbers, by_numbers in zip(COMBINATIONS, sess.run(expected), strict=True):
         found = sess.run(tokens, {settings[name]: value for name, value in numbers.items()})
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found, by_numbers)
 
 
 def test_one_graph_of_placeholders_gives_sequences_of_any_length(tf, sess):
@@ -355,10 +378,12 @@ def test_a_draw_inverts_the_cumulative_distribution(tf, sess, n_vocab, jit_compi
 def test_excluded_tokens_are_never_drawn(tf, sess, n_vocab):
     logits = np.full([1, n_vocab], -np.inf, np.float32)
     logits[0, -9:] = np.arange(9)
-    for top_k in (0, 3, 9, 40):
-        for u, expected in ((0.0, n_vocab - min(top_k or 9, 9)), (0.9999, n_vocab - 1)):
-            tokens = sample.sample_token(tf.constant(logits), tf.constant([u]), top_k=top_k)
-            assert sess.run(tokens).tolist() == [expected]
+    logits = tf.constant(logits)
+    cases = [(top_k, u) for top_k in (0, 3, 9, 40) for u in (0.0, 0.9999)]
+    tokens = [sample.sample_token(logits, tf.constant([u]), top_k=top_k) for top_k, u in cases]
+    for (top_k, u), found in zip(cases, sess.run(tokens), strict=True):
+        expected = n_vocab - (min(top_k or 9, 9) if u == 0 else 1)
+        assert found.tolist() == [expected]
 
 
 def test_all_tokens_that_tie_with_the_kth_can_be_drawn(tf, sess):
