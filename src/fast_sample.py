@@ -8,9 +8,10 @@ import functools
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+TINY = 1.2e-38  # the smallest float32 that no processor flushes to zero
 GROUP_SIZE = 29  # logits of which `largest` takes the maximum first; divides n_vocab of the release
 TOP_K_BOUNDS = (64, 512)  # sizes of partial sorts; any k up to a bound is read from its sort
-CDF_BLOCK_SIZE = 256  # probabilities that `inverse_cdf` sums before it looks at each
+BLOCK_SIZE = 256  # probabilities that are looked at each by itself; of more, sums are first
 
 
 def candidates(logits, k):
@@ -89,11 +90,7 @@ def largest(logits, k):
 
 def nucleus(p, least):
     """Which tokens are in each row's nucleus, the smallest set whose total probability reaches
-    `least`:
-
-    `ordered = tf.sort(p, direction="DESCENDING")`
-    `kept = tf.cumsum(ordered, axis=1, exclusive=True) < least`
-    `p >= tf.reduce_min(tf.where(kept, ordered, 1), axis=1, keepdims=True)`
+    `least`. For few tokens, the code says what that is.
 
     To sort a vocabulary takes long. This is a radix selection: the bits of floats from 0 to 1 are
     integers in the same order, and three passes find the smallest one in the nucleus, ten bits at a
@@ -105,6 +102,11 @@ def nucleus(p, least):
       least: float32 [], below 1.
     Returns: bool [batch, n_vocab]
     """
+    if p.shape.as_list()[-1] <= BLOCK_SIZE:
+        ordered = tf.sort(p, axis=1, direction="DESCENDING")
+        before = tf.cumsum(ordered, axis=1, exclusive=True)
+        kept = tf.where_v2(before < tf.maximum(least, TINY), ordered, 1.0)
+        return p >= tf.reduce_min(kept, axis=1, keepdims=True)
     bits = tf.bitwise.bitwise_and(tf.bitcast(p, tf.int32), 2**30 - 1)  # NaN may have others
     units = tf.cast(p * 2.0**30, tf.int32)
     wanted = tf.maximum(tf.cast(least * 2.0**30, tf.int32), 1)
@@ -133,14 +135,14 @@ def inverse_cdf(p, uniform):
     Returns: int32 [batch]
     """
     uniform = tf.expand_dims(uniform, 1)
-    if p.shape.as_list()[-1] <= CDF_BLOCK_SIZE:
+    if p.shape.as_list()[-1] <= BLOCK_SIZE:
         return tf.squeeze(_search_cumulative(p, uniform)[0], 1)
-    p = _pad(p, CDF_BLOCK_SIZE, 0)
-    blocks = tf.reshape(p, [-1, p.shape[1] // CDF_BLOCK_SIZE, CDF_BLOCK_SIZE])
+    p = _pad(p, BLOCK_SIZE, 0)
+    blocks = tf.reshape(p, [-1, p.shape[1] // BLOCK_SIZE, BLOCK_SIZE])
     block, rest = _search_cumulative(tf.reduce_sum(blocks, axis=2), uniform)
     chosen = tf.squeeze(tf.gather(blocks, block, axis=1, batch_dims=1), 1)
     token, _ = _search_cumulative(chosen, rest)
-    return tf.squeeze(block * CDF_BLOCK_SIZE + token, 1)
+    return tf.squeeze(block * BLOCK_SIZE + token, 1)
 
 
 def _pad(x, size, pad_with):

@@ -19,8 +19,6 @@ import fast_sample
 import model
 from hparams import Sampling, UserError, require
 
-TINY = 1.2e-38  # the smallest float32 that no processor flushes to zero
-
 
 def sample_by_definition(hparams, context, uniform, length, choose):
     """Continue each context by `length` tokens: int32 [batch, context + length].
@@ -108,7 +106,7 @@ def sample_token(logits, uniform, temperature=1, top_k=0, top_p=1):
 
     def draw(x):
         x -= tf.reduce_max(x, axis=-1, keepdims=True)
-        x /= tf.maximum(temperature, TINY)  # which leaves the maximum at 0
+        x /= tf.maximum(temperature, fast_sample.TINY)  # which leaves the maximum at 0
         x = _mask_outside_nucleus(x, top_p, float("-inf"))
         return fast_sample.inverse_cdf(model.softmax(x), uniform)
 
