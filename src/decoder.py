@@ -378,14 +378,13 @@ class Decoder:
     @functools.cached_property
     def compile(self):
         with self.context.graph.as_default():
-            # A state whose caches are never touched, so that they take no memory.
+            # A state of zeros, but its caches are never touched, so that they take no memory.
             state = tf.nest.map_structure(_uninitialized_variable, self.state)
             assigned = []
             for variable in tf.nest.flatten(state):
-                shape = [
-                    self.cache_length if size is None else size for size in variable.shape.as_list()
-                ]
-                empty = tf.raw_ops.Empty(shape=shape, dtype=variable.dtype)
+                sizes = variable.shape.as_list()
+                shape = [self.cache_length if size is None else size for size in sizes]
+                empty = tf.raw_ops.Empty(shape=shape, dtype=variable.dtype, init=None not in sizes)
                 assigned.append(variable.assign(empty, read_value=False))
             with tf.control_dependencies(assigned):
                 n_done, _ = self._loop(state, *self._arguments())

@@ -1,11 +1,14 @@
 """The decode loop: its logits, interruptions, growing caches, and the code that XLA generates."""
 
+import ctypes
 import dataclasses
 import functools
 import os
+import platform
 import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -221,6 +224,22 @@ def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
     expected = tokens()
     monkeypatch.setattr(kv_cache, "dynamic_update_slice", None)
     np.testing.assert_array_equal(tokens(), expected)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can fill new memory")
+def test_compiling_generates_nothing_whatever_the_memory_held(tf, sess, monkeypatch):
+    monkeypatch.setattr(decoder, "is_compiled", lambda batch_size: True)
+    loop = decoder.Decoder(SHORT, sample.sample_token, 2)
+    feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.seed: 1, loop.numbers: [1, 2]}
+    feed |= {loop.stop: -1, loop.end: 0, loop.cache_length: 40}
+    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(SHORT, seed=14))
+    work = threading.Thread(target=sess.run, args=(loop.compile, feed), daemon=True)
+    fill_new_memory = functools.partial(ctypes.CDLL(None).mallopt, -6)  # M_PERTURB
+    fill_new_memory(0x55)  # with the complement, so integers are negative
+    work.start()
+    work.join(timeout=600)
+    fill_new_memory(0)
+    assert not work.is_alive()
 
 
 def test_a_context_too_long_for_n_ctx_is_told(tf, sess):
