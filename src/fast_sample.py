@@ -1,6 +1,6 @@
 """The slow steps of sample.py in a form that is fast on every engine.
 
-Each docstring gives the one-line TensorFlow equivalent.
+The docstrings give the TensorFlow equivalent where it is one line.
 """
 
 import functools
@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 TINY = 1.2e-38  # the smallest float32 that no processor flushes to zero
 GROUP_SIZE = 29  # logits of which `largest` takes the maximum first; divides n_vocab of the release
 TOP_K_BOUNDS = (64, 512)  # sizes of partial sorts; any k up to a bound is read from its sort
-BLOCK_SIZE = 256  # probabilities that are looked at each by itself; of more, sums are first
+BLOCK_SIZE = 256  # so many probabilities are looked at one by one; more are summed in blocks first
 
 
 def candidates(logits, k):
@@ -102,7 +102,8 @@ def nucleus(p, least):
       least: float32 [], below 1.
     Returns: bool [batch, n_vocab]
     """
-    if p.shape.as_list()[-1] <= BLOCK_SIZE:
+    n_vocab = p.shape.as_list()[-1]
+    if n_vocab is not None and n_vocab <= BLOCK_SIZE:
         ordered = tf.sort(p, axis=1, direction="DESCENDING")
         before = tf.cumsum(ordered, axis=1, exclusive=True)
         kept = tf.where_v2(before < tf.maximum(least, TINY), ordered, 1.0)

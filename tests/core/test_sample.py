@@ -223,6 +223,12 @@ def test_a_nucleus_is_the_smallest_set_that_reaches_p(tf, sess, jit_compile):
             assert row[row > smallest].sum() < value + 1e-5
 
 
+def test_top_p_needs_not_know_the_vocabulary_when_the_graph_is_built(tf, sess):
+    X = tf.placeholder(tf.float32, [None, None])
+    found = sess.run(sample.top_p_logits(X, 0.9), {X: LOGITS}) > -1e9
+    assert found.tolist() == [[True, True, False, True], [True] * 4]
+
+
 def test_top_p_of_zero_keeps_the_most_likely_token(tf, sess):
     found = kept(tf, sess, sample.top_p_logits(tf.constant(LOGITS[:1]), 0))
     assert found == [[False, True, False, False]]
