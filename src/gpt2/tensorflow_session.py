@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,23 +81,26 @@ def open_session(tf: Any, config: Any, growing: Any) -> Any:
 
 @contextlib.contextmanager
 def interrupted_afterwards() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block.
+    """Let Ctrl-C wait for the end of the block, and any SIGTERM that Python handles.
 
-    TensorFlow's C++ calls Python, also to look at a feed or to add to a graph, and does not expect
-    KeyboardInterrupt there: the process may crash.
+    TensorFlow's C++ calls Python, also to look at a feed, to add to a graph or to read a tensor. It
+    does not expect an exception of a signal handler there: it drops it, or the process crashes.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield  # only the main thread is interrupted
-        return
-    presses: list[tuple[Any, ...]] = []
-    signal.signal(signal.SIGINT, lambda *press: presses.append(press))
+    handlers: dict[signal.Signals, Callable[..., Any]] = {}
+    if threading.current_thread() is threading.main_thread():  # only this one is interrupted
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+    arrived: list[tuple[Any, ...]] = []
+    for number in handlers:
+        signal.signal(number, lambda *arguments: arrived.append(arguments))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if presses:
-            before(*presses[0])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if arrived:
+            handlers[arrived[0][0]](*arrived[0])
 
 
 def _optimize_less(options: Any) -> None:

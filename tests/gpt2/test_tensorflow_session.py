@@ -85,6 +85,18 @@ def test_ctrl_c_waits_for_the_end_of_an_outer_block_and_counts_once():
     assert ended == ["inner", "outer"]
 
 
+def test_a_kill_that_python_handles_waits_for_the_end_of_the_block():
+    ended = []
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with pytest.raises(SystemExit, match="143"), interrupted_afterwards():
+            signal.raise_signal(signal.SIGTERM)
+            ended.append("block")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == ["block"]
+
+
 def test_ctrl_c_stays_as_it_is_where_it_is_ignored_and_in_threads():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -72,7 +72,7 @@ def test_a_kill_leaves_nothing(tmp_path):
     end = time.monotonic() + 100
     while not list(tmp_path.iterdir()) and time.monotonic() < end:
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)  # TensorFlow is not imported by then
+    process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=600)[1] == ""
     assert process.returncode == 143
     assert list(tmp_path.iterdir()) == []

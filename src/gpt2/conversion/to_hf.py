@@ -16,6 +16,7 @@ from gpt2.conversion.weights import (
     tensors_of,
 )
 from gpt2.model_folder import ModelFolder
+from gpt2.tensorflow_session import interrupted_afterwards
 from hparams import HParams, UserError
 
 
@@ -55,8 +56,10 @@ def _write_weights(tf: Any, path: Path, prefix: Path, hparams: HParams) -> None:
             for name, name_there, shape in tensors_of(hparams):
                 if held.get(name) not in (shape, [1, *shape]):
                     raise UserError(f"{prefix} holds {name} as {held.get(name)}, not {shape}")
-                tensors[PREFIX + name_there] = reader.get_tensor(name).reshape(shape)
-                bar.update(tensors[PREFIX + name_there].nbytes)
+                with interrupted_afterwards():
+                    tensor = reader.get_tensor(name)
+                tensors[PREFIX + name_there] = tensor.reshape(shape)
+                bar.update(tensor.nbytes)
     except (tf.errors.OpError, IndexError) as error:
         raise UserError(f"{prefix} is damaged: {one_line(error)}") from None
     try:
