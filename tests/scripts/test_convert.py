@@ -1,9 +1,8 @@
 """The conversion script as a user runs it."""
 
-import signal
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import ROOT
@@ -60,19 +59,34 @@ def test_mistakes_are_one_line(monkeypatch, capsys, tmp_path, arguments, message
     assert list(tmp_path.iterdir()) == []
 
 
+# Runs convert.py, and sends its own process a SIGTERM at the moment named by the first argument.
+KILLED = """
+import os, runpy, signal, sys
+import numpy.lib, safetensors.numpy
+moments = {
+    "a tensor is read": (numpy.lib.NumpyVersion, "__init__"),  # C++ calls that
+    "a file is written": (safetensors.numpy, "save_file"),
+}
+owner, name = moments[sys.argv[1]]
+sys.argv = sys.argv[2:]
+real = getattr(owner, name)
+def kill(*args, **kwargs):
+    if os.listdir():  # the conversion has begun
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(*args, **kwargs)
+setattr(owner, name, kill)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.mark.end_to_end
 @pytest.mark.skipif(sys.platform == "win32", reason="a kill cannot be caught there")
-def test_a_kill_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("moment", ["a tensor is read", "a file is written"])
+def test_a_kill_leaves_nothing(tmp_path, moment):
     pytest.importorskip("safetensors", reason="pip install -r requirements-convert.txt")
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "to-hf", "1M", str(tmp_path / "there")],
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    end = time.monotonic() + 100
-    while not list(tmp_path.iterdir()) and time.monotonic() < end:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=600)[1] == ""
-    assert process.returncode == 143
+    command = [sys.executable, "-c", KILLED, moment, str(SCRIPT), "to-hf", "1M", "there"]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
+    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "encoding": "utf-8"}
+    done = subprocess.run(command, timeout=600, **options)
+    assert (done.stderr, done.returncode) == ("", 143)
     assert list(tmp_path.iterdir()) == []
