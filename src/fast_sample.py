@@ -109,7 +109,7 @@ def nucleus(p, least):
         kept = tf.where_v2(before < tf.maximum(least, TINY), ordered, 1.0)
         return p >= tf.reduce_min(kept, axis=1, keepdims=True)
     bits = tf.bitwise.bitwise_and(tf.bitcast(p, tf.int32), 2**30 - 1)  # NaN may have others
-    units = tf.cast(p * 2.0**30, tf.int32)
+    units = tf.cast(tf.round(p * 2.0**30), tf.int32)
     wanted = tf.maximum(tf.cast(least * 2.0**30, tf.int32), 1)
     smallest, above = 0, 0  # the bits found so far; the units of what is surely larger
     for shift in (20, 10, 0):
