@@ -77,7 +77,8 @@ class Ours:
     def run(self, prompts, tokens, greedy):
         """The token ids that continue each of `prompts`, which are of one length."""
         if self.made_for != (len(prompts), greedy):
-            self.sampler = None  # frees its memory
+            if self.sampler:
+                self.sampler.close()
             self.sampler = self._sampler(len(prompts), tokens, greedy)
             self.made_for = len(prompts), greedy
         self.sampler.change(length=tokens)

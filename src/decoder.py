@@ -328,8 +328,9 @@ class Decoder:
 
     def __init__(self, hparams, choose, batch_size, dtype=tf.float32, constant=False):
         self.hparams, self.choose = hparams, choose
-        self.compiled = is_compiled(batch_size)
-        self.packed = constant and not self.compiled and is_packed(dtype)
+        can_pack = constant and is_packed(dtype)
+        self.compiled = is_compiled(batch_size, can_pack)
+        self.packed = can_pack and not self.compiled
         self.cache_lengths = functools.partial(
             kv_cache.cache_lengths, hparams, batch_size, self.compiled
         )

@@ -33,7 +33,8 @@ from pathlib import Path
 from hparams import require
 
 ENGINES = "xla", "tensorflow", "packed"
-UNCOMPILED_FROM = {"avx512": 16, "avx2": 2, "other": 16}  # batch size
+PACKED_FROM = 2  # batch size, where weights can be packed; elsewhere:
+UNCOMPILED_FROM = {"avx512": 16, "avx2": 2, "other": 16}
 CPUINFO = "/proc/cpuinfo"
 PACKED_PRODUCT = "_MklNativeFusedMatMul"  # private, so another TensorFlow may not have it
 
@@ -67,11 +68,12 @@ def set_environment():
     os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
 
-def is_compiled(batch_size):
+def is_compiled(batch_size, can_pack=False):
     """Whether XLA compiles the loop for this batch size; None is any size.
 
     On a GPU always, and on a CPU for small batches; unless the user chose.
 
+    Args: can_pack, whether it could have packed weights otherwise.
     Raises: as in `chosen`.
     """
     import tensorflow.compat.v1 as tf
@@ -80,7 +82,7 @@ def is_compiled(batch_size):
         return chosen() == "xla"
     if batch_size is None or tf.config.list_physical_devices("GPU"):
         return True
-    return batch_size < UNCOMPILED_FROM[processor()]
+    return batch_size < (PACKED_FROM if can_pack else UNCOMPILED_FROM[processor()])
 
 
 def is_packed(dtype):
@@ -95,14 +97,14 @@ def is_packed(dtype):
         return False
     if chosen():
         return chosen() == "packed"
-    return _computes_on_avx2()
+    return not tf.config.list_physical_devices("GPU")
 
 
 def is_gelu_apart(dtype):
     """Whether a GELU of many rows is computed after its product, and not by oneDNN within it.
 
     On AVX2, oneDNN's GELU takes a third as long as the product. Without it, a prompt of 512 takes
-    0.96 of the time.
+    0.96 of the time. On AVX-512 it takes 1.035 times as long without it.
     """
     import tensorflow.compat.v1 as tf
 
@@ -111,18 +113,13 @@ def is_gelu_apart(dtype):
 
 def fuses_gelu():
     """Whether TensorFlow should rewrite a graph, so that a GELU is computed within its product."""
-    return not _computes_on_avx2()
-
-
-def _computes_on_avx2():
-    """Whether TensorFlow has no GPU, and a processor with AVX2 but not AVX-512."""
     import tensorflow.compat.v1 as tf
 
-    return processor() == "avx2" and not tf.config.list_physical_devices("GPU")
+    return processor() != "avx2" or bool(tf.config.list_physical_devices("GPU"))
 
 
 def copies_of_weights(batch_size):
     """How many copies of the weights a process holds at most; known before TensorFlow is there."""
     if chosen():
         return 2 if chosen() == "packed" else 1
-    return 2 if processor() == "avx2" and batch_size >= UNCOMPILED_FROM["avx2"] else 1
+    return 2 if processor() != "other" and batch_size >= PACKED_FROM else 1

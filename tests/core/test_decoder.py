@@ -32,7 +32,7 @@ CONTEXT = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
 def engine(request):
     """What runs the loop; normally that depends on the batch size."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(decoder, "is_compiled", lambda batch_size: request.param == "XLA")
+        monkeypatch.setattr(decoder, "is_compiled", lambda *_: request.param == "XLA")
         yield
 
 
@@ -150,7 +150,7 @@ def decode(tf, engine):
 @pytest.mark.skipif(engine_rule.processor() == "other", reason="oneDNN is for x86")
 def test_packed_weights_give_the_same_tokens(tf, sess, monkeypatch):
     monkeypatch.setattr(packed, "MAX_ROWS", 24)  # so that one matrix is cut
-    monkeypatch.setattr(decoder, "is_compiled", lambda batch_size: False)
+    monkeypatch.setattr(decoder, "is_compiled", lambda *_: False)
     monkeypatch.setattr(decoder, "is_packed", lambda dtype: True)
     choose = functools.partial(sample.sample_token, top_k=5)
     loops = [decoder.Decoder(SHORT, choose, 2, constant=constant) for constant in (False, True)]
@@ -228,7 +228,7 @@ def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can fill new memory")
 def test_compiling_generates_nothing_whatever_the_memory_held(tf, sess, monkeypatch):
-    monkeypatch.setattr(decoder, "is_compiled", lambda batch_size: True)
+    monkeypatch.setattr(decoder, "is_compiled", lambda *_: True)
     loop = decoder.Decoder(SHORT, sample.sample_token, 2)
     feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.seed: 1, loop.numbers: [1, 2]}
     feed |= {loop.stop: -1, loop.end: 0, loop.cache_length: 40}

@@ -36,9 +36,9 @@ def test_without_a_list_of_flags_the_kind_is_other(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_batches_are_not_compiled_for_a_cpu(kind, on):
     on(kind)
-    first = 2 if kind == "avx2" else 16
-    compiled = [engine.is_compiled(n) for n in (None, 1, first - 1, first)]
-    assert compiled == [True, True, True, False]
+    for can_pack, first in (False, 2 if kind == "avx2" else 16), (True, 2):
+        compiled = [engine.is_compiled(n, can_pack) for n in (None, 1, first - 1, first)]
+        assert compiled == [True, True, True, False]
 
 
 def test_weights_are_packed_where_it_was_measured_unless_the_user_says_otherwise(
@@ -49,7 +49,7 @@ def test_weights_are_packed_where_it_was_measured_unless_the_user_says_otherwise
     for kind in KINDS:
         on(kind)
         packed[kind] = engine.is_packed(tf.float32)
-    assert packed == {"avx512": False, "avx2": True, "other": False}
+    assert packed == {"avx512": True, "avx2": True, "other": False}
     on("avx2")
     assert not engine.is_packed(tf.bfloat16)
     monkeypatch.setenv("GPT2_ENGINE", "tensorflow")
@@ -72,6 +72,17 @@ def test_all_batches_are_compiled_for_a_gpu(tf, on, monkeypatch):
     on("avx2")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
     assert engine.is_compiled(32)
+    assert not engine.is_packed(tf.float32)
+
+
+@pytest.mark.parametrize(("kind", "fuses"), [("avx512", True), ("avx2", False), ("other", True)])
+def test_a_gelu_is_fused_where_that_is_faster(kind, fuses, tf, on, monkeypatch):
+    on(kind)
+    assert engine.fuses_gelu() == fuses
+    assert engine.is_gelu_apart(tf.float32) == (not fuses)
+    assert not engine.is_gelu_apart(tf.bfloat16)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
+    assert engine.fuses_gelu()
 
 
 def test_the_user_chooses_the_engine(on, monkeypatch):
