@@ -13,7 +13,7 @@ import fast_model
 import kv_cache
 import model
 import packed
-from engine import is_compiled, is_gelu_apart, is_packed
+from engine import has_fast_linear, is_compiled, is_packed
 from hparams import HParams
 
 
@@ -107,7 +107,7 @@ def prefill(hparams, context, lengths, *, dtype=tf.float32):
         return weights[name]
 
     last = lengths[:, None] - 1
-    linear = fast_model.linear if is_gelu_apart(dtype) else None
+    linear = fast_model.linear if has_fast_linear(dtype) else None
     shared = shared_block(hparams, kv_cache.starting_attention(), linear)
 
     def block(x, scope, **how):

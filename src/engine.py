@@ -1,25 +1,32 @@
 """What computes: XLA's compiled loop, or TensorFlow's own operations; and whether with oneDNN.
 
-Tokens per second at the 117M shape in float32, with oneDNN, on two AVX2 cores (AMD EPYC,
-2026-11-28). In the first four rows, the best of five or six turns beside another load, so that only
-ratios within a row mean anything; in the last two, the best of three on an idle machine.
-The last column is older than the cut matrices in packed.py, and attention by Eigen's product.
-benchmarks/bench_engines.py makes such a table.
+Tokens per second at the 117M shape in float32. benchmarks/bench_engines.py makes such a table. Two
+AVX-512 cores (AMD EPYC, 2026-11-29, idle), 48 tokens, medians of three turns:
 
-  batch x tokens     XLA    TensorFlow    TensorFlow, packed (packed.py)
-  1 x 16            32.9          19.4                  24.1
-  2 x 16            26.2          25.2                  39.7
-  4 x 16            42.2             -                  67.5
-  8 x 16               -          81.1                 109.9
-  8 x 32            76.4         124.8                     -
-  32 x 24          207.9         237.9                     -
+  batch     XLA   with oneDNN   TensorFlow   with oneDNN   packed (packed.py)
+  1        46.1          44.5         26.3          25.1                 26.6
+  2        47.4          49.5         16.3          47.4                 55.9
+  4        99.5         100.0         31.9          84.2                120.4
+  8       160.0         169.6        112.1         120.5                211.6
+  16      251.1         247.0        192.2         206.5                324.9
+  32          -         333.2        263.0         333.5                465.1
 
-XLA multiplies eight rows on one core. oneDNN also helps TensorFlow's own products: at 32 x 24, 204
-and 166 tokens per second.
+Two AVX2 cores (AMD EPYC, 2026-11-28), with oneDNN. In the first four rows, the best of five or six
+turns beside another load, so that only ratios within a row mean anything; in the last two, the best
+of three on an idle machine. The last column is older than the cut matrices in packed.py, and
+attention by Eigen's product.
 
-On AVX-512, oneDNN is on in TensorFlow anyway, and from batch 16 on its own operations are faster:
-XLA reads the keys of all samples on one core (up to 512 positions), where they use all cores.
-Packed weights were not measured there, so they are not used.
+  batch x tokens     XLA    TensorFlow    packed
+  1 x 16            32.9          19.4      24.1
+  2 x 16            26.2          25.2      39.7
+  4 x 16            42.2             -      67.5
+  8 x 16               -          81.1     109.9
+  8 x 32            76.4         124.8         -
+  32 x 24          207.9         237.9         -
+
+XLA multiplies eight rows on one core, and reads the keys of all samples on one (up to 512
+positions). So on four AVX-512 cores (Intel Xeon), TensorFlow's own operations were faster from 16
+samples on, without packed weights; packed ones were not measured there.
 
 A user can choose otherwise: GPT2_ENGINE=xla, tensorflow or packed in the environment for the loop,
 and TensorFlow's own TF_ENABLE_ONEDNN_OPTS=1 or =0 for oneDNN.
@@ -36,7 +43,7 @@ ENGINES = "xla", "tensorflow", "packed"
 PACKED_FROM = 2  # batch size, where weights can be packed; elsewhere:
 UNCOMPILED_FROM = {"avx512": 16, "avx2": 2, "other": 16}
 CPUINFO = "/proc/cpuinfo"
-PACKED_PRODUCT = "_MklNativeFusedMatMul"  # private, so another TensorFlow may not have it
+FUSED_PRODUCT = "_MklNativeFusedMatMul"  # private, so another TensorFlow may not have it
 
 
 @functools.cache
@@ -88,34 +95,47 @@ def is_compiled(batch_size, can_pack=False):
 def is_packed(dtype):
     """Whether a loop that is not compiled has packed copies of weights that stay the same."""
     import tensorflow.compat.v1 as tf
-    from tensorflow.python.framework import kernels
 
-    without = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
-    if without or processor() == "other" or tf.as_dtype(dtype) != tf.float32:
-        return False
-    if not kernels.get_registered_kernels_for_op(PACKED_PRODUCT).kernel:
+    if processor() == "other" or tf.as_dtype(dtype) != tf.float32 or not _has_fused_product():
         return False
     if chosen():
         return chosen() == "packed"
     return not tf.config.list_physical_devices("GPU")
 
 
-def is_gelu_apart(dtype):
-    """Whether a GELU of many rows is computed after its product, and not by oneDNN within it.
+def rewrites_graphs():
+    """Whether TensorFlow should rewrite a graph before its first run, to fuse what it can.
+
+    On x86 this takes up to half a second and gains nothing: what gains is fused when it is built.
+    """
+    import tensorflow.compat.v1 as tf
+
+    return processor() == "other" or bool(tf.config.list_physical_devices("GPU"))
+
+
+def has_fast_linear(dtype):
+    """Whether whole texts are evaluated with fast_model.linear: where no graph is rewritten."""
+    import tensorflow.compat.v1 as tf
+
+    return not rewrites_graphs() and tf.as_dtype(dtype) == tf.float32
+
+
+def fuses_gelu():
+    """Whether fast_model.linear leaves a GELU to oneDNN, within its product.
 
     On AVX2, oneDNN's GELU takes a third as long as the product. Without it, a prompt of 512 takes
     0.96 of the time. On AVX-512 it takes 1.035 times as long without it.
     """
-    import tensorflow.compat.v1 as tf
-
-    return not fuses_gelu() and tf.as_dtype(dtype) == tf.float32
+    return processor() == "avx512" and _has_fused_product()
 
 
-def fuses_gelu():
-    """Whether TensorFlow should rewrite a graph, so that a GELU is computed within its product."""
-    import tensorflow.compat.v1 as tf
+def _has_fused_product():
+    """Whether TensorFlow has FUSED_PRODUCT, and oneDNN is on."""
+    from tensorflow.python.framework import kernels
 
-    return processor() != "avx2" or bool(tf.config.list_physical_devices("GPU"))
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+        return False
+    return bool(kernels.get_registered_kernels_for_op(FUSED_PRODUCT).kernel)
 
 
 def copies_of_weights(batch_size):

@@ -109,7 +109,7 @@ def _optimize_less(options: Any) -> None:
     What is left folds constants, and fuses a product, a bias and a GELU. While a graph is rewritten
     for what is run for the first time, no other run of the session can begin.
     """
-    if not engine.fuses_gelu():
+    if not engine.rewrites_graphs():
         options.disable_meta_optimizer = True
         return
     options.meta_optimizer_iterations = options.ONE

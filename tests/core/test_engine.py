@@ -63,7 +63,7 @@ def test_weights_are_packed_where_it_was_measured_unless_the_user_says_otherwise
 
 def test_weights_are_not_packed_where_tensorflow_lacks_the_private_operation(tf, on, monkeypatch):
     on("avx2")
-    monkeypatch.setattr(engine, "PACKED_PRODUCT", "_NoSuchOperation")
+    monkeypatch.setattr(engine, "FUSED_PRODUCT", "_NoSuchOperation")
     assert not engine.is_packed(tf.float32)
     assert not engine.is_compiled(8)
 
@@ -75,14 +75,23 @@ def test_all_batches_are_compiled_for_a_gpu(tf, on, monkeypatch):
     assert not engine.is_packed(tf.float32)
 
 
-@pytest.mark.parametrize(("kind", "fuses"), [("avx512", True), ("avx2", False), ("other", True)])
-def test_a_gelu_is_fused_where_that_is_faster(kind, fuses, tf, on, monkeypatch):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gelu_is_fused_where_that_is_faster(kind, tf, on, monkeypatch):
     on(kind)
-    assert engine.fuses_gelu() == fuses
-    assert engine.is_gelu_apart(tf.float32) == (not fuses)
-    assert not engine.is_gelu_apart(tf.bfloat16)
+    assert engine.fuses_gelu() == (kind == "avx512")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert not engine.fuses_gelu()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_graphs_are_rewritten_where_they_are_not_built_for_the_processor(kind, tf, on, monkeypatch):
+    on(kind)
+    assert engine.rewrites_graphs() == (kind == "other")
+    assert engine.has_fast_linear(tf.float32) == (kind != "other")
+    assert not engine.has_fast_linear(tf.bfloat16)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
-    assert engine.fuses_gelu()
+    assert engine.rewrites_graphs()
+    assert not engine.has_fast_linear(tf.float32)
 
 
 def test_the_user_chooses_the_engine(on, monkeypatch):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import decoder
+import engine
 import fast_model
 import model
 import numpy_gpt2
@@ -28,9 +29,12 @@ def test_the_fast_gelu_equals_the_definition(tf, sess):
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_prefill_of_unequal_contexts_equals_numpy(tf, sess, monkeypatch, apart):
-    monkeypatch.setattr(decoder, "is_gelu_apart", lambda dtype: apart)
+@pytest.mark.parametrize("linear", ["model's", "fast", "fast, fused"])
+def test_a_prefill_of_unequal_contexts_equals_numpy(tf, sess, monkeypatch, linear):
+    if "fused" in linear and engine.processor() == "other":
+        pytest.skip("oneDNN is for x86")
+    monkeypatch.setattr(decoder, "has_fast_linear", lambda dtype: "fast" in linear)
+    monkeypatch.setattr(fast_model, "fuses_gelu", lambda: "fused" in linear)
     weights = numpy_gpt2.random_weights(SHORT, seed=17)
     context, lengths = np.arange(22).reshape(2, 11) % 17, [11, 4]
     logits, caches, _ = decoder.prefill(SHORT, tf.constant(context, tf.int32), tf.constant(lengths))

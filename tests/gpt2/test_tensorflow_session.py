@@ -117,8 +117,8 @@ def test_ctrl_c_stays_as_it_is_where_it_is_ignored_and_in_threads():
     assert held == [before]
 
 
-@pytest.mark.parametrize("fuses", [True, False])
-def test_graphs_are_rewritten_only_where_something_is_fused(tf, monkeypatch, fuses):
-    monkeypatch.setattr(engine, "fuses_gelu", lambda: fuses)
+@pytest.mark.parametrize("rewrites", [True, False])
+def test_graphs_are_rewritten_only_where_that_gains(tf, monkeypatch, rewrites):
+    monkeypatch.setattr(engine, "rewrites_graphs", lambda: rewrites)
     config, _ = choose_device("cpu", tf)
-    assert config.graph_options.rewrite_options.disable_meta_optimizer is not fuses
+    assert config.graph_options.rewrite_options.disable_meta_optimizer is not rewrites
