@@ -366,6 +366,8 @@ def import_tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     engine.set_environment()
+    if "tensorflow" in sys.modules:
+        gc.unfreeze()  # or a first model, made before the import, would stay for ever
     with _without_chatter(), without_collections():
         import tensorflow.compat.v1 as tf
 
@@ -383,8 +385,10 @@ def without_collections(stays: bool = True) -> Iterator[None]:
     An import, or a vocabulary, makes objects that stay. To search them again and again takes a
     fifth to a quarter of its time.
 
-    Args: stays, whether all of it stays. If not, it is searched afterwards.
+    Args: stays, whether all of it stays. If not, it is searched afterwards. So is all that comes
+      after TensorFlow's import, as a model that was made before may be garbage by now.
     """
+    stays = stays and "tensorflow" not in sys.modules
     if not gc.isenabled():
         yield
         return

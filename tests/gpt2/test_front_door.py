@@ -2,6 +2,8 @@
 
 import ast
 import doctest
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -159,3 +161,18 @@ def imported(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
+
+
+def test_models_that_were_dropped_but_not_closed_are_garbage_once_another_is_loaded():
+    # In a process of its own, as what was there before the import of TensorFlow is special.
+    code = (
+        "import gc, sys, weakref; sys.path.append('src'); import gpt2\n"
+        "dropped = []\n"
+        "for _ in range(2):\n"
+        "    lm = gpt2.load('1M'); lm.generate('a', length=2)\n"
+        "    dropped.append(weakref.ref(lm._session)); del lm\n"
+        "gc.collect(); print([model() for model in dropped])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.stdout == "[None, None]\n", done.stderr
