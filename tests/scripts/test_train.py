@@ -271,7 +271,8 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
     assert f"worker 1 at 127.0.0.1:{ports[1]} stopped responding" in errors
     assert "Traceback" not in errors
     run = folder / "checkpoint" / "cluster"
-    assert len(curves(run)) == 30
+    # Worker 1 can die before the chief has all that it sent in the step before.
+    assert len(curves(run)) in (29, 30)
 
     chief, other = launch(worker=0), launch(worker=1)
     for process in (chief, other):
