@@ -1,15 +1,17 @@
 """What computes: XLA's compiled loop, or TensorFlow's own operations; and whether with oneDNN.
 
 Tokens per second at the 117M shape in float32. benchmarks/bench_engines.py makes such a table. Two
-AVX-512 cores (AMD EPYC, 2026-11-29, idle), 48 tokens, medians of three turns:
+AVX-512 cores (AMD EPYC, 2026-11-29, idle), 48 tokens, medians of five turns up to 4 samples, and of
+three with more:
 
   batch     XLA   with oneDNN   TensorFlow   with oneDNN   packed (packed.py)
-  1        46.1          44.5         26.3          25.1                 26.6
-  2        47.4          49.5         16.3          47.4                 55.9
-  4        99.5         100.0         31.9          84.2                120.4
-  8       160.0         169.6        112.1         120.5                211.6
-  16      251.1         247.0        192.2         206.5                324.9
-  32          -         333.2        263.0         333.5                465.1
+  1        56.7          56.8         34.6          36.0                 39.4
+  2        55.6          58.8         19.1          61.2                 71.5
+  3        85.2          92.6         29.9          98.0                117.7
+  4       116.8         123.0         37.9         105.7                151.2
+  8       202.8         206.1        139.2         168.1                313.7
+  16      304.1         312.4        235.1         261.2                426.9
+  32      343.5         344.3        288.7         330.6                452.6
 
 Two AVX2 cores (AMD EPYC, 2026-11-28), with oneDNN. In the first four rows, the best of five or six
 turns beside another load, so that only ratios within a row mean anything; in the last two, the best
@@ -42,6 +44,7 @@ from hparams import require
 ENGINES = "xla", "tensorflow", "packed"
 PACKED_FROM = 2  # batch size, where weights can be packed; elsewhere:
 UNCOMPILED_FROM = {"avx512": 16, "avx2": 2, "other": 16}
+MIN_ROWS = {"avx512": 3, "avx2": 1, "other": 1}  # of x in packed.py: fewer take oneDNN longer
 CPUINFO = "/proc/cpuinfo"
 FUSED_PRODUCT = "_MklNativeFusedMatMul"  # private, so another TensorFlow may not have it
 

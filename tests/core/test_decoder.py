@@ -148,8 +148,10 @@ def decode(tf, engine):
 
 
 @pytest.mark.skipif(engine_rule.processor() == "other", reason="oneDNN is for x86")
-def test_packed_weights_give_the_same_tokens(tf, sess, monkeypatch):
+@pytest.mark.parametrize("min_rows", [1, 3])
+def test_packed_weights_give_the_same_tokens(tf, sess, monkeypatch, min_rows):
     monkeypatch.setattr(packed, "MAX_ROWS", 24)  # so that one matrix is cut
+    monkeypatch.setitem(packed.MIN_ROWS, engine_rule.processor(), min_rows)  # of 2, or one more
     monkeypatch.setattr(decoder, "is_compiled", lambda *_: False)
     monkeypatch.setattr(decoder, "is_packed", lambda dtype: True)
     choose = functools.partial(sample.sample_token, top_k=5)
