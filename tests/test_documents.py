@@ -9,7 +9,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-DOCUMENTS = ["README.md", "DEVELOPERS.md", "models/README.md", "gpt-2-samples/README.md"]
+FOLDERS = "benchmarks", "models", "gpt-2-samples"
+DOCUMENTS = ["README.md", "DEVELOPERS.md", *[f"{folder}/README.md" for folder in FOLDERS]]
 RUN = {"sh": ["sh", "-euc"], "python": [sys.executable, "-c"]}
 SHOWN = {"", "bibtex", "yaml"}
 BLOCK = re.compile(
@@ -98,11 +99,14 @@ def test_files_that_are_named_are_there(name):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "table"),
-    [("src/**/[a-z]*.py", "## The files"), ("benchmarks/*.py", "## Benchmarks")],
+    ("pattern", "document", "section"),
+    [
+        ("src/**/[a-z]*.py", "DEVELOPERS.md", "## The files"),
+        ("benchmarks/*.py", "benchmarks/README.md", "## Running them"),
+    ],
 )
-def test_every_file_is_told_of(pattern, table):
-    described = read("DEVELOPERS.md").partition(table)[2]
+def test_every_file_is_told_of(pattern, document, section):
+    described = read(document).partition(section)[2].partition("\n## ")[0]
     missing = [path.name for path in ROOT.glob(pattern) if path.name not in described]
     assert missing == []
 
