@@ -62,7 +62,7 @@ class HParams:
     def override_from_dict(self, values: Mapping[str, Any]) -> "HParams":
         """Set the fields named in `values` and return self.
 
-        Raises: UserError for an unknown name or a value that is no shape of a model; self is
+        Raises: UserError for an unknown name or a value that no model can have; self is
         then unchanged.
         """
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(self)})

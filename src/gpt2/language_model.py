@@ -338,13 +338,13 @@ class LanguageModel:
         self._notice = ""
 
     def _say_processor(self) -> None:
-        """Name the processor, once, and not beside a prompt at which somebody types."""
+        """Name the processor, once, and not next to a prompt at which somebody types."""
         if self._processor and threading.get_ident() != self._loader:
             log.info("running on %s", self._processor)
             self._processor = ""
 
     def _loading_line(self) -> contextlib.AbstractContextManager[None]:
-        """Says what is going on; but not beside a prompt at which somebody types."""
+        """Says what is going on; but not next to a prompt at which somebody types."""
         in_background = threading.get_ident() == self._loader
         line = f"loading {self.folder.name} ..."
         return contextlib.nullcontext() if in_background else status_line(line)

@@ -112,7 +112,7 @@ def wanted(folder: Path, name: str) -> Known:
 
 
 def remote_names(model: str) -> tuple[str, ...]:
-    """The folders of a server that may hold a model, the likeliest first."""
+    """The folders of a server that may hold a model, the most likely first."""
     return MODELS.get(model, (model,))
 
 

@@ -28,7 +28,7 @@ class Ends:
 
 @dataclass(frozen=True)
 class Batch:
-    """The samples that are to be made side by side."""
+    """The samples to generate in one batch."""
 
     numbers: Sequence[int]
     prompts: Sequence[str | None]  # one for each; None starts from `<|endoftext|>`

@@ -123,7 +123,7 @@ def write(
                 bar.set_postfix(samples=out.done - done_before, **maker.status())
         finally:
             if isinstance(out, Stream):
-                out.close()  # before the bar, which begins its line anew
+                out.close()  # before the bar, which starts its line again
             bar.close()
             seconds = time.monotonic() - begun
             made = f"{out.done - done_before} samples, {n_tokens} tokens"

@@ -1,4 +1,4 @@
-"""The texts that a dump continues. A file of any size is read anew in each pass, never kept."""
+"""The texts that a dump continues. A file of any size is read again in each pass, never kept."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ class PromptFile:
         line = 1
         for part in split(read_text(self._path, on_read=self._check), self._separator):
             place = f"{self.name}, line {line}"
-            text = part.strip() if self._jsonl else part  # an empty line is no record
+            text = part.strip() if self._jsonl else part  # an empty line is not a record
             if text and self._jsonl:
                 text = text_record(place, text)["text"]
             if text:
@@ -82,7 +82,7 @@ def _is_pipe(path: str) -> bool:
 def split(chunks: Iterable[str], separator: str) -> Iterator[str]:
     """What stands between separators in a text that comes in chunks.
 
-    CRLF is read as a line feed, and a line feed that ends the text is no part of it.
+    CRLF is read as a line feed, and a line feed that ends the text is not part of it.
     """
     held: list[str] = []
     begun = ""  # what a separator may have begun in

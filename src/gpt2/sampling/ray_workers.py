@@ -159,7 +159,7 @@ class RayWorkers:
         cluster that this machine belongs to; HOST:PORT or ray://HOST:PORT joins another.
       workers: how many; None means as many as there is room for, also when nodes come and go.
       cpus_per_worker: cores of each. None gives them all cores of this machine to share, or in a
-        cluster, those of the smallest node to each; beside a GPU, one.
+        cluster, those of the smallest node to each; with a GPU, one.
       gpus_per_worker: may be a fraction. None means 1 if there are GPUs and the device may be one.
     Raises: UserError, as all methods do, if one of these is wrong, or the cluster does not answer.
     """

@@ -83,7 +83,7 @@ def encode_files(files: list[Path], encoder: "Encoder") -> np.ndarray:
     """Encode text files, with a bar of the bytes read if stderr is a terminal.
 
     Returns: uint16 [tokens], or int32 where the vocabulary is larger.
-    Raises: UserError if a file is no text, or all are empty.
+    Raises: UserError if a file is not text, or all are empty.
     """
     from tqdm import tqdm
 
