@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from gpt2.command_line import import_tensorflow
 from gpt2.evaluation import scorer
+from gpt2.tensorflow_session import choose_device
 from hparams import HParams
 
 GOAL = 0.9  # of the speed of the bare pass
@@ -55,7 +56,8 @@ def main():
     graph = scorer.build(hparams, flags.top)
     bare = graph.logits.op  # computed, and not copied out
     rng = np.random.default_rng(0)
-    with tf.Session() as session:
+    config, _ = choose_device("auto", tf)
+    with tf.Session(config=config) as session:
         session.run(tf.global_variables_initializer())
         ids = rng.integers(0, hparams.n_vocab, [1, 65])
         logits, scores = session.run([graph.logits, graph.scores], {graph.ids: ids})

@@ -46,6 +46,7 @@ def own_update(flags, weights_file):
     from hparams import HParams
 
     tf = import_tensorflow()
+    from gpt2.tensorflow_session import choose_device
     from gpt2.training import train_graph
     from gpt2.training.workers import Workers
 
@@ -53,10 +54,8 @@ def own_update(flags, weights_file):
     tf.set_random_seed(0)
     hparams = HParams(n_embd=12, n_layer=2) if flags.smoke else HParams()
     graph = train_graph.build(hparams, clip_norm=CLIP_NORM, workers=Workers())
-    threads = flags.threads
-    config = tf.ConfigProto(
-        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
-    )
+    config, _ = choose_device("auto", tf)
+    config.intra_op_parallelism_threads = config.inter_op_parallelism_threads = flags.threads
     session = tf.Session(config=config)
     session.run(tf.global_variables_initializer())
     np.savez(weights_file, **{v.op.name: session.run(v) for v in graph.weights})
