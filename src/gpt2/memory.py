@@ -15,7 +15,7 @@ CONTAINER_LIMITS = [  # of Linux's control groups, version 2 and 1; in bytes
 
 
 def default_batch_size(hparams: HParams) -> int:
-    """How many samples of n_ctx tokens fit in a quarter of the memory and next to the weights.
+    """How many samples of n_ctx tokens fit in a quarter of the memory, next to the weights.
 
     At most MAX_BATCH.
     """
