@@ -30,8 +30,8 @@ from gpt2.download.release import (  # noqa: E402
     problem_on_disk,
 )
 from gpt2.download.web import AGAIN  # noqa: E402
-from hparams import UserError  # noqa: E402
-from user_file import expand  # noqa: E402
+from gpt2.user_file import expand  # noqa: E402
+from user_error import UserError  # noqa: E402
 
 BASE_URLS = [  # two addresses of the same files
     "https://openaipublic.blob.core.windows.net/gpt-2/models",

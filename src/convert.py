@@ -6,7 +6,7 @@ import sys
 
 from gpt2 import checkpoint, model_folder
 from gpt2.command_line import run, status_line
-from user_file import expand
+from gpt2.user_file import expand
 
 
 def convert_from(folder: str, /, model_name: str, models_dir: str | None = None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpt2.command_line import choose_model, run, status_line
 from gpt2.model_folder import ModelFolder
-from hparams import UserError
+from user_error import UserError
 
 
 def encode(

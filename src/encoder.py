@@ -29,8 +29,9 @@ import numpy as np
 import regex
 
 from fast_bpe import IrregularVocabulary, PieceTable
-from hparams import UserError, download_command, parse_json
-from user_file import read_text
+from gpt2.installation import download_command
+from gpt2.user_file import parse_json, read_text
+from user_error import UserError
 
 # Faithful: contractions are split off in lower case only ("don't", but not "DON'T").
 PATTERN = regex.compile(

@@ -39,7 +39,7 @@ import os
 import re
 from pathlib import Path
 
-from hparams import require
+from user_error import require
 
 ENGINES = "xla", "tensorflow", "packed"
 PACKED_FROM = 2  # batch size, where weights can be packed; elsewhere:

@@ -19,7 +19,7 @@ from gpt2.evaluation.tasks import TASKS, measure_task
 from gpt2.evaluation.texts import check_files, counted, is_list, read_texts
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.text_stream import Counts, fingerprint, read_text
-from hparams import UserError
+from user_error import UserError
 
 FORMATS = {"table": table, "jsonl": jsonl, "html": page}
 

@@ -6,47 +6,11 @@ the seconds that importing TensorFlow takes.
 
 import dataclasses
 import json
-import shlex
-import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from math import inf
-from pathlib import Path
 from typing import Any
 
-
-class UserError(ValueError):
-    """An error that the user can fix. Scripts print it in one line and exit with this status."""
-
-    exit_status = 2
-
-
-class DamagedModelError(UserError):
-    """The weights compute something that is not a number."""
-
-    exit_status = 1
-
-
-def parse_json(text: str) -> Any:
-    """What a JSON text holds. Raises: ValueError, also where it is nested too deeply to read."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise UserError("the JSON is nested too deeply") from None
-
-
-def download_command(model_name: str) -> str:
-    """The command that downloads a model with the Python that is running, as a user types it."""
-    script = Path(__file__).resolve().parents[1] / "download_model.py"
-    python = Path(sys.executable or "python3")
-    name = python.name if shutil.which(python.name) == str(python) else _short(python)
-    return shlex.join([name, _short(script), model_name])
-
-
-def _short(path: Path) -> str:
-    """A path from the working directory, if it leads down from there."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if here in path.parents else path)
+from user_error import UserError, require
 
 
 @dataclasses.dataclass
@@ -157,9 +121,3 @@ class Sampling:
                 f"the prompt is too long: its {n_context} tokens leave room for {max(room, 0)} of "
                 f"n_ctx = {hparams.n_ctx}, and length is {self.length}; shorten one of them"
             )
-
-
-def require(name: str, value: object, holds: bool, legal: str) -> None:
-    """Raise UserError, naming the setting, what is legal and the value, unless it holds."""
-    if not holds:
-        raise UserError(f"{name} must be {legal}, got {value}")

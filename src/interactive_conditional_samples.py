@@ -15,7 +15,7 @@ from gpt2.sampling.sample_file import banner
 from gpt2.sampling.sample_text import SampleText, read_stop_strings
 from gpt2.sampling.setting_line import KINDS, parse_settings
 from gpt2.text_stream import BYTE_ORDER_MARK, lines
-from hparams import UserError, require
+from user_error import UserError, require
 
 PROMPT = "Model prompt >>> "
 GREETING = '''\

@@ -17,7 +17,8 @@ import tensorflow.compat.v1 as tf
 import decoder
 import fast_sample
 import model
-from hparams import Sampling, UserError, require
+from hparams import Sampling
+from user_error import UserError, require
 
 
 def sample_by_definition(hparams, context, uniform, length, choose):

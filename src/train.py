@@ -14,7 +14,7 @@ from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import check_device, choose_device
 from gpt2.training.options import TrainingOptions
 from gpt2.training.tf_config import TFConfig, read_tf_config
-from hparams import UserError, require
+from user_error import UserError, require
 
 if TYPE_CHECKING:
     import numpy as np

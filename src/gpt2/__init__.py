@@ -5,6 +5,6 @@ from gpt2.installation import check_installation
 check_installation()  # before the imports that need packages
 
 from gpt2.language_model import LanguageModel, load  # noqa: E402
-from hparams import DamagedModelError, UserError  # noqa: E402
+from user_error import DamagedModelError, UserError  # noqa: E402
 
 __all__ = ["DamagedModelError", "LanguageModel", "UserError", "load"]

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from gpt2.background import Task
 from gpt2.checkpoint_file import newest_weights
 from gpt2.download import tensor_index
+from gpt2.installation import download_command
 from gpt2.tensorflow_session import interrupted_afterwards
 from gpt2.text_stream import escaped
-from hparams import KEYS, HParams, UserError, download_command, parse_json
-from user_file import expand, read_text
+from gpt2.user_file import expand, parse_json, read_text
+from hparams import KEYS, HParams
+from user_error import UserError
 
 if TYPE_CHECKING:
     from encoder import Encoder

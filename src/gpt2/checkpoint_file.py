@@ -13,8 +13,8 @@ import re
 from itertools import takewhile
 from pathlib import Path
 
-from hparams import UserError
-from user_file import open_file
+from gpt2.user_file import open_file
+from user_error import UserError
 
 FIELD = "model_checkpoint_path"
 LONGEST_NAME = 200  # bytes; file systems allow 255, and endings are added

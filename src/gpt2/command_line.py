@@ -23,10 +23,10 @@ from typing import Any
 import fire
 
 import engine
-import user_file
-from gpt2 import background, checkpoint
+from gpt2 import background, checkpoint, user_file
+from gpt2.installation import download_command
 from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText, escaped
-from hparams import UserError, download_command
+from user_error import UserError
 
 VERSION = "2.0"
 RELEASED = "117M"  # the default model

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2.background import Task
 from gpt2.tensorflow_session import interrupted_afterwards
-from hparams import Sampling, UserError
+from hparams import Sampling
+from user_error import UserError
 
 if TYPE_CHECKING:
     import numpy as np

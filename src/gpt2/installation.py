@@ -5,6 +5,7 @@ Nothing here needs more than Python 3.6, so that old versions get as far as the 
 
 import os
 import shlex
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,3 +45,17 @@ def _remedy() -> str:
     command = [sys.executable, "-m", "pip", "install", "-r", str(ROOT / "requirements.txt")]
     install = " ".join(map(shlex.quote, command))
     return f"`make sample` sets up .venv/bin/python; to install them here: {install}"
+
+
+def download_command(model_name: str) -> str:
+    """The command that downloads a model with the Python that is running, as a user types it."""
+    script = ROOT / "download_model.py"
+    python = Path(sys.executable or "python3")
+    name = python.name if shutil.which(python.name) == str(python) else _short(python)
+    return shlex.join([name, _short(script), model_name])
+
+
+def _short(path: Path) -> str:
+    """A path from the working directory, if it leads down from there."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if here in path.parents else path)

@@ -39,8 +39,9 @@ from gpt2.tensorflow_session import (
     interrupted_afterwards,
     open_session,
 )
-from hparams import DamagedModelError, Sampling, UserError, require
-from user_file import expand
+from gpt2.user_file import expand
+from hparams import Sampling
+from user_error import DamagedModelError, UserError, require
 
 if TYPE_CHECKING:  # what takes long to import is imported where it is needed
     import numpy as np

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import engine
-from hparams import require
+from user_error import require
 
 
 def check_device(device: str) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hparams import UserError, parse_json
-from user_file import open_file
+from gpt2.user_file import open_file, parse_json
+from user_error import UserError
 
 CHUNK = 1 << 16  # bytes
 # No token contains a character that is not a space together with the space or line end after it, so

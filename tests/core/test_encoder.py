@@ -20,7 +20,7 @@ import encoder as encoder_module
 import fast_bpe
 from encoder import Encoder, bytes_to_unicode, get_encoder, get_pairs, join_pair
 from fast_bpe import IrregularVocabulary, PieceTable
-from hparams import UserError
+from user_error import UserError
 
 END = "<|endoftext|>"
 SAMPLE = (

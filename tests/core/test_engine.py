@@ -3,7 +3,7 @@
 import pytest
 
 import engine
-from hparams import UserError
+from user_error import UserError
 
 KINDS = {
     "avx512": "flags\t\t: fpu avx avx2 avx512f avx512_vnni\nbugs\t\t: none",

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from hparams import HParams, Sampling, UserError
+from hparams import HParams, Sampling
+from user_error import UserError
 
 
 def test_override_from_dict_sets_fields_and_returns_self():

@@ -9,7 +9,8 @@ import fast_sample
 import numpy_gpt2
 import sample
 from gpt2 import checkpoint
-from hparams import HParams, UserError
+from hparams import HParams
+from user_error import UserError
 
 TINY = HParams(n_vocab=13, n_ctx=24, n_embd=15, n_head=3, n_layer=2)
 

@@ -12,7 +12,8 @@ from conftest import ROOT
 import model
 import numpy_gpt2
 from gpt2 import checkpoint
-from hparams import HParams, UserError
+from hparams import HParams
+from user_error import UserError
 
 HPARAMS = HParams(n_vocab=13, n_ctx=11, n_embd=15, n_head=3, n_layer=2)
 JSON = '{"n_vocab": 13, "n_ctx": 11, "n_embd": 15, "n_head": 3, "n_layer": 2}'

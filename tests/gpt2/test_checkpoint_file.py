@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2.checkpoint_file import newest_weights
-from hparams import UserError
+from user_error import UserError
 
 
 def newest(folder, text):

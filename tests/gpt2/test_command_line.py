@@ -15,7 +15,7 @@ from gpt2.command_line import choose_model
 SCRIPT = """
 import sys
 from gpt2.command_line import run
-from hparams import UserError
+from user_error import UserError
 
 def main(length: int | None = None, temperature: float = 1, name: str = "x", loud: bool = False,
          seed: int = 0):

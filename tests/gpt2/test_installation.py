@@ -9,7 +9,8 @@ from conftest import ROOT
 
 from encoder import get_encoder
 from gpt2 import installation
-from hparams import UserError, download_command
+from gpt2.installation import download_command
+from user_error import UserError
 
 SCRIPTS = [path for path in ROOT.glob("src/*.py") if "\nif __name__ ==" in path.read_text("utf-8")]
 

@@ -6,7 +6,8 @@ import pytest
 
 import engine
 from gpt2 import language_model, memory
-from hparams import HParams, UserError, default_hparams
+from hparams import HParams, default_hparams
+from user_error import UserError
 
 FLAGS = {
     "model_name": "1M",

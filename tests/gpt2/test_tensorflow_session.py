@@ -9,7 +9,7 @@ import pytest
 
 import engine
 from gpt2.tensorflow_session import choose_device, interrupted_afterwards, open_session
-from hparams import UserError
+from user_error import UserError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from encoder import PATTERN, get_encoder
 from gpt2.text_stream import Counts, VisibleText, lines, read_text, safe_pieces
-from hparams import UserError
+from user_error import UserError
 
 ENCODER = get_encoder("1M", str(ROOT / "models"))
 # Letters, digits, marks, and every kind of space that the encoder or Python knows.

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 import evaluate
 from gpt2.evaluation import paper_results
-from hparams import UserError
+from user_error import UserError
 
 EVALUATE = ROOT / "src" / "evaluate.py"
 DATA = ROOT / "tests" / "data"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import generate_conditional_samples
 from gpt2.sampling.prompts import PromptFile, split
-from hparams import UserError
 from interactive_conditional_samples import Session
+from user_error import UserError
 
 
 def texts_of(path, separator="\\n"):

@@ -22,7 +22,7 @@ from conftest import ROOT
 import train
 from gpt2 import checkpoint
 from gpt2.training.options import TrainingOptions
-from hparams import UserError
+from user_error import UserError
 
 STEPS = 60
 FLAGS = {

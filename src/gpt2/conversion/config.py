@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.conversion.folder import read_object
-from hparams import HParams, UserError
+from hparams import HParams
+from user_error import UserError
 
 # Names of the fields of HParams. What a file leaves out has the same default there as here.
 NAMES = {

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.download.release import LFS_POINTER
-from hparams import UserError, parse_json
-from user_file import open_file, read_text
+from gpt2.user_file import open_file, parse_json, read_text
+from user_error import UserError
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from gpt2.conversion.config import read_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
 from gpt2.conversion.vocabulary import read_vocabulary, write_released
 from gpt2.conversion.weights import Tensors, progress_bar, tensors_of
-from hparams import HParams, UserError
+from hparams import HParams
+from user_error import UserError
 
 
 def convert(source_folder: Path, target_folder: Path) -> None:

@@ -17,7 +17,8 @@ from gpt2.conversion.weights import (
 )
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import interrupted_afterwards
-from hparams import HParams, UserError
+from hparams import HParams
+from user_error import UserError
 
 
 def convert(model: ModelFolder, target_folder: Path) -> None:

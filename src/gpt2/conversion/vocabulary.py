@@ -11,7 +11,8 @@ from typing import Any
 
 from encoder import END_OF_TEXT, Encoder, bytes_to_unicode
 from gpt2.conversion.folder import read_object, refuse_pointer, write_object
-from hparams import HParams, UserError
+from hparams import HParams
+from user_error import UserError
 
 VERSION = "#version: 0.2"
 OTHER_IDS = "which gives other token ids than GPT-2's rules"

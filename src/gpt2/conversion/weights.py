@@ -14,7 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from gpt2.conversion.folder import read_object, refuse_pointer
-from hparams import HParams, UserError
+from hparams import HParams
+from user_error import UserError
 
 WEIGHTS = "model.safetensors"
 PREFIX = "transformer."  # before a name, if the file is of the model with its output layer

@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from gpt2.download import release
+from gpt2.file_lock import try_lock
 
 
 @contextlib.contextmanager
@@ -32,25 +32,6 @@ def only_run(folder: Path, report: Callable[[str], None]) -> Iterator[IO[str]]:
                 finally:
                     remove_if_empty(folder, file)
                 return
-
-
-def try_lock(file: IO[str]) -> bool:
-    """Lock an open file, unless another process has. The lock ends with the process."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(1 << 30)  # Windows keeps others from reading what is locked
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # a network disk that has no locks
-        return True
-    return True
 
 
 def is_open_file(path: Path, file: IO[str]) -> bool:

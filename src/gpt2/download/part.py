@@ -14,7 +14,7 @@ from typing import IO
 from gpt2.download import release
 from gpt2.download.plain_file import is_plain, open_plain
 from gpt2.download.release import FileHash, Known
-from hparams import parse_json
+from gpt2.user_file import parse_json
 
 MOST_NOTE = 10_000  # bytes
 

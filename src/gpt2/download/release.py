@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from gpt2.download import read_tensors, tensor_index
 from gpt2.download.plain_file import open_plain
-from hparams import parse_json
+from gpt2.user_file import parse_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -10,7 +10,7 @@ from gpt2.evaluation.perplexity import OnRead
 from gpt2.evaluation.scorer import Scorer
 from gpt2.evaluation.windows import Window
 from gpt2.text_stream import lines, read_text
-from hparams import UserError
+from user_error import UserError
 
 GAP = "XXXXX"
 

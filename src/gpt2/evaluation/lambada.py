@@ -12,7 +12,7 @@ from gpt2.evaluation.scorer import Scorer, Scores
 from gpt2.evaluation.stop_words import STOP_WORDS
 from gpt2.evaluation.windows import Window
 from gpt2.text_stream import lines, read_text, text_record
-from hparams import UserError
+from user_error import UserError
 
 
 def read_lambada(path: str, on_read: OnRead) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from gpt2.evaluation.detokenizers import ONE_BILLION_WORDS, PTB, WIKITEXT, Detok
 from gpt2.evaluation.perplexity import OnRead, SavedState, measure
 from gpt2.evaluation.scorer import Scorer
 from gpt2.text_stream import Counts, lines, read_text, safe_pieces
-from hparams import UserError
+from user_error import UserError
 
 WIKIPEDIA = 100_000_000  # bytes of the complete enwik8 and text8
 

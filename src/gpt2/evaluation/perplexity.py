@@ -9,8 +9,8 @@ from typing import Any
 from gpt2.atomic_file import replacing
 from gpt2.evaluation.scorer import Scorer
 from gpt2.evaluation.totals import Totals
-from hparams import UserError, parse_json
-from user_file import read_text
+from gpt2.user_file import parse_json, read_text
+from user_error import UserError
 
 OnRead = Callable[[int], object]  # called with the number of bytes that were read
 

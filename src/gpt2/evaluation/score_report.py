@@ -11,7 +11,7 @@ from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.texts import Text, counted
 from gpt2.evaluation.totals import BAND_NAMES, Totals
 from gpt2.text_stream import Counts
-from hparams import UserError
+from user_error import UserError
 
 
 class ScoredText:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpt2.evaluation.windows import EvaluationOptions, Window, sliding_windows
 from gpt2.text_stream import safe_pieces
-from hparams import HParams, UserError
+from hparams import HParams
+from user_error import UserError
 
 if TYPE_CHECKING:  # imported where it is needed, as it takes long
     import numpy as np

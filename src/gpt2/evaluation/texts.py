@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gpt2.text_stream import Counts, lines, read_text, safe_pieces, text_record
-from hparams import UserError
+from user_error import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
-from hparams import HParams, require
+from hparams import HParams
+from user_error import require
 
 
 @dataclasses.dataclass(frozen=True)

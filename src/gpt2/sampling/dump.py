@@ -14,7 +14,7 @@ from gpt2.sampling.batch import Batch, Ends, Show, ThisProcess, batches
 from gpt2.sampling.prompts import NO_PROMPT, Prompt
 from gpt2.sampling.sample_file import FORMATS, Output, Sample, Stream, read_record
 from gpt2.sampling.sample_text import read_stop_strings
-from hparams import UserError, require
+from user_error import UserError, require
 
 log = logging.getLogger("gpt2")
 

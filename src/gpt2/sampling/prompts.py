@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpt2.command_line import unescape
 from gpt2.text_stream import CHUNK, read_text, text_record
-from hparams import UserError, require
+from user_error import UserError, require
 
 Prompt = tuple[str, str | None]  # where it comes from, for an error about it; and its text
 NO_PROMPT: list[Prompt] = [("", None)]  # samples start from `<|endoftext|>`

@@ -28,7 +28,7 @@ from gpt2.command_line import held_stderr
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.batch import Batch, Ends, Show, make_samples
 from gpt2.sampling.sample_file import Sample
-from hparams import UserError, require
+from user_error import UserError, require
 
 SOURCE = Path(__file__).resolve().parents[2]
 PATIENCE = 5  # seconds to wait for an answer from the address of a cluster

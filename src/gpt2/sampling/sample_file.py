@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from gpt2.atomic_file import replacing
-from hparams import UserError, parse_json
-from user_file import read_text
+from gpt2.user_file import parse_json, read_text
+from user_error import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpt2.command_line import unescape
-from hparams import require
+from user_error import require
 
 if TYPE_CHECKING:
     from encoder import Encoder

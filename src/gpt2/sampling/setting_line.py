@@ -7,7 +7,7 @@ from itertools import zip_longest
 from typing import Any
 
 from gpt2.command_line import parser
-from hparams import UserError
+from user_error import UserError
 
 KINDS: dict[str, type] = {
     "length": int,

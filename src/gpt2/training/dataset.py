@@ -14,8 +14,8 @@ import numpy as np
 from gpt2.atomic_file import replacing
 from gpt2.model_folder import ModelFolder
 from gpt2.text_stream import fingerprint, read_text, safe_pieces
-from hparams import UserError
-from user_file import open_file
+from gpt2.user_file import open_file
+from user_error import UserError
 
 if TYPE_CHECKING:
     from encoder import Encoder

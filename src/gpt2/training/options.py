@@ -3,7 +3,8 @@
 import dataclasses
 from math import inf
 
-from hparams import HParams, require
+from hparams import HParams
+from user_error import require
 
 
 @dataclasses.dataclass(frozen=True)

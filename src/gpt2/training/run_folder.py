@@ -18,7 +18,7 @@ import tensorflow.compat.v1 as tf
 
 from gpt2 import checkpoint
 from gpt2.atomic_file import replacing
-from hparams import UserError
+from user_error import UserError
 
 # The files that `save` writes; the last group matches incomplete ones.
 OWN_FILE = re.compile(

@@ -3,7 +3,8 @@
 import dataclasses
 import os
 
-from hparams import UserError, parse_json
+from gpt2.user_file import parse_json
+from user_error import UserError
 
 FORM = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
 

@@ -25,7 +25,7 @@ from gpt2.training.options import TrainingOptions
 from gpt2.training.run_folder import RunFolder
 from gpt2.training.training_log import TrainingLog
 from gpt2.training.workers import Workers
-from hparams import UserError
+from user_error import UserError
 
 log = logging.getLogger("gpt2")
 

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from gpt2.atomic_file import replacing
 from gpt2.training.loss_plot import loss_svg
-from hparams import UserError
+from user_error import UserError
 
 COLUMNS = ("step", "training_loss", "learning_rate", "tokens_per_second", "validation_loss")
 

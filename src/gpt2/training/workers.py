@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 from gpt2.training.tf_config import TFConfig
-from hparams import UserError
+from user_error import UserError
 
 log = logging.getLogger("gpt2")
 START_SECONDS = 600  # how long a worker waits for the others at the start

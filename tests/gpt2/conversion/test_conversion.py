@@ -15,7 +15,7 @@ from gpt2 import checkpoint
 from gpt2.conversion import from_hf, to_hf
 from gpt2.conversion import weights as hf_weights
 from gpt2.model_folder import ModelFolder
-from hparams import UserError
+from user_error import UserError
 
 safetensors_numpy = pytest.importorskip(
     "safetensors.numpy", reason="pip install -r requirements-convert.txt"

@@ -8,7 +8,8 @@ from conftest import ROOT, shared
 
 from encoder import Encoder, get_encoder
 from gpt2.conversion.vocabulary import read_vocabulary, write_hugging_face, write_released
-from hparams import HParams, UserError
+from hparams import HParams
+from user_error import UserError
 
 HPARAMS = HParams(n_vocab=1280)
 TEXT = "ROMEO: I'll  say 3½ 中文 🙂 of 'em\n\n\tNay!  "

@@ -14,7 +14,7 @@ from scoring import MadeUp, report_of
 
 from gpt2.evaluation import pictures
 from gpt2.evaluation.page import PARTS, VISIBLE, pack, page
-from hparams import UserError
+from user_error import UserError
 
 TEXT = "Now is the winter\nof our <b>discontent</b> & é 中文.\n"
 NASTY = (

@@ -10,7 +10,7 @@ from gpt2.evaluation.scorer import Scorer, Scores
 from gpt2.evaluation.totals import BAND_NAMES, Totals
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.text_stream import Counts, safe_pieces
-from hparams import UserError
+from user_error import UserError
 
 TEXT = "Now is the winter of our discontent\nMade glorious summer by this sun of York;\n" * 2
 

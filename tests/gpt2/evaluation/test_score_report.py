@@ -8,7 +8,7 @@ from scoring import MadeUp, report_of
 
 from gpt2.evaluation.score_report import COLUMNS, jsonl, table, written
 from gpt2.evaluation.totals import BAND_NAMES
-from hparams import UserError
+from user_error import UserError
 
 TEXT = 'Now is <b> & "x"\nthe winter é of 中文.\n'
 

@@ -9,7 +9,7 @@ from scoring import log_probabilities, scorer_of
 import numpy_gpt2
 from gpt2.evaluation import scorer
 from gpt2.evaluation.windows import EvaluationOptions, Window, sliding_windows
-from hparams import DamagedModelError, UserError
+from user_error import DamagedModelError, UserError
 
 RNG = np.random.default_rng(0)
 

@@ -18,7 +18,7 @@ from gpt2.evaluation.perplexity import SavedState
 from gpt2.evaluation.scorer import Scorer, Scores
 from gpt2.evaluation.stop_words import STOP_WORDS
 from gpt2.evaluation.windows import EvaluationOptions
-from hparams import UserError
+from user_error import UserError
 
 DATA = ROOT / "tests" / "data"
 

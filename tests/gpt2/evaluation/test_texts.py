@@ -9,7 +9,7 @@ from scoring import MadeUp
 from gpt2.evaluation.score_report import ScoredText
 from gpt2.evaluation.texts import Text, check_files, counted, is_list, read_texts
 from gpt2.text_stream import Counts
-from hparams import UserError
+from user_error import UserError
 
 
 def test_each_file_is_a_text(tmp_path):

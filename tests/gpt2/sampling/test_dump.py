@@ -18,7 +18,7 @@ from test_sampling_scripts import CONDITIONAL, UNCONDITIONAL, assert_refused, ba
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.dump import dump
 from gpt2.sampling.prompts import PromptFile
-from hparams import UserError
+from user_error import UserError
 
 pytestmark = pytest.mark.end_to_end
 FLAGS = ["--model_name", "1M", "--device", "cpu", "--seed", 9]

@@ -24,7 +24,7 @@ from gpt2.sampling import ray_workers
 from gpt2.sampling.batch import Batch, Ends
 from gpt2.sampling.dump import dump
 from gpt2.sampling.ray_workers import ClusterError, Queue, RayWorkers, Worker, check_address
-from hparams import UserError
+from user_error import UserError
 
 SAMPLING = {"seed": 9, "length": 24, "top_k": 50, "batch_size": 16}  # 16 are not compiled
 FLAGS = ["--model_name=1M", "--device=cpu", *(f"--{k}={v}" for k, v in SAMPLING.items())]

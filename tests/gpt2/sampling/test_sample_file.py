@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from gpt2.sampling.sample_file import FORMATS, Output, Sample, Stream, read_record
-from hparams import UserError
+from user_error import UserError
 
 SETTINGS = {"model": "tiny", "seed": 3}
 LAYOUT = {"shard": "1/1"}

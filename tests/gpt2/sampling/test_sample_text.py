@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from encoder import get_encoder
 from gpt2.sampling.sample_text import SampleText, StopText, read_stop_strings
-from hparams import UserError
+from user_error import UserError
 
 ENCODER = get_encoder("1M", str(ROOT / "models"))
 SHORT = st.text("ab", max_size=8)

@@ -3,7 +3,7 @@
 import pytest
 
 from gpt2.sampling.setting_line import parse_settings
-from hparams import UserError
+from user_error import UserError
 
 
 @pytest.mark.parametrize(

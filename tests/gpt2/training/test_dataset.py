@@ -14,7 +14,7 @@ import encode as encode_script
 from encoder import get_encoder
 from gpt2.model_folder import ModelFolder
 from gpt2.training import dataset
-from hparams import UserError
+from user_error import UserError
 
 MODEL = ROOT / "models" / "1M"
 END = 1279  # <|endoftext|> in this vocabulary

@@ -9,7 +9,8 @@ import model
 import numpy_gpt2
 from gpt2 import checkpoint
 from gpt2.training.tf_config import TFConfig, read_tf_config
-from hparams import HParams, UserError
+from hparams import HParams
+from user_error import UserError
 
 ODD = HParams(n_vocab=13, n_ctx=11, n_embd=15, n_head=3, n_layer=2)
 IDS = np.random.default_rng(0).integers(0, 13, [4, 8])

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from hparams import UserError
+from user_error import UserError
 
 HEAD = "step,loss,rate,tokens_per_second,held_out_loss\n"  # as the first version wrote it
 

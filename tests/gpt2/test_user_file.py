@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from user_file import expand, open_file, read_text
+from gpt2.user_file import expand, open_file, read_text
 
 
 @pytest.mark.parametrize("name", ["pipe", "/dev/zero", "/dev/full"])
@@ -21,7 +21,7 @@ def test_pipes_and_devices_are_refused_before_they_are_opened(tmp_path, name):
 
 
 def test_a_pipe_that_the_shell_opened_is_read_where_it_may_be():
-    script = "from user_file import *; print(open_file('/dev/stdin', pipes=True).read())"
+    script = "from gpt2.user_file import *; print(open_file('/dev/stdin', pipes=True).read())"
     done = subprocess.run(
         [sys.executable, "-c", script],
         input=b"text",

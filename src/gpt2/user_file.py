@@ -1,10 +1,13 @@
 """Opening a file that a user named: never one that could block for ever, or never end."""
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from user_error import UserError
 
 PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # what a shell writes for <(command)
 
@@ -45,3 +48,11 @@ def read_text(path: str | Path, pipes: bool = False) -> str:
     """
     with open_file(path, pipes) as file:
         return file.read().decode("utf-8-sig")
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Raises: ValueError, also where it is nested too deeply to read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise UserError("the JSON is nested too deeply") from None
