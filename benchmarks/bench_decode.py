@@ -59,7 +59,7 @@ class Ours:
     """The LanguageModel of the scripts. Makes the weights where they are missing."""
 
     def __init__(self, folder, hparams):
-        from gpt2.command_line import import_tensorflow
+        from gpt2.tensorflow_session import import_tensorflow
 
         tf = import_tensorflow()
         self.imported = time.time()
@@ -298,7 +298,7 @@ class Case:
 
 def largest_batch(tokens, hparams):
     """How many samples fit in 8 GB beside the weights, by what the sampling scripts reckon."""
-    from gpt2.language_model import sample_bytes
+    from gpt2.memory import sample_bytes
 
     return int((LARGEST - 4 * hparams.n_params()) / sample_bytes(hparams, tokens))
 

@@ -31,7 +31,7 @@ def choices(batch_sizes):
     """The name of what the rule chooses for each batch size, in a process as the scripts are."""
     code = (
         "import sys, os; sys.path.append(sys.argv.pop(1)); import engine\n"
-        "from gpt2.command_line import import_tensorflow; import_tensorflow()\n"
+        "from gpt2.tensorflow_session import import_tensorflow; import_tensorflow()\n"
         "from tensorflow.python.util._pywrap_util_port import IsMklEnabled\n"
         "packs = engine.is_packed('float32'); loop = 'packed' if packs else 'tensorflow'\n"
         "for n in sys.argv[1:]: print('xla' if engine.is_compiled(int(n), packs) else loop,"

@@ -17,9 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from gpt2.command_line import import_tensorflow
 from gpt2.evaluation import scorer
-from gpt2.tensorflow_session import choose_device
+from gpt2.tensorflow_session import choose_device, import_tensorflow
 from hparams import HParams
 
 GOAL = 0.9  # of the speed of the bare pass

@@ -148,9 +148,9 @@ def available(flags):
 
 def make_model(folder, hparams):
     """Write what is missing of the model: weights, vocabulary, and transformers' form of both."""
-    from gpt2.command_line import import_tensorflow
     from gpt2.conversion import to_hf
     from gpt2.model_folder import ModelFolder
+    from gpt2.tensorflow_session import import_tensorflow
 
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "weights.npz").exists():
@@ -270,7 +270,7 @@ def small_model():
 def print_layers(hparams, layers):
     """How long the graph of a decoder takes to build, and its loop to compile, by layers."""
     print(f"{hparams}, but n_layer\n{'layers':>6} {'build, s':>9} {'compile, s':>11}")
-    from gpt2.command_line import import_tensorflow
+    from gpt2.tensorflow_session import import_tensorflow
 
     tf = import_tensorflow()
     import decoder

@@ -42,11 +42,10 @@ def timed(update, ids):
 def own_update(flags, weights_file):
     """Build our training graph and write its weights. Returns: its name, and a train step."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-    from gpt2.command_line import import_tensorflow
+    from gpt2.tensorflow_session import choose_device, import_tensorflow
     from hparams import HParams
 
     tf = import_tensorflow()
-    from gpt2.tensorflow_session import choose_device
     from gpt2.training import train_graph
     from gpt2.training.workers import Workers
 

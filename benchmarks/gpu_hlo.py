@@ -41,7 +41,7 @@ def first_state(tf, hparams, choose, context, uniform):
 
 def export(flags):
     """Write FOLDER/loop.hlo, inputs.npz, expected.npy and shape.json."""
-    from gpt2.command_line import import_tensorflow
+    from gpt2.tensorflow_session import import_tensorflow
 
     tf = import_tensorflow()
     import decoder

@@ -5,7 +5,8 @@ import signal
 import sys
 
 from gpt2 import checkpoint, model_folder
-from gpt2.command_line import run, status_line
+from gpt2.command_line import run
+from gpt2.terminal import status_line
 from gpt2.user_file import expand
 
 

@@ -4,8 +4,10 @@
 import sys
 from pathlib import Path
 
-from gpt2.command_line import choose_model, run, status_line
+from gpt2.checkpoint import choose_model
+from gpt2.command_line import run
 from gpt2.model_folder import ModelFolder
+from gpt2.terminal import status_line
 from user_error import UserError
 
 

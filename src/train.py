@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2 import checkpoint, model_folder
-from gpt2.command_line import import_tensorflow, run, status_line
+from gpt2.command_line import run
 from gpt2.model_folder import ModelFolder
-from gpt2.tensorflow_session import check_device, choose_device
+from gpt2.tensorflow_session import check_device, choose_device, import_tensorflow
+from gpt2.terminal import status_line
 from gpt2.training.options import TrainingOptions
 from gpt2.training.tf_config import TFConfig, read_tf_config
 from user_error import UserError, require

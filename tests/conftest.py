@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import numpy_gpt2
-from gpt2.command_line import import_tensorflow, run
+from gpt2.command_line import run
+from gpt2.tensorflow_session import import_tensorflow
 from hparams import HParams
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -83,8 +83,8 @@ def index(folder: Path) -> bytes:
 
 def make_random_model(folder: Path) -> None:
     """A model of the 117M shape, with a random vocabulary where the released one is not here."""
-    from gpt2.command_line import import_tensorflow
     from gpt2.conversion.vocabulary import write_released
+    from gpt2.tensorflow_session import import_tensorflow
     from hparams import HParams
 
     tf = import_tensorflow()
@@ -119,7 +119,7 @@ def make_random_model(folder: Path) -> None:
 def run_here(folder: Path, work: Path, texts: list[Path]) -> dict[str, np.ndarray]:
     """What this repository makes of a model."""
     from gpt2 import checkpoint
-    from gpt2.command_line import import_tensorflow
+    from gpt2.tensorflow_session import import_tensorflow
 
     tf = import_tensorflow()
     import model

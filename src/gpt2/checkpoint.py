@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from encoder import Encoder
 
 VOCABULARY = ("hparams.json", "encoder.json", "vocab.bpe")  # what a model has but its weights
+DEFAULT_MODEL = "117M"  # the default model
+EMBEDDED_MODEL = "1M"  # comes with the repository
 log = logging.getLogger("gpt2")
 ROOT = Path(__file__).resolve().parents[2]
 MOST_PADDING = 1024  # rows without a token: other trainers round n_vocab up
@@ -52,6 +54,25 @@ def check_name(model_name: str) -> None:
     """Raise UserError for a name that means the folder of all models, or one above it."""
     if model_name.strip("./\\") == "":
         raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
+
+
+def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:
+    """The folder of the model with this name; by default, of the best one that is here.
+
+    Returns: the folder, and a notice for the user if it is not DEFAULT_MODEL by default.
+    Raises: UserError if there is no model of that name.
+    """
+    if model_name is not None:
+        return find_model(model_name, models_dir), ""
+    try:
+        folder = find_model(DEFAULT_MODEL, models_dir)
+        if is_complete(folder):
+            return folder, ""
+        again = download_command(DEFAULT_MODEL)
+        reason = f"{folder} is only partly downloaded; run `{again}` again"
+    except UserError as error:
+        reason = str(error)
+    return find_model(EMBEDDED_MODEL), f"using the small model {EMBEDDED_MODEL}: {reason}"
 
 
 def is_complete(folder: Path) -> bool:

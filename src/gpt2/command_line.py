@@ -1,9 +1,8 @@
-"""Shared by all scripts: flags, one-line errors, a quiet TensorFlow."""
+"""Shared by all scripts: flags and one-line errors."""
 
 import codecs
 import contextlib
 import difflib
-import gc
 import importlib.metadata
 import inspect
 import io
@@ -13,29 +12,25 @@ import os
 import platform
 import re
 import sys
-import tempfile
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 import fire
 
-import engine
 from gpt2 import background, checkpoint, user_file
-from gpt2.installation import download_command
+from gpt2.checkpoint import DEFAULT_MODEL, EMBEDDED_MODEL
 from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText, escaped
 from user_error import UserError
 
 VERSION = "2.0"
-RELEASED = "117M"  # the default model
-EMBEDDED = "1M"  # comes with the repository
 fire.decorators.FIRE_METADATA = "_fire_metadata"  # an attribute of functions; help lists others
 REPORTED = "gpt2.reported"  # how standard input is decoded
 FLAGS = {  # what a flag means where a script does not say otherwise
-    "model_name": f"folder of the model in models_dir; {RELEASED} by default, or {EMBEDDED} if "
-    "that is not there.",
+    "model_name": f"folder of the model in models_dir; {DEFAULT_MODEL} by default, or "
+    f"{EMBEDDED_MODEL} if that is not there.",
     "models_dir": "folder that contains the models.",
     "seed": "the same seed makes the same samples again; a new one by default.",
     "nsamples": "number of samples; 0 means no limit: until Ctrl-C.",
@@ -323,25 +318,6 @@ def unescape(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def choose_model(model_name: str | None, models_dir: str) -> tuple[Path, str]:
-    """The folder of the model with this name; by default, of the best one that is here.
-
-    Returns: the folder, and a notice for the user if it is not RELEASED by default.
-    Raises: UserError if there is no model of that name.
-    """
-    if model_name is not None:
-        return checkpoint.find_model(model_name, models_dir), ""
-    try:
-        folder = checkpoint.find_model(RELEASED, models_dir)
-        if checkpoint.is_complete(folder):
-            return folder, ""
-        again = download_command(RELEASED)
-        reason = f"{folder} is only partly downloaded; run `{again}` again"
-    except UserError as error:
-        reason = str(error)
-    return checkpoint.find_model(EMBEDDED), f"using the small model {EMBEDDED}: {reason}"
-
-
 def read_text(path: str) -> str:
     """All of a UTF-8 text file, or of standard input for "-", without a byte order mark.
 
@@ -355,106 +331,3 @@ def read_text(path: str) -> str:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error.reason} at {error.start}") from None
-
-
-def import_tensorflow() -> Any:
-    """Import TensorFlow as a TF1-style graph library, without its start-up messages.
-
-    Returns: the module tensorflow.compat.v1. Eager execution is left as it is, for the sake of
-    notebooks, so graphs are built under `graph.as_default()`. Errors that TensorFlow
-    logs on the way still reach stderr.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    engine.set_environment()
-    if "tensorflow" in sys.modules:
-        gc.unfreeze()  # or a first model, made before the import, would stay for ever
-    with _without_chatter(), without_collections():
-        import tensorflow.compat.v1 as tf
-
-        tf.config.list_physical_devices()  # the search for a GPU logs too
-    tf.get_logger().setLevel("ERROR")
-    # Differs from TensorFlow's own default: float32 is float32, on every GPU.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    return tf
-
-
-@contextlib.contextmanager
-def without_collections(stays: bool = True) -> Iterator[None]:
-    """Look for no garbage meanwhile, and afterwards only in what is younger.
-
-    An import, or a vocabulary, makes objects that stay. To search them again and again takes a
-    fifth to a quarter of its time.
-
-    Args: stays, whether all of it stays. If not, it is searched afterwards. So is all that comes
-      after TensorFlow's import, as a model that was made before may be garbage by now.
-    """
-    stays = stays and "tensorflow" not in sys.modules
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        if stays:
-            gc.freeze()
-        gc.enable()
-
-
-@contextlib.contextmanager
-def status_line(text: str) -> Iterator[None]:
-    """Say on a terminal what is going on, in a line that is gone when it has ended.
-
-    Elsewhere nothing is said: a line in a log would stay, and an error would be a second one.
-    """
-    if not sys.stderr.isatty():
-        yield
-        return
-    print(text, end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        print("\r" + " " * len(text) + "\r", end="", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def held_stderr() -> Iterator[list[str]]:
-    """Capture stderr, including native code's. Yields: a list, with its lines at the end."""
-    lines: list[str] = []
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            held.seek(0)
-            lines += held.read().decode("utf-8", errors="replace").splitlines()
-
-
-@contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Hold stderr back, and print only the errors at the end."""
-    # No setting of TensorFlow's silences what it logs before its logger is set up.
-    lines: list[str] = []
-    try:
-        with held_stderr() as lines:
-            yield
-    finally:
-        for line in lines:
-            if not _is_chatter(line):
-                print(line, file=sys.stderr)
-
-
-def _is_chatter(line: str) -> bool:
-    # Without a GPU, the search for one ends in an error of cuInit: nothing is wrong then.
-    starts = (
-        "I0000 ",
-        "W0000 ",
-        "WARNING: All log messages before absl",
-        "To enable the following",
-    )
-    return line.startswith(starts) or "failed call to cuInit" in line

@@ -23,12 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import engine
 from gpt2 import checkpoint
 from gpt2.background import Task
-from gpt2.command_line import (
-    choose_model,
-    import_tensorflow,
-    status_line,
-    without_collections,
-)
+from gpt2.checkpoint import choose_model
 from gpt2.decoding import WORTH_COMPILING, Decoding
 from gpt2.evaluation.windows import EvaluationOptions
 from gpt2.memory import default_batch_size, memory_bytes, sample_bytes, weight_bytes
@@ -36,9 +31,12 @@ from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import (
     check_device,
     choose_device,
+    import_tensorflow,
     interrupted_afterwards,
     open_session,
+    without_collections,
 )
+from gpt2.terminal import status_line
 from gpt2.user_file import expand
 from hparams import Sampling
 from user_error import DamagedModelError, UserError, require

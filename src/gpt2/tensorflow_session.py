@@ -1,11 +1,14 @@
-"""How TensorFlow is run: on which processor, and how Ctrl-C may interrupt it."""
+"""How TensorFlow is imported and run: quietly, on which processor, and with Ctrl-C in between."""
 
 import contextlib
+import gc
 import importlib.util
 import os
 import re
 import shutil
 import signal
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +16,50 @@ from typing import Any
 
 import engine
 from user_error import require
+
+
+def import_tensorflow() -> Any:
+    """Import TensorFlow as a TF1-style graph library, without its start-up messages.
+
+    Returns: the module tensorflow.compat.v1. Eager execution is left as it is, for the sake of
+    notebooks, so graphs are built under `graph.as_default()`. Errors that TensorFlow
+    logs on the way still reach stderr.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    engine.set_environment()
+    if "tensorflow" in sys.modules:
+        gc.unfreeze()  # or a first model, made before the import, would stay for ever
+    with _without_chatter(), without_collections():
+        import tensorflow.compat.v1 as tf
+
+        tf.config.list_physical_devices()  # the search for a GPU logs too
+    tf.get_logger().setLevel("ERROR")
+    # Differs from TensorFlow's own default: float32 is float32, on every GPU.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    return tf
+
+
+@contextlib.contextmanager
+def without_collections(stays: bool = True) -> Iterator[None]:
+    """Look for no garbage meanwhile, and afterwards only in what is younger.
+
+    An import, or a vocabulary, makes objects that stay. To search them again and again takes a
+    fifth to a quarter of its time.
+
+    Args: stays, whether all of it stays. If not, it is searched afterwards. So is all that comes
+      after TensorFlow's import, as a model that was made before may be garbage by now.
+    """
+    stays = stays and "tensorflow" not in sys.modules
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        if stays:
+            gc.freeze()
+        gc.enable()
 
 
 def check_device(device: str) -> None:
@@ -149,3 +196,46 @@ def _cuda_libraries() -> Path | None:
         return None
     places = wheel.submodule_search_locations if wheel else None
     return Path(next(iter(places)), "lib") if places else None
+
+
+@contextlib.contextmanager
+def held_stderr() -> Iterator[list[str]]:
+    """Capture stderr, including native code's. Yields: a list, with its lines at the end."""
+    lines: list[str] = []
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            lines += held.read().decode("utf-8", errors="replace").splitlines()
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hold stderr back, and print only the errors at the end."""
+    # No setting of TensorFlow's silences what it logs before its logger is set up.
+    lines: list[str] = []
+    try:
+        with held_stderr() as lines:
+            yield
+    finally:
+        for line in lines:
+            if not _is_chatter(line):
+                print(line, file=sys.stderr)
+
+
+def _is_chatter(line: str) -> bool:
+    # Without a GPU, the search for one ends in an error of cuInit: nothing is wrong then.
+    starts = (
+        "I0000 ",
+        "W0000 ",
+        "WARNING: All log messages before absl",
+        "To enable the following",
+    )
+    return line.startswith(starts) or "failed call to cuInit" in line

@@ -255,7 +255,7 @@ def test_a_context_too_long_for_n_ctx_is_told(tf, sess):
 
 
 LOOP = """
-from gpt2.command_line import import_tensorflow
+from gpt2.tensorflow_session import import_tensorflow
 tf = import_tensorflow()
 tf.disable_eager_execution()
 import sample

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from gpt2.command_line import choose_model
+from gpt2.checkpoint import choose_model
 
 SCRIPT = """
 import sys
@@ -234,7 +234,7 @@ def test_help_shows_commands_and_their_arguments(call_commands, arguments, words
 
 def test_tensorflow_is_imported_without_a_word(call_process, script):
     script.write_text(
-        "from gpt2.command_line import import_tensorflow\n"
+        "from gpt2.tensorflow_session import import_tensorflow\n"
         "tf = import_tensorflow()\n"
         "print((tf.constant(3) + 4).numpy())\n"
     )
@@ -248,7 +248,7 @@ def test_an_error_during_the_import_is_shown(call_process, script, tmp_path):
         "os.write(2, b'E0000 broken driver\\nI0000 all is well\\n')\n"
         "raise ImportError('x')\n"
     )
-    script.write_text("from gpt2.command_line import import_tensorflow as f\nf()")
+    script.write_text("from gpt2.tensorflow_session import import_tensorflow as f\nf()")
     done = call_process()
     assert "E0000 broken driver" in done.stderr
     assert "I0000" not in done.stderr

@@ -19,7 +19,7 @@ from conftest import ROOT
 from fake_model import FakeModel
 from tqdm import tqdm
 
-from gpt2.command_line import choose_model
+from gpt2.checkpoint import choose_model
 from gpt2.language_model import LanguageModel
 from gpt2.sampling import dump
 from gpt2.sampling.batch import Ends, ThisProcess, batches

@@ -6,11 +6,12 @@ from typing import Any
 from encoder import END_OF_TEXT
 from gpt2 import checkpoint
 from gpt2.checkpoint import say_once
-from gpt2.command_line import import_tensorflow, status_line
 from gpt2.conversion.config import read_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
 from gpt2.conversion.vocabulary import read_vocabulary, write_released
 from gpt2.conversion.weights import Tensors, progress_bar, tensors_of
+from gpt2.tensorflow_session import import_tensorflow
+from gpt2.terminal import status_line
 from hparams import HParams
 from user_error import UserError
 

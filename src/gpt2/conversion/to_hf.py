@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from gpt2.command_line import import_tensorflow, status_line
 from gpt2.conversion.config import make_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
 from gpt2.conversion.vocabulary import write_hugging_face
@@ -16,7 +15,8 @@ from gpt2.conversion.weights import (
     tensors_of,
 )
 from gpt2.model_folder import ModelFolder
-from gpt2.tensorflow_session import interrupted_afterwards
+from gpt2.tensorflow_session import import_tensorflow, interrupted_afterwards
+from gpt2.terminal import status_line
 from hparams import HParams
 from user_error import UserError
 

@@ -24,10 +24,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gpt2.command_line import held_stderr
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.batch import Batch, Ends, Show, make_samples
 from gpt2.sampling.sample_file import Sample
+from gpt2.tensorflow_session import held_stderr
 from user_error import UserError, require
 
 SOURCE = Path(__file__).resolve().parents[2]
