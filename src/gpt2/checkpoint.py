@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2 import tensor_index
 from gpt2.background import Task
 from gpt2.checkpoint_file import newest_weights
-from gpt2.download import tensor_index
 from gpt2.installation import download_command
 from gpt2.tensorflow_session import interrupted_afterwards
 from gpt2.text_stream import escaped
@@ -277,20 +277,10 @@ def _remedy(model_name: str) -> str:
 
 def _remedy_for_run_of_fork(folder: Path) -> str:
     """What to do with weights alone, as nshepperd's code and gpt-2-simple save them; else ""."""
-    from gpt2.download import release
-
     if not any(folder.glob("model*.index")) or (folder / "hparams.json").exists():
         return ""
     missing = [name for name in VOCABULARY if not (folder / name).exists()]
-    sizes = {path.stat().st_size for path in folder.glob("model*.data-*-of-*")}
-    released = {name: files[release.DATA] for name, files in release.RELEASED.items()}
-    models = [
-        release.FIRST_NAMES[name]
-        for name, weights in released.items()
-        if (weights.size or weights.least) in sizes
-    ]
-    origin = f"{models[0]}, judging by its size" if models else "117M, for example"
     return (
         f"No such file, although there are weights; copy {', '.join(missing)} to {folder} from "
-        f"the model that the weights were fine-tuned from ({origin})"
+        "the model that the weights were fine-tuned from (117M, for example)"
     )

@@ -225,20 +225,13 @@ def test_merges_that_are_cut_short_are_refused_next_to_added_tokens(vocabulary):
             checkpoint.load_encoder(vocabulary.folder, HParams(n_vocab=1281))
 
 
-@pytest.mark.parametrize(
-    ("size", "origin"),
-    [(497759232, "117M, judging by its size"), (1419292672, "345M, judging"), (5, "117M, for ex")],
-)
-def test_a_run_folder_of_a_fork_names_the_files_to_copy_and_their_model(tmp_path, size, origin):
+def test_a_run_folder_of_a_fork_names_the_files_to_copy(tmp_path):
     run = tmp_path / "run1"
     run.mkdir()
     for name in ["checkpoint", "counter", "model-6.index", "model-6.meta"]:
         (run / name).touch()
-    with (run / "model-6.data-00000-of-00001").open("wb") as file:
-        file.truncate(size)
     with pytest.raises(UserError) as caught:
         checkpoint.load_hparams(run)
     message = str(caught.value)
     assert f"copy hparams.json, encoder.json, vocab.bpe to {run} from the model" in message
-    assert origin in message
     assert "download" not in message

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpt2.download.release import LFS_POINTER
 from gpt2.user_file import open_file, parse_json, read_text
 from user_error import UserError
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # begins what git has for a large file
 
 
 @contextmanager

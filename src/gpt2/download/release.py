@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from gpt2.download import read_tensors, tensor_index
+from gpt2 import tensor_index
+from gpt2.conversion.folder import LFS_POINTER
+from gpt2.download import read_tensors
 from gpt2.download.plain_file import open_plain
 from gpt2.user_file import parse_json
 
@@ -88,7 +90,6 @@ PLAIN_NAME = re.compile(r"\w([\w.-]*[\w-])?", re.ASCII)
 CHUNK = 1 << 20  # bytes
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|error)", re.IGNORECASE)
 BUNDLE = re.compile(r"TensorBundle at .* shard \d+ \(\d+ bytes\): ")  # only names the file again
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # begins what git has for a large file
 
 
 class UncheckableError(Exception):

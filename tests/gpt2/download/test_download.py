@@ -24,7 +24,7 @@ from misbehaving_server import MisbehavingServer
 import download_model
 from gpt2.download import fetch, release
 from gpt2.download.release import DATA, FILES, INDEX, META, SUMS, Known
-from gpt2.download.tensor_index import TABLE_END
+from gpt2.tensor_index import TABLE_END
 
 
 def small_index(size):

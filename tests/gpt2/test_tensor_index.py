@@ -5,7 +5,7 @@ import random
 import pytest
 from conftest import ROOT, shared
 
-from gpt2.download import tensor_index
+from gpt2 import tensor_index
 from gpt2.download.release import DATA, INDEX
 
 EMBEDDED = ROOT / "models" / "1M"
