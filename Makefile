@@ -19,7 +19,7 @@ CHECK := import sys; sys.exit(None if (3, 10) <= sys.version_info[:2] <= (3, 13)
 .PHONY: sample test lint check-transformers gpt-2-samples format clean
 
 sample: .venv/.installed
-	$(BIN)/python src/generate_unconditional_samples.py --nsamples 2 --length 160 --temperature 0.8 --top_p 0.9
+	$(BIN)/python src/generate_unconditional_samples.py --nsamples 2 --temperature 0.8 --top_p 0.9 --stop_at_end
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest
