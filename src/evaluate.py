@@ -18,7 +18,7 @@ from gpt2.evaluation.scorer import Scorer
 from gpt2.evaluation.tasks import TASKS, measure_task
 from gpt2.evaluation.texts import check_files, counted, is_list, read_texts
 from gpt2.evaluation.windows import EvaluationOptions
-from gpt2.text_stream import Counts, fingerprint, read_text
+from gpt2.text_stream import Counts, fingerprint, text_chunks
 from user_error import UserError
 
 FORMATS = {"table": table, "jsonl": jsonl, "html": page}
@@ -96,7 +96,7 @@ def perplexity(
     saved = _saved_state("perplexity", file, state, scorer)
     counts = Counts()
     with _progress(file) as on_read:
-        totals = measure(counted(read_text(file, on_read=on_read), counts), scorer, saved)
+        totals = measure(counted(text_chunks(file, on_read=on_read), counts), scorer, saved)
     sys.stdout.writelines(show(totals.summary(counts)))
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2.command_line import read_text, run
+from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.sample_file import banner
 from gpt2.sampling.sample_text import SampleText, read_stop_strings
 from gpt2.sampling.setting_line import KINDS, parse_settings
-from gpt2.text_stream import BYTE_ORDER_MARK, lines
+from gpt2.text_stream import BYTE_ORDER_MARK, lines, stdin_chunks, text_chunks
 from user_error import UserError, require
 
 PROMPT = "Model prompt >>> "
@@ -59,7 +59,8 @@ def interact_model(
     if prompt is not None and prompt_file is not None:
         raise UserError("give either --prompt or --prompt_file")
     if prompt_file is not None:
-        prompt = read_text(prompt_file)
+        chunks = stdin_chunks() if prompt_file == "-" else text_chunks(prompt_file)
+        prompt = "".join(chunks)
     stop_strings = read_stop_strings(stop)
     sampler = LanguageModel(
         model_name=model_name,

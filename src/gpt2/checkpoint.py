@@ -17,7 +17,7 @@ from gpt2.background import Task
 from gpt2.checkpoint_file import newest_weights
 from gpt2.installation import download_command
 from gpt2.tensorflow_session import interrupted_afterwards
-from gpt2.text_stream import escaped
+from gpt2.terminal import escaped
 from gpt2.user_file import expand, parse_json, read_text
 from hparams import KEYS, HParams
 from user_error import UserError

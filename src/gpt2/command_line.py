@@ -20,9 +20,9 @@ from typing import Any
 
 import fire
 
-from gpt2 import background, checkpoint, user_file
+from gpt2 import background, checkpoint
 from gpt2.checkpoint import DEFAULT_MODEL, EMBEDDED_MODEL
-from gpt2.text_stream import BYTE_ORDER_MARK, VisibleText, escaped
+from gpt2.terminal import VisibleText, escaped
 from user_error import UserError
 
 VERSION = "2.0"
@@ -311,23 +311,3 @@ def _whole(text: str) -> int:
     if not number.is_integer():
         raise ValueError
     return int(number)
-
-
-def unescape(text: str) -> str:
-    r"""The text of a flag, with \n for a line end and \t for a tab."""
-    return text.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def read_text(path: str) -> str:
-    """All of a UTF-8 text file, or of standard input for "-", without a byte order mark.
-
-    Raises: UserError.
-    """
-    try:
-        if path == "-":
-            return sys.stdin.read().removeprefix(BYTE_ORDER_MARK)
-        return user_file.read_text(path, pipes=True)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason} at {error.start}") from None

@@ -1,21 +1,63 @@
-"""Text on a terminal."""
+"""What a terminal shows: a status line, and text in which nothing can control it."""
 
 import contextlib
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
 
 
 @contextlib.contextmanager
 def status_line(text: str) -> Iterator[None]:
-    """Say on a terminal what is going on, in a line that is gone when it has ended.
+    """Show on a terminal what is going on, in a line that disappears when the block ends.
 
-    Elsewhere nothing is said: a line in a log would stay, and an error would be a second one.
+    A pipe or a file gets nothing: there the line would stay.
     """
     if not sys.stderr.isatty():
         yield
         return
-    print(text, end="", file=sys.stderr, flush=True)
+    sys.stderr.write(text)
+    sys.stderr.flush()
     try:
         yield
     finally:
-        print("\r" + " " * len(text) + "\r", end="", file=sys.stderr, flush=True)
+        sys.stderr.write("\r" + " " * len(text) + "\r")
+        sys.stderr.flush()
+
+
+def escaped(text: str) -> str:
+    """One line that is safe on a terminal: unprintable characters are written as `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class VisibleText:
+    """A terminal's stream that shows control characters, except tab and line end, as U+FFFD.
+
+    Text of models and files may hold escape sequences, which could change what the terminal shows
+    and does.
+
+    Args:
+      stream: the text stream to write to; everything else is passed on to it.
+      kept: control characters that are written unchanged.
+    """
+
+    def __init__(self, stream: Any, kept: str = ""):
+        self._stream, self._kept = stream, kept
+
+    def write(self, text: str) -> int:
+        """Write text to the terminal."""
+        self._stream.write(CONTROL_CHARACTERS.sub(self._shown, text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts to the terminal."""
+        for line in lines:
+            self.write(line)
+
+    def _shown(self, found: re.Match[str]) -> str:
+        return found[0] if found[0] in self._kept else "\ufffd"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -12,11 +12,10 @@ from typing import Any, BinaryIO
 from gpt2.user_file import open_file, parse_json
 from user_error import UserError
 
-CHUNK = 1 << 16  # bytes
+CHUNK_BYTES = 1 << 16  # bytes
 # No token contains a character that is not a space together with the space or line end after it, so
 # cutting between the two does not change the token ids.
 BYTE_ORDER_MARK = "\ufeff"  # editors on Windows put it at the beginning of a file
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
 LAST_SAFE_CUT = re.compile(r".*\S(?=[ \n])", re.DOTALL)
 
 
@@ -37,7 +36,7 @@ class Counts:
         self.bytes += len(text.encode("utf-8"))
 
 
-def read_text(
+def text_chunks(
     path: str,
     *,
     start: int = 0,
@@ -58,7 +57,7 @@ def read_text(
         with _open(path) as file:
             if start:
                 file.seek(start)
-            while data := file.read(CHUNK):
+            while data := file.read(CHUNK_BYTES):
                 on_read(len(data))
                 if skipping:
                     data, skipping = data.lstrip(bytes(range(0x80, 0xC0))), False
@@ -73,8 +72,21 @@ def read_text(
         raise UserError(f"{path} is not UTF-8 text: {error.reason}") from None
 
 
+def stdin_chunks() -> Iterator[str]:
+    """All of standard input, as `command_line.run` decodes it, without a byte order mark."""
+    text = sys.stdin.read(CHUNK_BYTES).removeprefix(BYTE_ORDER_MARK)
+    while text:
+        yield text
+        text = sys.stdin.read(CHUNK_BYTES)
+
+
 def _open(path: str) -> BinaryIO:
     return sys.stdin.buffer if path == "-" else open_file(path, pipes=True)
+
+
+def unescape(text: str) -> str:
+    r"""The text that a flag stands for: \n in it is a line end, \t a tab."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def fingerprint(path: str | Path) -> str:
@@ -82,16 +94,11 @@ def fingerprint(path: str | Path) -> str:
     digest = hashlib.sha256()
     try:
         with open_file(path) as file:
-            while data := file.read(CHUNK):
+            while data := file.read(CHUNK_BYTES):
                 digest.update(data)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     return digest.hexdigest()
-
-
-def escaped(text: str) -> str:
-    """One line that is safe on a terminal: unprintable characters are written as `\\x1b`."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def text_record(place: str, line: str) -> dict[str, Any]:
@@ -133,34 +140,3 @@ def safe_pieces(chunks: Iterable[str]) -> Iterator[str]:
             held.append(chunk)
     if any(held):
         yield "".join(held)
-
-
-class VisibleText:
-    """A terminal's stream that shows control characters, except tab and line end, as U+FFFD.
-
-    Text of models and files may hold escape sequences, which could change what the terminal shows
-    and does.
-
-    Args:
-      stream: the text stream to write to; everything else is passed on to it.
-      kept: control characters that are written unchanged.
-    """
-
-    def __init__(self, stream: Any, kept: str = ""):
-        self._stream, self._kept = stream, kept
-
-    def write(self, text: str) -> int:
-        """Write text to the terminal."""
-        self._stream.write(CONTROL.sub(self._shown, text))
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write texts to the terminal."""
-        for line in lines:
-            self.write(line)
-
-    def _shown(self, found: re.Match[str]) -> str:
-        return found[0] if found[0] in self._kept else "\ufffd"
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)

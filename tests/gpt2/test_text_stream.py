@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoder import PATTERN, get_encoder
-from gpt2.text_stream import Counts, VisibleText, lines, read_text, safe_pieces
+from gpt2.text_stream import Counts, lines, safe_pieces, text_chunks
 from user_error import UserError
 
 ENCODER = get_encoder("1M", str(ROOT / "models"))
@@ -67,7 +67,7 @@ def test_reading_leaves_characters_whole_and_line_ends_alone(tmp_path):
     path = tmp_path / "text"
     path.write_bytes(text.encode())
     sizes = []
-    assert "".join(read_text(str(path), on_read=sizes.append)) == text
+    assert "".join(text_chunks(str(path), on_read=sizes.append)) == text
     assert sum(sizes) == path.stat().st_size
     assert len(sizes) > 1
 
@@ -75,21 +75,21 @@ def test_reading_leaves_characters_whole_and_line_ends_alone(tmp_path):
 def test_characters_that_a_cut_went_through_are_left_out(tmp_path):
     path = tmp_path / "text"
     path.write_bytes("a中文中".encode()[:-1])
-    assert "".join(read_text(str(path), start=2, cut=True)) == "文"
-    assert "".join(read_text(str(path), cut=True)) == "a中文"
+    assert "".join(text_chunks(str(path), start=2, cut=True)) == "文"
+    assert "".join(text_chunks(str(path), cut=True)) == "a中文"
 
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_byte_order_mark_is_dropped_at_the_beginning_only(tmp_path, cut):
     path = tmp_path / "text"
     path.write_bytes("\ufeffa\ufeff".encode())
-    assert "".join(read_text(str(path), cut=cut)) == "a\ufeff"
-    assert "".join(read_text(str(path), start=4, cut=cut)) == "\ufeff"
+    assert "".join(text_chunks(str(path), cut=cut)) == "a\ufeff"
+    assert "".join(text_chunks(str(path), start=4, cut=cut)) == "\ufeff"
 
 
 def test_a_dash_is_stdin(monkeypatch):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"from a pipe")))
-    assert list(read_text("-")) == ["from a pipe"]
+    assert list(text_chunks("-")) == ["from a pipe"]
 
 
 @pytest.mark.parametrize(
@@ -105,23 +105,5 @@ def test_what_cannot_be_read_is_named(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        list(read_text(str(path)))
+        list(text_chunks(str(path)))
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("kept", "shown"),
-    [
-        ("", "�[2J tab\t é � � � � �b end\r\nnext"),
-        ("\r", "�[2J tab\t é � � � � \rb end\r\nnext"),
-    ],
-)
-def test_a_terminal_shows_control_characters_as_replacements(kept, shown):
-    stream = io.StringIO(newline="")
-    terminal = VisibleText(stream, kept)
-    text = "\x1b[2J tab\t é \0 \x7f \x80 \x9f \rb end\r\nnext"
-    print(text, end="", file=terminal)
-    assert stream.getvalue() == shown
-    terminal.writelines(["\a", "\n"])
-    assert stream.getvalue() == shown + "�\n"
-    assert not terminal.isatty()

@@ -1,6 +1,6 @@
 """What ends a download, in one line that is safe to show."""
 
-from gpt2.text_stream import escaped
+from gpt2.terminal import escaped
 
 
 class DownloadError(Exception):

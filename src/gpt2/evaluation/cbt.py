@@ -9,7 +9,7 @@ from gpt2.evaluation.detokenizers import BOOK
 from gpt2.evaluation.perplexity import OnRead
 from gpt2.evaluation.scorer import Scorer
 from gpt2.evaluation.windows import Window
-from gpt2.text_stream import lines, read_text
+from gpt2.text_stream import lines, text_chunks
 from user_error import UserError
 
 GAP = "XXXXX"
@@ -22,7 +22,7 @@ def read_cbt(path: str, on_read: OnRead) -> Iterator[tuple[str, str, str, list[s
     tabs, and the candidates with | between them; a blank line ends a question.
     """
     context: list[str] = []
-    for number, line in enumerate(lines(read_text(path, on_read=on_read)), 1):
+    for number, line in enumerate(lines(text_chunks(path, on_read=on_read)), 1):
         line = line.rstrip("\n")
         if not line and not context:
             continue

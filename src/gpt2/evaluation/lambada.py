@@ -11,7 +11,7 @@ from gpt2.evaluation.perplexity import OnRead
 from gpt2.evaluation.scorer import Scorer, Scores
 from gpt2.evaluation.stop_words import STOP_WORDS
 from gpt2.evaluation.windows import Window
-from gpt2.text_stream import lines, read_text, text_record
+from gpt2.text_stream import lines, text_chunks, text_record
 from user_error import UserError
 
 
@@ -22,7 +22,7 @@ def read_lambada(path: str, on_read: OnRead) -> Iterator[tuple[str, str]]:
     paper's "version without preprocessing"); any other file has a tokenised passage on each line.
     Blank lines are skipped.
     """
-    for number, line in enumerate(lines(read_text(path, on_read=on_read)), 1):
+    for number, line in enumerate(lines(text_chunks(path, on_read=on_read)), 1):
         if not line.strip():
             continue
         if path.endswith(".jsonl"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from gpt2.evaluation.detokenizers import ONE_BILLION_WORDS, PTB, WIKITEXT, Detokenizer
 from gpt2.evaluation.perplexity import OnRead, SavedState, measure
 from gpt2.evaluation.scorer import Scorer
-from gpt2.text_stream import Counts, lines, read_text, safe_pieces
+from gpt2.text_stream import Counts, lines, safe_pieces, text_chunks
 from user_error import UserError
 
 WIKIPEDIA = 100_000_000  # bytes of the complete enwik8 and text8
@@ -54,7 +54,7 @@ class LongText:
         """The natural text in pieces to encode separately; counts its units, and what is lost."""
         complete = path != "-" and Path(path).is_file() and Path(path).stat().st_size == WIKIPEDIA
         start = WIKIPEDIA - self.test_part if complete and self.test_part else 0
-        chunks = read_text(path, start=start, cut=not self.detokenizer, on_read=on_read)
+        chunks = text_chunks(path, start=start, cut=not self.detokenizer, on_read=on_read)
         if not self.detokenizer:
             return self._checked(path, safe_pieces(chunks), counts)
         return safe_pieces(self._natural(self._checked(path, lines(chunks), counts), changed))

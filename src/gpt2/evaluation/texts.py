@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from gpt2.text_stream import Counts, lines, read_text, safe_pieces, text_record
+from gpt2.text_stream import Counts, lines, safe_pieces, text_chunks, text_record
 from user_error import UserError
 
 
@@ -43,11 +43,11 @@ def read_texts(files: Sequence[str]) -> Iterator[Text]:
         if file.endswith(".jsonl"):
             yield from _records(file, len(files) > 1)
         else:
-            yield Text("standard input" if file == "-" else Path(file).name, read_text(file))
+            yield Text("standard input" if file == "-" else Path(file).name, text_chunks(file))
 
 
 def _records(file: str, several: bool) -> Iterator[Text]:
-    for number, line in enumerate(lines(read_text(file)), 1):
+    for number, line in enumerate(lines(text_chunks(file)), 1):
         if not line.strip():
             continue
         place = f"{file}, line {number}"

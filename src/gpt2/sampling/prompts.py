@@ -3,14 +3,12 @@
 import os
 import shutil
 import stat
-import sys
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from gpt2.command_line import unescape
-from gpt2.text_stream import CHUNK, read_text, text_record
+from gpt2.text_stream import stdin_chunks, text_chunks, text_record, unescape
 from user_error import UserError, require
 
 Prompt = tuple[str, str | None]  # where it comes from, for an error about it; and its text
@@ -36,14 +34,14 @@ class PromptFile:
         require("separator", repr(separator), self._separator != "", "some text")
         self._path = path
         if path == "-":
-            self._copy(iter(lambda: sys.stdin.read(CHUNK), ""))
+            self._copy(stdin_chunks())
         elif _is_pipe(path):
-            self._copy(read_text(path))
+            self._copy(text_chunks(path))
         self._state = self._look()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         line = 1
-        for part in split(read_text(self._path, on_read=self._check), self._separator):
+        for part in split(text_chunks(self._path, on_read=self._check), self._separator):
             place = f"{self.name}, line {line}"
             text = part.strip() if self._jsonl else part  # an empty line is not a record
             if text and self._jsonl:

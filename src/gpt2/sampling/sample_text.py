@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpt2.command_line import unescape
+from gpt2.text_stream import unescape
 from user_error import require
 
 if TYPE_CHECKING:

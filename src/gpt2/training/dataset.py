@@ -13,7 +13,7 @@ import numpy as np
 
 from gpt2.atomic_file import replacing
 from gpt2.model_folder import ModelFolder
-from gpt2.text_stream import fingerprint, read_text, safe_pieces
+from gpt2.text_stream import fingerprint, safe_pieces, text_chunks
 from gpt2.user_file import open_file
 from user_error import UserError
 
@@ -97,7 +97,7 @@ def encode_files(files: list[Path], encoder: "Encoder") -> np.ndarray:
                 raise UserError(f"{file} holds token ids, not text; keep it apart from texts")
             if parts and file.stat().st_size:
                 parts.append(end)
-            for piece in safe_pieces(read_text(str(file), on_read=bar.update)):
+            for piece in safe_pieces(text_chunks(str(file), on_read=bar.update)):
                 if "\0" in piece:
                     raise UserError(f"{file} is not a text file: it contains NUL bytes")
                 parts.append(np.array(encoder.encode(piece, allow_special=True), dtype))
