@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from gpt2.download import release
-from gpt2.file_lock import try_lock
+from gpt2.file_lock import is_open_file, try_lock
 
 
 @contextlib.contextmanager
@@ -32,13 +32,6 @@ def only_run(folder: Path, report: Callable[[str], None]) -> Iterator[IO[str]]:
                 finally:
                     remove_if_empty(folder, file)
                 return
-
-
-def is_open_file(path: Path, file: IO[str]) -> bool:
-    """Whether an open file still has its name."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    return False
 
 
 def remove_if_empty(folder: Path, sums: IO[str]) -> None:

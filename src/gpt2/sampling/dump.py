@@ -6,9 +6,11 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from gpt2.file_lock import write_lock
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.batch import Batch, Ends, Show, ThisProcess, batches
 from gpt2.sampling.prompts import NO_PROMPT, Prompt
@@ -75,22 +77,23 @@ def dump(
     number, step = parse_shard(shard)
     ends = Ends(stop_at_end, read_stop_strings(stop))
     check_name(output)
-    n_prompts, fingerprint = survey(sampler, prompts)
-    settings = ends.settings() | {"prompts": fingerprint}
-    out = open_output(sampler, output, format, settings, shard)
-    first, last = number + out.done * step, nsamples * n_prompts
-    n_left = len(range(first, last + 1, step))
-    watched = isinstance(out, Stream)
-    if watched and n_left:
-        sampler.expect(n_left)
-    wanted = batches(prompts, n_prompts, first, step, last, sampler.batch_size)
-    maker = maker or ThisProcess()
-    try:
-        maker.start(sampler, ends, watched)
-        write(maker, wanted, out, n_left * sampler.sampling.length, sampler)
-    finally:
-        out.close()
-        maker.close()
+    with write_lock(Path(output)) if isinstance(output, str) else nullcontext():
+        n_prompts, fingerprint = survey(sampler, prompts)
+        settings = ends.settings() | {"prompts": fingerprint}
+        out = open_output(sampler, output, format, settings, shard)
+        first, last = number + out.done * step, nsamples * n_prompts
+        n_left = len(range(first, last + 1, step))
+        watched = isinstance(out, Stream)
+        if watched and n_left:
+            sampler.expect(n_left)
+        wanted = batches(prompts, n_prompts, first, step, last, sampler.batch_size)
+        maker = maker or ThisProcess()
+        try:
+            maker.start(sampler, ends, watched)
+            write(maker, wanted, out, n_left * sampler.sampling.length, sampler)
+        finally:
+            out.close()
+            maker.close()
 
 
 def write(
@@ -186,8 +189,13 @@ def survey(sampler: LanguageModel, prompts: Iterable[Prompt]) -> tuple[int, str]
 
 def check_name(output: str | TextIO) -> None:
     """Raise UserError for a name that no file can have; to read all prompts may take long."""
-    if isinstance(output, str) and (not Path(output).name or Path(output).is_dir()):
+    if not isinstance(output, str):
+        return
+    path = Path(output)
+    if not path.name or path.is_dir():
         raise UserError(f"--output must be the name of a file, got {output!r}")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} to write {path.name} in")
 
 
 def open_output(

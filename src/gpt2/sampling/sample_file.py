@@ -96,8 +96,6 @@ class Output:
         self.recorded = settings | layout
         self.record_path = path.with_name(path.name + ".progress")
         self.done = self.size = 0
-        if not path.parent.is_dir():
-            raise UserError(f"there is no folder {path.parent} to write {path.name} in")
         if record := read_record(path):
             self._resume(record)
         elif path.exists():

@@ -141,11 +141,6 @@ def test_a_damaged_record_is_named_and_the_samples_are_kept(tmp_path, content):
     assert record.read_text(encoding="utf-8") == content
 
 
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
-        Output(tmp_path / "nowhere" / "out", FORMATS["text"], SETTINGS, LAYOUT)
-
-
 def test_a_full_disk_leaves_whole_samples_and_the_dump_can_be_continued(tmp_path):
     resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
     path = tmp_path / "out"
