@@ -104,7 +104,6 @@ class Ours:
 def make_weights(folder, hparams, tf):
     """Write random variables, as a released checkpoint and as the peers read them."""
     import model
-    import numpy_gpt2
 
     with tf.Graph().as_default(), tf.Session() as session:
         model.model(hparams, tf.zeros([1, 1], tf.int32))
@@ -115,7 +114,9 @@ def make_weights(folder, hparams, tf):
             scale = {"model/wte": 0.2, "model/wpe": 0.2, "model/ln_f/g": 1}.get(name, 0.02)
             mean = 1 if name.endswith("/g") and scale < 1 else 0
             values[name] = rng.normal(mean, scale, variable.shape).astype(np.float32)
-        numpy_gpt2.assign(tf, session, values)
+        variables = tf.global_variables()
+        feed = {v.initializer.inputs[1]: values[v.op.name] for v in variables}
+        session.run([v.initializer for v in variables], feed)
         tf.train.Saver().save(session, str(folder / "model.ckpt"))
     shape = json.dumps(dataclasses.asdict(hparams))
     (folder / "hparams.json").write_text(shape, encoding="utf-8")

@@ -20,22 +20,24 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path += [str(ROOT / "src"), str(ROOT / "tests/helpers")]
 
-from hparams import HParams
+from hparams import HParams  # noqa: E402
 
 TINY = HParams(n_vocab=300, n_ctx=64, n_embd=12, n_head=3, n_layer=2)
 
 
 def first_state(tf, hparams, choose, context, uniform):
     """NumPy arrays: the state after the first token, and the weights, which are random."""
+    import model_weights
+
     import decoder
-    import numpy_gpt2
 
     with tf.Graph().as_default(), tf.Session() as session:
         lengths = tf.fill([len(context)], context.shape[1])
         first = decoder.first_token(hparams, choose, tf.constant(context), lengths, uniform)
-        numpy_gpt2.assign(tf, session, numpy_gpt2.random_weights(hparams, seed=1))
+        model_weights.assign(tf, session, model_weights.random_weights(hparams, seed=1))
         return session.run(first)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import model_weights
 import pytest
 
-import numpy_gpt2
 from gpt2.command_line import run
 from gpt2.tensorflow_session import import_tensorflow
 from hparams import HParams
@@ -65,10 +65,10 @@ def tiny(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         shutil.copyfile(ROOT / "models" / "1M" / name, folder / name)
     hparams = HParams(n_vocab=1280, n_ctx=512, n_embd=12, n_head=3, n_layer=2)
     (folder / "hparams.json").write_text(json.dumps(asdict(hparams)), encoding="utf-8")
-    weights = numpy_gpt2.random_weights(hparams)
+    weights = model_weights.random_weights(hparams)
     with tf.Graph().as_default(), tf.Session() as session:
         model.model(hparams, tf.placeholder(tf.int32, [None, None]))
-        numpy_gpt2.assign(tf, session, weights)
+        model_weights.assign(tf, session, weights)
         saver = tf.train.Saver(save_relative_paths=True)
         saver.save(session, str(folder / "model.ckpt"), write_meta_graph=False)
     return SimpleNamespace(folder=folder, hparams=hparams, weights=weights)

@@ -109,11 +109,11 @@ def load_encoder(folder: Path, hparams: HParams) -> "Encoder":
     A vocabulary may have added tokens, which no text becomes, and the model rows without a token,
     up to MOST_PADDING. Raises: UserError if it is of another model.
     """
-    from encoder import get_encoder
+    from gpt2.encoder_files import learned_tokens, read_encoder
 
-    encoder = get_encoder(folder.name, str(folder.parent))
+    encoder = read_encoder(folder)
     ids, n_vocab = encoder.encoder, hparams.n_vocab
-    learned = encoder.learned_tokens
+    learned = learned_tokens(encoder)
     needed = 1 + max(ids[token] for token in learned & ids.keys())
     if n_vocab < needed or n_vocab - len(ids) > MOST_PADDING:
         raise UserError(

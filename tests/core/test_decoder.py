@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 
+import model_weights
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -71,10 +72,10 @@ def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch, engine)
 
     plain = model.transformer
     monkeypatch.setattr(model, "transformer", transformer)
-    weights = numpy_gpt2.random_weights(GROWING, seed=11)
+    weights = model_weights.random_weights(GROWING, seed=11)
     uniform = tf.zeros([2, GROWING.n_ctx])
     tokens = decoder.generate(GROWING, choose, tf.constant(CONTEXT), uniform, 296)
-    numpy_gpt2.assign(tf, sess, weights)
+    model_weights.assign(tf, sess, weights)
     for context, row in zip(CONTEXT, sess.run(tokens), strict=True):
         found = row.view(np.float32)
         ids = [*context, *np.where(found > 0, GROWING.n_vocab - 1, 0)]
@@ -89,7 +90,7 @@ def test_the_engine_equals_the_loop_by_definition(tf, sess, engine, batch_size):
     uniform = tf.constant(np.random.default_rng(2).random([batch_size, 40]), tf.float32)
     expected = sample.sample_by_definition(SHORT, context, uniform, 6, choose)
     tokens = decoder.generate(SHORT, choose, context, uniform, 6)
-    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(SHORT, seed=4))
+    model_weights.assign(tf, sess, model_weights.random_weights(SHORT, seed=4))
     expected, tokens = sess.run([expected[:, 4:], tokens])
     assert len(np.unique(tokens)) > 3
     np.testing.assert_array_equal(tokens, expected)
@@ -106,7 +107,7 @@ def test_another_strategy_is_an_argument(tf, sess, engine):
     context, uniform = tf.constant(CONTEXT), tf.zeros([2, SHORT.n_ctx])
     expected = sample.sample_by_definition(SHORT, context, uniform, 4, choose)
     tokens = decoder.generate(SHORT, choose, context, uniform, 4)
-    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(SHORT, seed=15))
+    model_weights.assign(tf, sess, model_weights.random_weights(SHORT, seed=15))
     expected, tokens = sess.run([expected[:, 5:], tokens])
     assert (tokens >= 9).all()
     np.testing.assert_array_equal(tokens, expected)
@@ -119,7 +120,7 @@ def decode(tf, engine):
     choose = functools.partial(sample.sample_token, top_k=5)
     with sess.graph.as_default():
         loop = decoder.Decoder(GROWING, choose, 2)
-        numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(GROWING, seed=12))
+        model_weights.assign(tf, sess, model_weights.random_weights(GROWING, seed=12))
     feed = {
         loop.context: [CONTEXT[0], [7, 8, 0, 0, 0]],
         loop.lengths: [5, 2],
@@ -156,7 +157,7 @@ def test_packed_weights_give_the_same_tokens(tf, sess, monkeypatch, min_rows):
     monkeypatch.setattr(decoder, "is_packed", lambda dtype: True)
     choose = functools.partial(sample.sample_token, top_k=5)
     loops = [decoder.Decoder(SHORT, choose, 2, constant=constant) for constant in (False, True)]
-    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(SHORT, seed=16))
+    model_weights.assign(tf, sess, model_weights.random_weights(SHORT, seed=16))
     assert [loop.packed for loop in loops] == [False, True]
     made = []
     for loop in loops:
@@ -190,7 +191,7 @@ def test_the_loop_ends_when_each_sample_drew_the_stop_token(decode):
 
 
 def test_bfloat16_follows_float32_to_its_precision(tf, sess, engine):
-    weights = numpy_gpt2.random_weights(SHORT, seed=14)
+    weights = model_weights.random_weights(SHORT, seed=14)
     lengths = tf.constant([5, 5])
     made = {}
     for dtype in ("float32", "bfloat16"):
@@ -199,7 +200,7 @@ def test_bfloat16_follows_float32_to_its_precision(tf, sess, engine):
         for x in (logits, caches[0][0], loop.state.caches[0][0]):
             assert x.dtype == dtype
         made[dtype] = tf.cast(logits, tf.float32)
-    numpy_gpt2.assign(tf, sess, weights)
+    model_weights.assign(tf, sess, weights)
     made = sess.run(made)
     assert not np.array_equal(made["bfloat16"], made["float32"])
     np.testing.assert_allclose(made["bfloat16"], made["float32"], atol=0.3)
@@ -219,7 +220,7 @@ def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
         with tf.Graph().as_default(), tf.Session() as sess:
             context = tf.constant(CONTEXT)
             output = sample.sample_sequence(hparams=hparams, length=20, context=context, top_k=1)
-            numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(hparams, seed=13))
+            model_weights.assign(tf, sess, model_weights.random_weights(hparams, seed=13))
             return sess.run(output)
 
     assert kv_cache.dynamic_update_slice is not None
@@ -234,7 +235,7 @@ def test_compiling_generates_nothing_whatever_the_memory_held(tf, sess, monkeypa
     loop = decoder.Decoder(SHORT, sample.sample_token, 2)
     feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.seed: 1, loop.numbers: [1, 2]}
     feed |= {loop.stop: -1, loop.end: 0, loop.cache_length: 40}
-    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(SHORT, seed=14))
+    model_weights.assign(tf, sess, model_weights.random_weights(SHORT, seed=14))
     work = threading.Thread(target=sess.run, args=(loop.compile, feed), daemon=True)
     fill_new_memory = functools.partial(ctypes.CDLL(None).mallopt, -6)  # M_PERTURB
     fill_new_memory(0x55)  # with the complement, so integers are negative

@@ -1,5 +1,6 @@
 """The fast parts of the model against the definition."""
 
+import model_weights
 import numpy as np
 import pytest
 
@@ -35,10 +36,10 @@ def test_a_prefill_of_unequal_contexts_equals_numpy(tf, sess, monkeypatch, linea
         pytest.skip("oneDNN is for x86")
     monkeypatch.setattr(decoder, "has_fast_linear", lambda dtype: "fast" in linear)
     monkeypatch.setattr(fast_model, "fuses_gelu", lambda: "fused" in linear)
-    weights = numpy_gpt2.random_weights(SHORT, seed=17)
+    weights = model_weights.random_weights(SHORT, seed=17)
     context, lengths = np.arange(22).reshape(2, 11) % 17, [11, 4]
     logits, caches, _ = decoder.prefill(SHORT, tf.constant(context, tf.int32), tf.constant(lengths))
-    numpy_gpt2.assign(tf, sess, weights)
+    model_weights.assign(tf, sess, weights)
     logits, k = sess.run([logits, caches[-1].k])
     for row, ids, n in zip(logits, context, lengths, strict=True):
         expected = numpy_gpt2.logits(SHORT, weights, ids[:n])[-1]

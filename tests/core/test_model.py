@@ -3,6 +3,7 @@
 import json
 import math
 
+import model_weights
 import numpy as np
 import pytest
 from conftest import shared
@@ -69,9 +70,9 @@ def test_logits_equal_a_numpy_twin_at_odd_shapes(tf, sess, n_head):
     hparams = HParams(n_vocab=13, n_ctx=11, n_embd=15, n_head=n_head, n_layer=2)
     X = tf.placeholder(tf.int32, [None, None])
     logits = model.model(hparams, X)["logits"]
-    weights = numpy_gpt2.random_weights(hparams)
+    weights = model_weights.random_weights(hparams)
     assert weights.keys() == {v.op.name for v in tf.global_variables()}
-    numpy_gpt2.assign(tf, sess, weights)
+    model_weights.assign(tf, sess, weights)
     tokens = np.random.default_rng(1).integers(0, hparams.n_vocab, [4, hparams.n_ctx])
     expected = [numpy_gpt2.logits(hparams, weights, row) for row in tokens]
     np.testing.assert_allclose(sess.run(logits, {X: tokens}), expected, rtol=0, atol=1e-4)
@@ -102,7 +103,7 @@ def test_model_with_past_one_token_at_a_time_equals_one_pass(tf, sess):
     full = model.model(ODD, X)
     past = tf.placeholder(tf.float32, model.past_shape(hparams=ODD))
     step = model.model(ODD, X, past=past, reuse=tf.AUTO_REUSE)
-    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(ODD))
+    model_weights.assign(tf, sess, model_weights.random_weights(ODD))
     tokens = np.random.default_rng(2).integers(0, ODD.n_vocab, [2, ODD.n_ctx])
     expected = sess.run(full, {X: tokens})
     cache = np.zeros(model.past_shape(hparams=ODD, batch_size=2, sequence=0), np.float32)

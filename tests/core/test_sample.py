@@ -1,5 +1,6 @@
 """The sampling loop: the original's greedy tokens, and frequencies as they should be."""
 
+import model_weights
 import numpy as np
 import pytest
 import scipy.stats
@@ -28,14 +29,6 @@ def test_greedy_tokens_equal_the_original(tf, sess):
         np.testing.assert_array_equal(found, expected)
 
 
-def greedy(hparams, weights, context, length):
-    """The most likely continuation, all of the text computed anew for each token."""
-    tokens = list(context)
-    for _ in range(length):
-        tokens.append(int(np.argmax(numpy_gpt2.logits(hparams, weights, np.array(tokens))[-1])))
-    return tokens
-
-
 @pytest.mark.parametrize(
     ("hparams", "batch_size", "n_context", "length"),
     [
@@ -49,36 +42,36 @@ def greedy(hparams, weights, context, length):
 def test_greedy_tokens_equal_recomputation_without_cache(
     tf, sess, hparams, batch_size, n_context, length
 ):
-    weights = numpy_gpt2.random_weights(hparams, seed=3)
+    weights = model_weights.random_weights(hparams, seed=3)
     context = np.random.default_rng(4).integers(0, hparams.n_vocab, [batch_size, n_context])
     X = tf.placeholder(tf.int32, [batch_size, None])
     output = sample.sample_sequence(hparams=hparams, length=length, context=X, temperature=0)
-    numpy_gpt2.assign(tf, sess, weights)
-    expected = [greedy(hparams, weights, row, length) for row in context]
+    model_weights.assign(tf, sess, weights)
+    expected = [numpy_gpt2.generate(hparams, weights, row, length) for row in context]
     np.testing.assert_array_equal(sess.run(output, {X: context}), expected)
 
 
 def test_one_graph_continues_contexts_of_different_lengths(tf, sess):
-    weights = numpy_gpt2.random_weights(TINY)
+    weights = model_weights.random_weights(TINY)
     X = tf.placeholder(tf.int32, [1, None])
     output = sample.sample_sequence(hparams=TINY, length=5, context=X, top_k=1)
-    numpy_gpt2.assign(tf, sess, weights)
+    model_weights.assign(tf, sess, weights)
     for context in ([3], [1, 2, 3, 4], [12] * 20):
         found = sess.run(output, {X: [context]})
         assert found.dtype == np.int32
-        assert found[0].tolist() == greedy(TINY, weights, context, 5)
+        assert found[0].tolist() == numpy_gpt2.generate(TINY, weights, context, 5)
 
 
 def test_start_token_is_the_whole_context(tf, sess):
     output = sample.sample_sequence(hparams=TINY, length=4, start_token=9, batch_size=3, top_k=1)
-    weights = numpy_gpt2.random_weights(TINY)
-    numpy_gpt2.assign(tf, sess, weights)
-    assert sess.run(output).tolist() == [greedy(TINY, weights, [9], 4)] * 3
+    weights = model_weights.random_weights(TINY)
+    model_weights.assign(tf, sess, weights)
+    assert sess.run(output).tolist() == [numpy_gpt2.generate(TINY, weights, [9], 4)] * 3
 
 
 def test_saver_of_a_users_script_sees_the_model_and_nothing_else(tf, sess):
     sample.sample_sequence(hparams=TINY, length=4, start_token=9, batch_size=3)
-    assert {v.op.name for v in tf.global_variables()} == set(numpy_gpt2.random_weights(TINY))
+    assert {v.op.name for v in tf.global_variables()} == set(model_weights.random_weights(TINY))
 
 
 # With ln_f's gain at zero every position predicts the same: wte times ln_f's bias.
@@ -86,7 +79,7 @@ CONSTANT = HParams(n_vocab=11, n_ctx=120, n_embd=6, n_head=2, n_layer=1)
 
 
 def constant_weights():
-    weights = numpy_gpt2.random_weights(CONSTANT, seed=5)
+    weights = model_weights.random_weights(CONSTANT, seed=5)
     weights["model/ln_f/g"][:] = 0
     weights["model/ln_f/b"][:] = np.random.default_rng(6).normal(0, 1, CONSTANT.n_embd)
     weights["model/wte"] *= 3
@@ -122,7 +115,7 @@ def test_frequencies_match_the_distribution_in_one_graph_for_all_settings(tf, se
     output = sample.sample_sequence(
         hparams=CONSTANT, length=CONSTANT.n_ctx, start_token=0, batch_size=batch_size, **options
     )
-    numpy_gpt2.assign(tf, sess, weights)
+    model_weights.assign(tf, sess, weights)
     for values in SETTINGS:
         feed = dict(zip(options.values(), values, strict=True))
         check_frequencies(lambda: sess.run(output, feed), weights, batch_size, *values)  # noqa: B023
@@ -136,7 +129,7 @@ def test_frequencies_match_the_distribution_with_numbers(tf, sess, values):
     output = sample.sample_sequence(
         hparams=CONSTANT, length=CONSTANT.n_ctx, start_token=0, batch_size=7, **options
     )
-    numpy_gpt2.assign(tf, sess, weights)
+    model_weights.assign(tf, sess, weights)
     check_frequencies(lambda: sess.run(output), weights, 7, *values)
 
 
@@ -151,7 +144,7 @@ def check_frequencies(run, weights, batch_size, temperature, top_k, top_p):
 
 def test_runs_and_rows_differ_without_a_seed_of_their_own(tf, sess):
     output = sample.sample_sequence(hparams=CONSTANT, length=100, start_token=0, batch_size=2)
-    numpy_gpt2.assign(tf, sess, constant_weights())
+    model_weights.assign(tf, sess, constant_weights())
     first, second = sess.run(output), sess.run(output)
     assert (first[0] != first[1]).any()
     assert (first != second).any()
@@ -164,7 +157,7 @@ def test_graph_seed_repeats_the_draws(tf):
             output = sample.sample_sequence(
                 hparams=CONSTANT, length=50, start_token=0, batch_size=2
             )
-            numpy_gpt2.assign(tf, sess, constant_weights())
+            model_weights.assign(tf, sess, constant_weights())
             return sess.run(output)
 
     np.testing.assert_array_equal(draws(), draws())
@@ -307,23 +300,23 @@ def test_one_graph_of_placeholders_equals_twenty_graphs_of_numbers(tf, sess):
 
 
 def test_one_graph_of_placeholders_gives_sequences_of_any_length(tf, sess):
-    weights = numpy_gpt2.random_weights(TINY, seed=9)
+    weights = model_weights.random_weights(TINY, seed=9)
     settings = settings_placeholders(tf)
     X = tf.placeholder(tf.int32, [2, None])
     tokens = sample.sample_sequence(hparams=TINY, context=X, **settings)
-    numpy_gpt2.assign(tf, sess, weights)
+    model_weights.assign(tf, sess, weights)
     context = [[3, 1, 4], [1, 5, 9]]
     for length, chosen in ((0, {}), (1, {"top_k": 1}), (22, {"temperature": 0}), (9, {"top_p": 0})):
         values = {"length": length, "temperature": 1, "top_k": 0, "top_p": 1} | chosen
         found = sess.run(tokens, {X: context} | {settings[n]: v for n, v in values.items()})
-        expected = [greedy(TINY, weights, row, length) for row in context]
+        expected = [numpy_gpt2.generate(TINY, weights, row, length) for row in context]
         assert found.tolist() == expected
 
 
 def test_tensors_out_of_range_end_in_the_message_of_numbers(tf, sess):
     settings = settings_placeholders(tf)
     tokens = sample.sample_sequence(hparams=TINY, start_token=0, batch_size=1, **settings)
-    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(TINY))
+    model_weights.assign(tf, sess, model_weights.random_weights(TINY))
     legal = {"length": 3, "temperature": 1, "top_k": 0, "top_p": 1}
     for name, value, message in [
         ("length", 25, "length must be from 0 to n_ctx = 24, got"),
@@ -421,5 +414,5 @@ def test_logits_that_are_not_numbers_give_no_token(tf, sess):
 
 def test_a_length_of_zero_gives_the_context_back(tf, sess):
     tokens = sample.sample_sequence(hparams=TINY, length=0, start_token=7, batch_size=2)
-    numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(TINY))
+    model_weights.assign(tf, sess, model_weights.random_weights(TINY))
     assert sess.run(tokens).tolist() == [[7], [7]]

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import model_weights
 import pytest
 from conftest import ROOT
 
 import model
-import numpy_gpt2
 from gpt2 import checkpoint
 from hparams import HParams
 from user_error import UserError
@@ -27,7 +27,7 @@ def made(tf, tmp_path_factory) -> Path:
     (folder / "hparams.json").write_text(JSON, encoding="utf-8")
     with tf.Graph().as_default(), tf.Session() as sess:
         model.model(HPARAMS, tf.placeholder(tf.int32, [None, None]))
-        numpy_gpt2.assign(tf, sess, numpy_gpt2.random_weights(HPARAMS))
+        model_weights.assign(tf, sess, model_weights.random_weights(HPARAMS))
         tf.train.Saver().save(sess, str(folder / "model.ckpt"))
     return folder
 
@@ -45,7 +45,7 @@ def restore(tf, sess, folder, hparams=HPARAMS):
 
 
 def test_restores_every_variable_even_after_the_folder_moved(tf, sess, folder):
-    expected = numpy_gpt2.random_weights(HPARAMS)
+    expected = model_weights.random_weights(HPARAMS)
     found = restore(tf, sess, folder)
     assert found.keys() == expected.keys()
     assert all((found[name] == expected[name]).all() for name in expected)

@@ -3,11 +3,11 @@
 import shutil
 from itertools import chain
 
+import model_weights
 import pytest
 from conftest import ROOT
 
 import model
-import numpy_gpt2
 from gpt2.evaluation.scorer import Scorer
 from gpt2.language_model import LanguageModel
 from hparams import HParams
@@ -21,12 +21,12 @@ def folder(tf, tmp_path_factory):
     for name in ("encoder.json", "vocab.bpe"):
         shutil.copyfile(ROOT / "models" / "1M" / name, folder / name)
     hparams = HParams(n_vocab=1304, n_ctx=32, n_embd=12, n_head=3, n_layer=1)
-    weights = numpy_gpt2.random_weights(hparams)
+    weights = model_weights.random_weights(hparams)
     weights["model/ln_f/b"][:] = 1
     weights["model/wte"][1280:] = 100
     with tf.Graph().as_default(), tf.Session() as session:
         model.model(hparams, tf.placeholder(tf.int32, [None, None]))
-        numpy_gpt2.assign(tf, session, weights)
+        model_weights.assign(tf, session, weights)
         tf.train.Saver().save(session, str(folder / "model.ckpt"), write_meta_graph=False)
     return folder
 

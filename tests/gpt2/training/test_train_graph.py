@@ -2,6 +2,7 @@
 
 import json
 
+import model_weights
 import numpy as np
 import pytest
 
@@ -25,7 +26,7 @@ def train_graph(tf):
 
 @pytest.fixture(scope="module")
 def weights():
-    return numpy_gpt2.random_weights(ODD)
+    return model_weights.random_weights(ODD)
 
 
 def build(train_graph, tf_config=TFConfig(), **options):  # noqa: B008
@@ -50,7 +51,7 @@ def gradients_of(tf, sess, train_graph, weights, recompute=False):
     variables = tf.trainable_variables()
     gradients = train_graph.gradients(loss, variables)
     sess.run(tf.global_variables_initializer())
-    numpy_gpt2.assign(tf, sess, weights)
+    model_weights.assign(tf, sess, weights)
     values = sess.run([loss, *gradients])
     return values[0], {v.op.name: g for v, g in zip(variables, values[1:], strict=True)}
 

@@ -1,0 +1,96 @@
+"""Reading a vocabulary whose files may be missing, damaged, or of two models."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from encoder import END_OF_TEXT, Encoder
+from gpt2.installation import download_command
+from gpt2.user_file import parse_json, read_text
+from user_error import UserError
+
+T = TypeVar("T")
+MOST_GAPS = 1 << 16  # ids without a token; a list has an entry for each id
+
+
+def read_encoder(folder: Path) -> Encoder:
+    """The encoder of the model in `folder`, from its `encoder.json` and `vocab.bpe`.
+
+    Raises: UserError if a file is missing or damaged; it names the file and the remedy.
+    """
+    remedy = download_command(folder.name)
+    table = _load(folder / "encoder.json", _parse_encoder, remedy)
+    merges = _load(folder / "vocab.bpe", _parse_merges, remedy)
+    if END_OF_TEXT not in table:
+        raise UserError(f"{folder / 'encoder.json'} has no {END_OF_TEXT}; get it again: {remedy}")
+    encoder = Encoder(table, merges)
+    lost = _lost_merges(encoder)
+    if lost:
+        raise UserError(
+            f"{folder / 'vocab.bpe'} is cut short: none of its {len(merges)} merges makes "
+            f"{lost[0]!r}, which encoder.json has; get both again: {remedy}"
+        )
+    unknown = [] if encoder.regular else [pair for pair in merges if "".join(pair) not in table]
+    if unknown:
+        raise UserError(
+            f"{folder / 'vocab.bpe'} joins {' '.join(unknown[0])!r}, which encoder.json next to it "
+            f"does not have: one of the two is broken; get both again: {remedy}"
+        )
+    return encoder
+
+
+def learned_tokens(encoder: Encoder) -> set[str]:
+    """The tokens that text is encoded as: bytes, results of merges, and the end of text."""
+    return {*encoder.byte_decoder, *map("".join, encoder.bpe_ranks), END_OF_TEXT}
+
+
+def _lost_merges(encoder: Encoder) -> list[str]:
+    """Tokens that must come from a merge, because they are two other tokens joined.
+
+    If the end of text has the highest learned id, as in the released models, then the tokens with
+    higher ids were added later.
+    """
+    ids, learned = encoder.encoder, learned_tokens(encoder)
+    rest = ids.keys() - learned
+    if not rest:
+        return []
+    last = max(ids[token] for token in learned if token in ids)
+    added_from = last if last == ids[END_OF_TEXT] else 1 + max(ids.values())
+    rest = {token for token in rest if ids[token] < added_from}
+    return [t for t in rest if any(t[:i] in ids and t[i:] in ids for i in range(1, len(t)))]
+
+
+def _load(path: Path, parse: Callable[[str], T], remedy: str) -> T:
+    """The parsed content of a text file."""
+    try:
+        return parse(read_text(path).replace("\r\n", "\n"))
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); get it: {remedy}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is broken ({error}); get it again: {remedy}") from None
+
+
+def _parse_encoder(text: str) -> dict[str, int]:
+    table = parse_json(text)
+    if not isinstance(table, dict) or not table:
+        raise ValueError("not an object of tokens and their ids")
+    ids = table.values()
+    if {*map(type, ids)} != {int} or min(ids) < 0 or max(ids) >= len(ids) + MOST_GAPS:
+        raise ValueError("an id is not an integer, or far beyond the number of tokens")
+    if len(set(ids)) < len(ids):
+        raise ValueError("two tokens have the same id")
+    try:
+        "".join(table).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("a token holds half a character") from None
+    return table
+
+
+def _parse_merges(text: str) -> list[tuple[str, str]]:
+    merges = []
+    for number, line in enumerate(text.rstrip("\n").split("\n")[1:], 2):
+        pair = line.split(" ")
+        if len(pair) != 2 or not all(pair):
+            raise ValueError(f"line {number} is {line!r}, not two tokens")
+        merges.append((pair[0], pair[1]))
+    return merges
