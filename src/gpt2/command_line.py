@@ -23,6 +23,7 @@ import fire
 from gpt2 import background, checkpoint
 from gpt2.checkpoint import DEFAULT_MODEL, EMBEDDED_MODEL
 from gpt2.terminal import VisibleText, escaped
+from gpt2.typed_value import typed_value
 from user_error import UserError
 
 VERSION = "2.0"
@@ -283,31 +284,27 @@ def parser(label: str, annotation: Any) -> Callable[[str], Any]:
     if typing.get_origin(annotation) is tuple:
         return lambda text: tuple(json.loads(text))
     types = typing.get_args(annotation) or (annotation,)
-    kinds = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
     (kind,) = [kind for kind in types if kind is not NoneType]
+    read: dict[Any, Callable[[str], Any]] = {
+        int: _number,
+        float: float,
+        bool: {"True": True, "False": False}.__getitem__,
+        str: str,
+    }
 
     def parse(text: str) -> Any:
         if NoneType in types and text == "None":
             return None
-        try:
-            if kind is bool:
-                return {"True": True, "False": False}[text]
-            value = _whole(text) if kind is int else kind(text)
-        except (ValueError, KeyError):
-            raise UserError(f"{label} must be {kinds[kind]}, got {text!r}") from None
-        bits = 63 if label.lstrip("-") == "seed" else 31  # what TensorFlow holds it in
-        if kind is int and not -(1 << bits) <= value < 1 << bits:
-            raise UserError(f"{label} must be from -2**{bits} to 2**{bits} - 1, got {text}")
-        return value
+        value: Any = text
+        with contextlib.suppress(ValueError, KeyError):
+            value = read[kind](text)
+        return typed_value(label, value, kind)
 
     return parse
 
 
-def _whole(text: str) -> int:
-    """A whole number, which may be written as 1e5 or 40.0. Raises: ValueError."""
+def _number(text: str) -> float:
+    """A whole number may also be written as 1e5 or 40.0. Raises: ValueError."""
     with contextlib.suppress(ValueError):
         return int(text)
-    number = float(text)
-    if not number.is_integer():
-        raise ValueError
-    return int(number)
+    return float(text)

@@ -61,7 +61,7 @@ def test_texts_are_not_taken_for_settings(line):
         ("/device cpu", "device cannot be changed here; start again with --device"),
         ("/temperature", "temperature needs a value; ? shows the settings"),
         ("top_k x", "top_k must be a whole number, got 'x' (to continue this text, type it "),
-        ("top_k 1.5", "top_k must be a whole number, got '1.5'"),
+        ("top_k 1.5", "top_k must be a whole number, got 1.5"),
         (f"seed {2**63}", "seed must be from -2**63 to 2**63 - 1"),
         (f"top_k {2**31}", "top_k must be from -2**31 to 2**31 - 1"),
     ],

@@ -1,0 +1,55 @@
+"""The types of flags and of Python arguments, checked in one place."""
+
+import math
+import reprlib
+from numbers import Real
+from typing import Any
+
+from user_error import UserError
+
+KINDS: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "text",
+}
+
+
+def typed_value(name: str, value: object, kind: type) -> Any:
+    """The value as a plain int, float, bool or str.
+
+    >>> typed_value("length", 40.0, int), typed_value("top_p", 1, float)
+    (40, 1)
+
+    Args:
+      name: of the flag or argument, for the error.
+      kind: int, float, bool or str. NumPy's numbers are welcome where they are exact. A bool is
+        not a number, and a text is never read as one.
+    Raises: UserError if the value is of another kind, or a whole number that TensorFlow cannot
+      hold: of more than 63 bits for a seed, of more than 31 for all others.
+    """
+    plain = _convert(value, kind)
+    if plain is None:
+        raise UserError(f"{name} must be {KINDS[kind]}, got {reprlib.repr(value)}")
+    bits = 63 if name.lstrip("-") == "seed" else 31
+    if kind is int and not -(1 << bits) <= plain < 1 << bits:
+        raise UserError(f"{name} must be from -2**{bits} to 2**{bits} - 1, got {value}")
+    return plain
+
+
+def _convert(value: Any, kind: type) -> Any:
+    """The value as `kind`, or None if that is not possible."""
+    if kind is str:
+        return value if isinstance(value, str) else None
+    if kind is bool:
+        return bool(value) if type(value).__name__ in ("bool", "bool_") else None  # NumPy's, too
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    try:
+        if kind is int:
+            whole = math.trunc(value)
+            return whole if whole == value else None
+        as_float = float(value)
+    except (OverflowError, ValueError):  # infinity, or nan, as a whole number
+        return None
+    return value if type(value) is int else as_float
