@@ -1,6 +1,5 @@
 """The types of flags and of Python arguments, checked in one place."""
 
-import math
 import reprlib
 from numbers import Real
 from typing import Any
@@ -47,7 +46,7 @@ def _convert(value: Any, kind: type) -> Any:
         return None
     try:
         if kind is int:
-            whole = math.trunc(value)
+            whole = int(value)  # type: ignore[call-overload]  # NumPy's have no __trunc__
             return whole if whole == value else None
         as_float = float(value)
     except (OverflowError, ValueError):  # infinity, or nan, as a whole number
