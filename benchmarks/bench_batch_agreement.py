@@ -36,7 +36,7 @@ def samples(flags, batch_size, engine=""):
     rows = []
     for first in range(1, flags.nsamples + 1, batch_size):
         numbers = range(first, min(first + batch_size, flags.nsamples + 1))
-        pieces = list(sampler.pieces([sampler.context(None)] * len(numbers), numbers))
+        pieces = list(sampler.stream_tokens([sampler.context(None)] * len(numbers), numbers))
         rows += [[*chain(*parts)] for parts in zip(*pieces, strict=True)]
     return rows
 

@@ -82,7 +82,7 @@ class Ours:
             self.sampler = self._sampler(len(prompts), tokens, greedy)
             self.made_for = len(prompts), greedy
         self.sampler.change(length=tokens)
-        pieces = self.sampler.pieces(prompts, range(1, len(prompts) + 1))
+        pieces = self.sampler.stream_tokens(prompts, range(1, len(prompts) + 1))
         return [[*chain(*parts)] for parts in zip(*pieces, strict=True)]
 
     def _sampler(self, batch_size, tokens, greedy):

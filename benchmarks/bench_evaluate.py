@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from gpt2.evaluation import scorer
+from gpt2 import scorer
 from gpt2.tensorflow_session import choose_device, import_tensorflow
 from hparams import HParams
 

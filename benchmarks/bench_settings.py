@@ -41,7 +41,7 @@ def sample(changes):
             stop_at_end=False,
         )
         if i in (1, 10, 50, 100, 200, changes):
-            n_operations = len(lm._session.graph.get_operations())
+            n_operations = len(lm.session._session.graph.get_operations())
             print(f"{i:>8} {resident_megabytes():>11.1f} {n_operations:>11}", flush=True)
 
 

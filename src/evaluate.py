@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import gpt2
 from gpt2 import checkpoint
 from gpt2.command_line import run
 from gpt2.evaluation.page import page
 from gpt2.evaluation.paper_results import FILES, SIZES, find_file, published
 from gpt2.evaluation.perplexity import SavedState, measure
 from gpt2.evaluation.score_report import Report, ScoredText, jsonl, show, table, written
-from gpt2.evaluation.scorer import Scorer
 from gpt2.evaluation.tasks import TASKS, measure_task
 from gpt2.evaluation.texts import check_files, counted, is_list, read_texts
-from gpt2.evaluation.windows import EvaluationOptions
+from gpt2.model_session import ModelSession
+from gpt2.scorer import Scorer
 from gpt2.text_stream import Counts, fingerprint, text_chunks
+from gpt2.windows import EvaluationOptions
 from user_error import UserError
 
 FORMATS = {"table": table, "jsonl": jsonl, "html": page}
@@ -171,8 +171,8 @@ def paper(
         if isinstance(model, UserError):
             print(f"{name}: {model}\n")
         else:
-            with gpt2.load(model, device=device) as loaded:
-                _paper_of_one(Scorer(loaded, options), folder, saved)
+            with ModelSession(model.name, str(model.parent), device=device) as session:
+                _paper_of_one(Scorer(session, options), folder, saved)
 
 
 def _paper_of_one(scorer: Scorer, data_dir: Path, saved: SavedState) -> None:
@@ -199,8 +199,7 @@ def _scorer(
     model_name: str | None, models_dir: str, device: str, options: EvaluationOptions
 ) -> Scorer:
     """A scorer whose options are checked. Its model is loaded when it is used."""
-    model = gpt2.LanguageModel(model_name=model_name, models_dir=models_dir, device=device)
-    return Scorer(model, options)
+    return Scorer(ModelSession(model_name, models_dir, device=device), options)
 
 
 def _saved_state(task: str, file: str, state: str | None, scorer: Scorer) -> SavedState:

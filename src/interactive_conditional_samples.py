@@ -105,7 +105,7 @@ class Session:
     def converse(self) -> None:
         """Answer what is typed, until Ctrl-D, or Ctrl-C twice with nothing typed."""
         print(GREETING)
-        self.sampler.load_in_background(failed=interrupt)
+        self.sampler.prepare_in_background(failed=interrupt)
         presses = 0  # of Ctrl-C, one after the other, with nothing typed
         while presses < 2:
             line = None
@@ -178,7 +178,7 @@ class Session:
         if not raw_text:
             raise UserError("Prompt should not be empty!")
         context = self.sampler.context(raw_text)
-        self.sampler.load(at_once=True)
+        self.sampler.prepare(at_once=True)
         end = self.next_number + self.nsamples
         for start in range(self.next_number, end, self.sampler.batch_size):
             batch = range(start, min(start + self.sampler.batch_size, end))
@@ -186,7 +186,9 @@ class Session:
             rows = [SampleText(self.sampler.encoder, self.stop_strings) for _ in batch]
             print(banner(start))
             contexts = [context] * len(batch)
-            for piece in self.sampler.pieces(contexts, batch, self.stop_at_end, at_once=True):
+            for piece in self.sampler.stream_tokens(
+                contexts, batch, self.stop_at_end, at_once=True
+            ):
                 added = [row.add(ids) for row, ids in zip(rows, piece, strict=True)]
                 print(added[0], end="", flush=True)
                 if all(row.stopped for row in rows):

@@ -31,7 +31,7 @@ import generate_conditional_samples as conditional
 import generate_unconditional_samples as unconditional
 import interactive_conditional_samples as interactive
 import train
-from gpt2 import language_model
+from gpt2 import model_session
 from gpt2.command_line import run
 
 # What is accepted leaves its files open, as the run would go on.
@@ -70,7 +70,7 @@ def place(monkeypatch, tmp_path):
     def accept():
         raise AcceptedError
 
-    for module in (language_model, train):
+    for module in (model_session, train):
         monkeypatch.setattr(module, "import_tensorflow", accept)
     folder = tmp_path / "some" / "place"
     folder.mkdir(parents=True)

@@ -18,7 +18,7 @@ from user_error import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from gpt2.language_model import LanguageModel
+    from gpt2.model_session import ModelSession
 
 CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C is heard
 CHUNK_SECONDS = 0.2  # that a run takes at most while someone waits, unless one token takes longer
@@ -32,7 +32,7 @@ class Decoding:
     """Generates tokens for one batch size, in the graph and session of a model.
 
     Args:
-      lm: the model. Its graph must be the default graph.
+      session: of the model. Its graph must be the default graph.
       decoder: decoder.Decoder of the batch size.
       settings: scalar placeholders: temperature, top_k, top_p.
     Attributes:
@@ -41,11 +41,11 @@ class Decoding:
       compiling: the last task that compiled, or None.
     """
 
-    def __init__(self, lm: "LanguageModel", decoder: Any, settings: dict[str, Any]):
+    def __init__(self, session: "ModelSession", decoder: Any, settings: dict[str, Any]):
         self.decoder = decoder
         self.compiled: set[int] = set()
         self.compiling: Task | None = None
-        self._lm, self._settings = lm, settings
+        self._session, self._settings = session, settings
         self._ready: Task | None = None  # builds the loop that comes first
         self._user: object = None  # whose samples are in the decoder's state
         self._n_short = 0  # tokens, of all short texts so far
@@ -80,7 +80,7 @@ class Decoding:
             self._n_short += sampling.length
         chunk = 1 if at_once else CHUNK_TOKENS
         held = feed[decoder.cache_length] = self._cache_length(range(first, last))
-        n_done, tokens = self._lm.run(decoder.prefill, {**feed, decoder.end: 1})
+        n_done, tokens = self._session.run(decoder.prefill, {**feed, decoder.end: 1})
         if self._ready is not None:
             self._ready.wait()  # or the pause after the first token would be longer
         yield tokens[: len(contexts)]
@@ -91,11 +91,11 @@ class Decoding:
             slots = range(first - 1 + n_done, last)
             length = self._cache_length(slots)
             if held < length:
-                self._lm.run(self._fetch("grow"), {decoder.cache_length: length})
+                self._session.run(self._fetch("grow"), {decoder.cache_length: length})
                 held = length
             loop = self._loop(feed, length, slots, either, n_done)
             end = min(n_done + chunk, sampling.length)
-            n_done, tokens = self._lm.run(loop, {**feed, decoder.end: end})
+            n_done, tokens = self._session.run(loop, {**feed, decoder.end: end})
             if at_once:
                 seconds = (time.monotonic() - began) / max(1, n_done - before)
                 busy = self.compiling is not None and self.compiling.is_alive()
@@ -115,9 +115,9 @@ class Decoding:
 
         def work() -> None:
             with contextlib.suppress(tf.errors.FailedPreconditionError):  # no weights yet
-                self._lm.run(self._fetch("decode_uncompiled"), feed)
+                self._session.run(self._fetch("decode_uncompiled"), feed)
 
-        self._lm.will_run(self.decoder.prefill)  # and need not wait for the loop
+        self._session.will_run(self.decoder.prefill)  # and need not wait for the loop
         self._ready = Task(work)
 
     def compile_ahead(self, sampling: Sampling) -> None:
@@ -161,7 +161,7 @@ class Decoding:
     def _fetch(self, name: str) -> Any:
         """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
         if name not in vars(self.decoder):
-            with self._lm.tracing, interrupted_afterwards():
+            with self._session.tracing, interrupted_afterwards():
                 getattr(self.decoder, name)
         return getattr(self.decoder, name)
 
@@ -205,12 +205,12 @@ class Decoding:
         self._prepare(feed)
         for length in lengths:
             step = {**feed, self.decoder.cache_length: length}
-            self._lm.run(self.decoder.compile, step, options=in_this_thread)
+            self._session.run(self.decoder.compile, step, options=in_this_thread)
             self.compiled.add(length)
 
     def _prepare(self, feed: dict[Any, Any]) -> None:
         """Build all that will be run, and run once what must begin at once, to do nothing."""
-        with self._lm.tracing:
+        with self._session.tracing:
             _, decode, grow = self.decoder.compile, self.decoder.decode, self.decoder.grow
-        self._lm.run(decode, feed)
-        self._lm.run(grow, {self.decoder.cache_length: 0})
+        self._session.run(decode, feed)
+        self._session.run(grow, {self.decoder.cache_length: 0})

@@ -7,49 +7,29 @@ often: on a CPU, batches of 7 or 32 instead of 1 change 60 to 70 of a million to
 model. That affects 1.6 to 1.8 % of samples of 256 tokens.
 """
 
-import contextlib
-import functools
-import logging
 import math
 import numbers
 import random
-import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import engine
-from gpt2 import checkpoint
-from gpt2.background import Task
-from gpt2.checkpoint import choose_model
 from gpt2.decoding import WORTH_COMPILING, Decoding
-from gpt2.evaluation.windows import EvaluationOptions
-from gpt2.memory import default_batch_size, memory_bytes, sample_bytes, weight_bytes
-from gpt2.model_folder import ModelFolder
-from gpt2.tensorflow_session import (
-    check_device,
-    choose_device,
-    import_tensorflow,
-    interrupted_afterwards,
-    open_session,
-    without_collections,
-)
-from gpt2.terminal import status_line
+from gpt2.memory import default_batch_size, sample_bytes, weight_bytes
+from gpt2.model_session import ModelSession
 from gpt2.user_file import expand
+from gpt2.windows import EvaluationOptions
 from hparams import Sampling
-from user_error import DamagedModelError, UserError, require
+from user_error import UserError, require
 
 if TYPE_CHECKING:  # what takes long to import is imported where it is needed
     import numpy as np
 
     from encoder import Encoder
-    from gpt2.evaluation.scorer import TokenScore
-
-DTYPES = "float32", "tf32", "bfloat16"
-T = TypeVar("T")
-log = logging.getLogger("gpt2")
+    from gpt2.scorer import TokenScore
 
 
 def load(
@@ -68,7 +48,7 @@ def load(
         path = expand(str(model)).resolve()
         model, models_dir = path.name, str(path.parent)
     loaded = LanguageModel(model_name=model, models_dir=models_dir, **options)
-    _ = loaded.encoder  # what is wrong with it is said now
+    _ = loaded.encoder  # report a broken vocabulary at once
     return loaded
 
 
@@ -89,24 +69,22 @@ class LanguageModel:
     (1, 3, 1280)
     >>> lm.close()
 
-    All graphs are built under the model's own `tf.Graph`, so several models can be open, and eager
-    execution stays as it is. The first text of a batch size that is long, or that has a seed, takes
-    some seconds more than the next, for compiling. A short one does not wait for that, and many
-    compile in the background. A new temperature, top_k, top_p, seed or length compiles nothing.
+    Several models can be open, and TensorFlow's eager execution stays as it is. The first text of a
+    batch size that is long, or that has a seed, takes some seconds more than the next, for
+    compiling. A short one does not wait for that, and many compile in the background. A new
+    temperature, top_k, top_p, seed or length compiles nothing.
 
     Args:
-      model_name, models_dir: as in command_line.choose_model.
+      model_name, models_dir, device, dtype: as in ModelSession.
       seed: of the random numbers; None draws one when the model is loaded. Sample i of a seed is
         always the same.
       batch_size: the most samples that are generated together; None lets the memory decide.
       length, temperature, top_k, top_p: as in hparams.Sampling; `generate` and `stream` can
         override them. A length of None is half of n_ctx.
-      device: as in tensorflow_session.choose_device.
-      dtype: to compute in: float32, tf32 or bfloat16.
     Attributes:
-      folder, hparams; encoder, and end_of_text, the id of `<|endoftext|>`: the vocabulary is read
-        when it is first needed, as this takes a part of a second.
-      seed, sampling, batch_size, device, dtype: as above.
+      session: the ModelSession.
+      folder, hparams, encoder, end_of_text, device, dtype: of the session; folder is its path.
+      seed, sampling, batch_size: as above.
     Raises: UserError, here and in all methods, if an argument or a file is wrong.
     """
 
@@ -124,10 +102,9 @@ class LanguageModel:
         device: str = "auto",
         dtype: str = "float32",
     ):
-        check_device(device)
-        self.folder, self._notice = choose_model(model_name, models_dir)
-        self._model = ModelFolder(self.folder)
-        self.hparams = self._model.hparams
+        self.session = ModelSession(model_name, models_dir, device=device, dtype=dtype)
+        self.folder, self.hparams = self.session.folder.path, self.session.hparams
+        self.device, self.dtype = device, dtype
         if length is None:
             length = self.hparams.n_ctx // 2
         self.sampling = Sampling(length, temperature, top_k, top_p)
@@ -136,27 +113,15 @@ class LanguageModel:
         self.batch_size = batch_size or default_batch_size(self.hparams)
         self._batch_size_is_given = batch_size is not None
         self.seed, self._seed_is_drawn = seed, False
-        require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
-        self.device, self.dtype = device, dtype
-        self.weights = self._model.weights
-        self._session: Any = None
-        self._built: dict[Hashable, Any] = {}  # the parts of the graph
-        self.building, self.tracing = threading.RLock(), threading.RLock()
-        self._reading = threading.Lock()
-        self._loading: Task | None = None  # in the background
-        self._loader: int | None = None  # its thread's number
-        self._processor = ""  # in words, until it was said
-        self._closed = False
         self._n_generated = 0
 
-    @functools.cached_property
+    @property
     def encoder(self) -> "Encoder":
-        with self._loading_line():
-            return self._read_vocabulary()
+        return self.session.encoder
 
     @property
     def end_of_text(self) -> int:
-        return self.encoder.end_of_text
+        return self.session.end_of_text
 
     # Text
 
@@ -243,11 +208,11 @@ class LanguageModel:
           window: tokens that the model sees at once; None is n_ctx.
           stride: tokens from one window to the next; None is `window`.
         """
-        from gpt2.evaluation.scorer import Scorer
+        from gpt2.scorer import Scorer
 
         self._check_text(text)
         options = EvaluationOptions(window=window, stride=stride, top=top)
-        return list(Scorer(self, options).score_text([text]))
+        return list(Scorer(self.session, options).score_text([text]))
 
     def logits(self, tokens: Any) -> "np.ndarray":
         """Unnormalised log-probabilities of the token after each one.
@@ -269,8 +234,8 @@ class LanguageModel:
             raise UserError(f"{ids.shape[1]} tokens are too many: n_ctx is {n_ctx}")
         if ids.min() < 0 or ids.max() >= n_vocab:
             raise UserError(f"token ids must be from 0 to {n_vocab - 1}")
-        placeholder, logits = self.build("logits", self._build_logits)
-        return self.run(logits, {placeholder: ids})
+        placeholder, logits = self.session.build("logits", self._build_logits)
+        return self.session.run(logits, {placeholder: ids})
 
     # Life
 
@@ -279,15 +244,15 @@ class LanguageModel:
         if not self._batch_size_is_given and self._either_loop():
             self.batch_size = min(self.batch_size, nsamples)
 
-    def load(self, at_once: bool = False) -> None:
+    def prepare(self, at_once: bool = False) -> None:
         """Read the weights and build the graph for batch_size now, and not at the first use.
 
-        Args: at_once, as in `pieces`.
+        Args: at_once, as in `stream_tokens`.
         """
         self._decoding(self.batch_size, at_once and self._either_loop())
 
-    def load_in_background(self, failed: Callable[[], object] = lambda: None) -> None:
-        """Begin what `load` does, and go on with compiling. What needs the model waits for it.
+    def prepare_in_background(self, failed: Callable[[], object] = lambda: None) -> None:
+        """Begin what `prepare` does, and go on with compiling. What needs the model waits for it.
 
         Args:
           failed: is called in the background if the model cannot be loaded; `check_loading` then
@@ -295,133 +260,24 @@ class LanguageModel:
         """
 
         def work() -> None:
-            self._loader = threading.get_ident()
-            try:
-                decoding = self._decoding(self.batch_size, self._either_loop())
-            except BaseException:
-                failed()
-                raise
+            decoding = self._decoding(self.batch_size, self._either_loop())
             decoding.compile_ahead(self.sampling)
 
-        self._say_notice()
-        self._loading = Task(work)
+        self.session.load_in_background(work, failed)
 
     def check_loading(self) -> None:
         """Raise the error that ended the loading in the background, if one did."""
-        if self._loading is not None and self._loading.error is not None:
-            raise self._loading.error
-
-    def _open(self) -> None:
-        """Import TensorFlow and open a session, unless it is open."""
-        if self._closed:
-            raise UserError("the model is closed")
-        if self._session is not None:
-            return
-        self._say_notice()
-        self._read_vocabulary()  # what is wrong with it is found before TensorFlow is imported
-        tf = import_tensorflow()
-        config, processor = choose_device(self.device, tf)
-        if not processor.startswith("GPU"):
-            self._check_memory()
-        self._processor = processor if self.device == "auto" else ""
-        tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
-        self._session = open_session(tf, config, self.tracing)
-
-    def _read_vocabulary(self) -> "Encoder":
-        with self._reading, without_collections():  # one thread; another that needs it waits
-            return self._model.encoder
-
-    def _say_notice(self) -> None:
-        if self._notice:
-            log.warning(self._notice)
-        self._notice = ""
-
-    def _say_processor(self) -> None:
-        """Name the processor, once, and not next to a prompt at which somebody types."""
-        if self._processor and threading.get_ident() != self._loader:
-            log.info("running on %s", self._processor)
-            self._processor = ""
-
-    def _loading_line(self) -> contextlib.AbstractContextManager[None]:
-        """Says what is going on; but not next to a prompt at which somebody types."""
-        in_background = threading.get_ident() == self._loader
-        line = f"loading {self.folder.name} ..."
-        return contextlib.nullcontext() if in_background else status_line(line)
+        self.session.check_loading()
 
     def close(self) -> None:
         """Free the model's memory. The object cannot be used afterwards."""
-        if self._session is not None:
-            self._session.close()
-        self._session, self._closed = None, True
-        self._built.clear()
+        self.session.close()
 
     def __enter__(self) -> "LanguageModel":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def build(
-        self, key: Hashable, build: Callable[[], T], then: Callable[[T], object] = lambda part: None
-    ) -> T:
-        """What a function returns that builds a part of the model's graph; called once for a key.
-
-        The variables are read from the checkpoint while the first part is built. Then `then` builds
-        what depends on the part; it is called once, too.
-        """
-        if key not in self._built:
-            self._say_notice()
-            line = contextlib.nullcontext() if self._built else self._loading_line()
-            with line, self.building:
-                if key not in self._built:
-                    self._build(key, build, then)
-        self._say_processor()
-        built: T = self._built[key]
-        return built
-
-    def _build(self, key: Hashable, build: Callable[[], T], then: Callable[[T], object]) -> None:
-        self._open()
-        import tensorflow.compat.v1 as tf
-
-        import decoder
-
-        parts = []
-
-        def work() -> None:
-            with self.tracing, interrupted_afterwards(), without_collections(stays=False):
-                parts.append(build())
-            then(parts[0])
-
-        creator = tf.variable_creator_scope(checkpoint.without_initializers)
-        with self._session.graph.as_default(), creator:
-            if self._built:
-                work()
-            else:
-                with interrupted_afterwards():
-                    decoder.create_variables(self.hparams)
-                checkpoint.restore(self._session, self.weights, meanwhile=work)
-        self._built[key] = parts[0]
-
-    def run(self, fetches: Any, feed: dict[Any, Any], **options: Any) -> Any:
-        """Session.run, in which a lack of memory is a UserError."""
-        self._open()
-        import tensorflow.compat.v1 as tf
-
-        try:
-            return self._session.run(fetches, feed, **options)
-        except (tf.errors.ResourceExhaustedError, MemoryError):
-            raise self._out_of_memory() from None
-
-    def will_run(self, fetches: Any) -> None:
-        """Let the session take over what is needed, so that `run` waits for nothing."""
-        self._session.will_run(fetches)
-
-    def damaged(self) -> DamagedModelError:
-        """The error for logits that are not numbers."""
-        return DamagedModelError(
-            f"{self.weights}: the weights are damaged: they give logits that are not numbers; "
-            "download or train the model again"
-        )
 
     # Settings
 
@@ -430,15 +286,11 @@ class LanguageModel:
         self._set_seed()
         return {
             "model": self.folder.name,
-            "weights": self.fingerprint(),
+            "weights": self.session.fingerprint(),
             "seed": self.seed,
             **vars(self.sampling),
             "dtype": self.dtype,
         }
-
-    def fingerprint(self) -> str:
-        """A short name for the weights, which other weights do not share."""
-        return checkpoint.fingerprint(self.weights)
 
     def change(self, **settings: Any) -> None:
         """Change the seed, or how tokens are sampled. Raises: UserError, and changes nothing.
@@ -462,7 +314,7 @@ class LanguageModel:
         (sampling or self.sampling).check_context(len(ids), self.hparams)
         return ids
 
-    def pieces(
+    def stream_tokens(
         self,
         contexts: Sequence[list[int]],
         numbers: Sequence[int],
@@ -515,7 +367,7 @@ class LanguageModel:
     ) -> list[list[int]]:
         """The tokens that belong to each sample. Marks in `finished` the samples that end here."""
         if (tokens < 0).any():
-            raise self.damaged()
+            raise self.session.damaged()
         chunk = []
         for i, new in enumerate(tokens.tolist()):
             ids = [] if finished[i] else new
@@ -529,10 +381,12 @@ class LanguageModel:
         return (self.seed is None or self._seed_is_drawn) and not engine.chosen()
 
     def _decoding(self, batch_size: int, either: bool = False) -> Decoding:
-        return self.build(
+        sample = sample_bytes(self.hparams, self.sampling.length)
+        return self.session.build(
             ("decoding", batch_size),
             lambda: self._build_decoding(batch_size),
             lambda decoding: decoding.get_ready(self.sampling, either),
+            n_bytes=weight_bytes(self.hparams, batch_size) + batch_size * sample,
         )
 
     def _build_decoding(self, batch_size: int) -> Decoding:
@@ -555,7 +409,7 @@ class LanguageModel:
 
         dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
         made = decoder.Decoder(self.hparams, choose, batch_size, dtype, constant=True)
-        return Decoding(self, made, settings)
+        return Decoding(self.session, made, settings)
 
     def _build_logits(self) -> tuple[Any, Any]:
         import tensorflow.compat.v1 as tf
@@ -592,16 +446,3 @@ class LanguageModel:
     def _check_text(text: object) -> None:
         if not isinstance(text, str):
             raise UserError(f"a text must be a string, got {type(text).__name__}")
-
-    def _check_memory(self) -> None:
-        """Raise UserError if the samples cannot fit in memory: Linux would kill the process."""
-        sample = sample_bytes(self.hparams, self.sampling.length)
-        needed = weight_bytes(self.hparams, self.batch_size) + self.batch_size * sample
-        if needed > memory_bytes():
-            raise self._out_of_memory()
-
-    def _out_of_memory(self) -> UserError:
-        return UserError(
-            f"out of memory with {self.batch_size} samples at a time; try a smaller "
-            "--batch_size, or a shorter --length"
-        )

@@ -225,9 +225,7 @@ def _without_chatter() -> Iterator[None]:
         with held_stderr() as lines:
             yield
     finally:
-        for line in lines:
-            if not _is_chatter(line):
-                print(line, file=sys.stderr)
+        sys.stderr.writelines(f"{line}\n" for line in lines if not _is_chatter(line))
 
 
 def _is_chatter(line: str) -> bool:

@@ -170,7 +170,7 @@ def test_models_that_were_dropped_but_not_closed_are_garbage_once_another_is_loa
         "dropped = []\n"
         "for _ in range(2):\n"
         "    lm = gpt2.load('1M'); lm.generate('a', length=2)\n"
-        "    dropped.append(weakref.ref(lm._session)); del lm\n"
+        "    dropped.append(weakref.ref(lm.session._session)); del lm\n"
         "gc.collect(); print([model() for model in dropped])"
     )
     command = [sys.executable, "-c", code]

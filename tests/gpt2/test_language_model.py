@@ -63,9 +63,9 @@ def test_a_container_without_a_limit_has_the_machines_memory(container):
 def test_samples_that_cannot_fit_are_refused_before_the_weights_are_read(container):
     container("8000000")
     model = language_model.LanguageModel(batch_size=30, **FLAGS)
-    with pytest.raises(UserError, match="out of memory with 30 samples at a time; try a smaller"):
-        model.load()
-    assert model._session is None
+    with pytest.raises(UserError, match="out of memory; try a smaller"):
+        model.prepare()
+    assert model.session._session is None
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -76,6 +76,6 @@ def test_memory_that_runs_out_on_the_way_is_one_line(tf, native):
         raise error
 
     model = language_model.LanguageModel(batch_size=2, **FLAGS)
-    model._session = SimpleNamespace(run=fail)
-    with pytest.raises(UserError, match="out of memory with 2 samples at a time"):
-        model.run([], {})
+    model.session._session = SimpleNamespace(run=fail)
+    with pytest.raises(UserError, match="out of memory; try a smaller"):
+        model.session.run([], {})

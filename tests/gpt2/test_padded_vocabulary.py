@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 
 import model
-from gpt2.evaluation.scorer import Scorer
 from gpt2.language_model import LanguageModel
+from gpt2.scorer import Scorer
 from hparams import HParams
 
 
@@ -40,7 +40,7 @@ def load(folder, n_vocab):
 
 
 def samples(lm):
-    pieces = lm.pieces([[lm.end_of_text]] * 2, [1, 2])
+    pieces = lm.stream_tokens([[lm.end_of_text]] * 2, [1, 2])
     return [list(chain(*parts)) for parts in zip(*pieces, strict=True)]
 
 
@@ -59,6 +59,6 @@ def test_rows_without_a_token_are_never_drawn(folder):
 
 
 def test_rows_without_a_token_are_no_words(folder):
-    kept = Scorer(load(folder, n_vocab=1304)).all_but({"the"})
+    kept = Scorer(load(folder, n_vocab=1304).session).all_but({"the"})
     assert kept.shape == (1304,)
     assert kept.sum() == 1303

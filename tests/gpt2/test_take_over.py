@@ -29,14 +29,14 @@ def fresh():
 
 
 def tokens(lm, **options):
-    return [token for (ids,) in lm.pieces([[7, 8, 9]], [1], **options) for token in ids]
+    return [token for (ids,) in lm.stream_tokens([[7, 8, 9]], [1], **options) for token in ids]
 
 
 def test_the_compiled_loop_takes_over_and_the_text_stays_the_same(tf, fresh):
     lm = fresh(length=200, batch_size=1)
     decoding = lm._decoding(1, either=True)
     loops = []
-    run = lm.run
+    run = lm.session.run
 
     def spy(fetches, feed, **options):
         for name in ("decode", "decode_uncompiled"):
@@ -47,7 +47,7 @@ def test_the_compiled_loop_takes_over_and_the_text_stays_the_same(tf, fresh):
                     decoding.compiling.wait()
         return run(fetches, feed, **options)
 
-    lm.run = spy
+    lm.session.run = spy
     both = tokens(lm, at_once=True)
     assert loops[0] == "decode_uncompiled" and loops[-1] == "decode"
     assert loops == sorted(loops, reverse=True)
@@ -83,7 +83,7 @@ def test_a_long_text_has_its_first_tokens_before_a_compiler_begins(fresh, monkey
     monkeypatch.setattr("gpt2.decoding.MANY_TOKENS", 20)
     lm = fresh(length=220, batch_size=1)
     decoding = lm._decoding(1, either=True)
-    pieces = lm.pieces([[7, 8, 9]], [1], at_once=True)
+    pieces = lm.stream_tokens([[7, 8, 9]], [1], at_once=True)
     for _ in range(4):  # 49 tokens at most
         next(pieces)
         assert decoding.compiling is None

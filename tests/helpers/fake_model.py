@@ -16,14 +16,14 @@ class FakeModel(language_model.LanguageModel):
     A sample of a prompt that begins with "endless" has no end.
     """
 
-    def load(self, at_once=False):
+    def prepare(self, at_once=False):
         self.seed = 7 if self.seed is None else self.seed
 
-    def load_in_background(self, failed):
-        self.load()
+    def prepare_in_background(self, failed):
+        self.prepare()
 
-    def pieces(self, contexts, numbers, stop_at_end=False, at_once=False):
-        self.load()
+    def stream_tokens(self, contexts, numbers, stop_at_end=False, at_once=False):
+        self.prepare()
         texts = [self.encoder.decode(context) for context in contexts]
         yield [self.encoder.encode(f"[{self.seed}.{number}]") for number in numbers]
         yield [self.encoder.encode(f" {text}") for text in texts]

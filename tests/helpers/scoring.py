@@ -4,14 +4,14 @@ import numpy as np
 
 import gpt2
 from gpt2.evaluation.score_report import Report, ScoredText
-from gpt2.evaluation.scorer import Scorer, Scores
 from gpt2.evaluation.texts import Text
-from gpt2.evaluation.windows import EvaluationOptions
+from gpt2.scorer import Scorer, Scores
+from gpt2.windows import EvaluationOptions
 
 
 def scorer_of(tiny, **options):
     """A scorer of the fixture `tiny`."""
-    return Scorer(gpt2.load(tiny.folder), EvaluationOptions(**options))
+    return Scorer(gpt2.load(tiny.folder).session, EvaluationOptions(**options))
 
 
 def log_probabilities(logits):

@@ -92,7 +92,7 @@ def test_mistakes_are_one_line_before_tensorflow_is_imported(
     for name in ("empty", "empty.jsonl", "data/deep/text8", "no data/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    monkeypatch.setattr("gpt2.language_model.import_tensorflow", too_early)
+    monkeypatch.setattr("gpt2.model_session.import_tensorflow", too_early)
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
     commands = ("score", "perplexity", "task", "paper")
     with pytest.raises(SystemExit) as caught:

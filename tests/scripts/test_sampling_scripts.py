@@ -285,8 +285,8 @@ def test_text_is_shown_as_it_is_made(call_here, monkeypatch):
     stdout, seen = io.BytesIO(), []
 
     class Watched(FakeModel):
-        def pieces(self, *arguments, **options):
-            for piece in super().pieces(*arguments, **options):
+        def stream_tokens(self, *arguments, **options):
+            for piece in super().stream_tokens(*arguments, **options):
                 seen.append(stdout.getvalue().decode())
                 yield piece
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from gpt2.evaluation.detokenizers import BOOK
 from gpt2.evaluation.perplexity import OnRead
-from gpt2.evaluation.scorer import Scorer
-from gpt2.evaluation.windows import Window
+from gpt2.scorer import Scorer
 from gpt2.text_stream import lines, text_chunks
+from gpt2.windows import Window
 from user_error import UserError
 
 GAP = "XXXXX"

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from gpt2.evaluation.detokenizers import BOOK, natural_lambada
 from gpt2.evaluation.perplexity import OnRead
-from gpt2.evaluation.scorer import Scorer, Scores
 from gpt2.evaluation.stop_words import STOP_WORDS
-from gpt2.evaluation.windows import Window
+from gpt2.scorer import Scorer, Scores
 from gpt2.text_stream import lines, text_chunks, text_record
+from gpt2.windows import Window
 from user_error import UserError
 
 

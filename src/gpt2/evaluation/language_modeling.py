@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpt2.evaluation.detokenizers import ONE_BILLION_WORDS, PTB, WIKITEXT, Detokenizer
 from gpt2.evaluation.perplexity import OnRead, SavedState, measure
-from gpt2.evaluation.scorer import Scorer
+from gpt2.scorer import Scorer
 from gpt2.text_stream import Counts, lines, safe_pieces, text_chunks
 from user_error import UserError
 

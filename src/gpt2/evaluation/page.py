@@ -16,7 +16,7 @@ from string import Template
 from typing import Any
 
 from gpt2.evaluation.score_report import Report, ScoredText, written
-from gpt2.evaluation.scorer import TokenScore
+from gpt2.scorer import TokenScore
 
 PARTS = Path(__file__).parent
 # Control characters have no look of their own: these are their pictures. Each is one UTF-16 unit.

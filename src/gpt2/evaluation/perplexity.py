@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.atomic_file import replacing
-from gpt2.evaluation.scorer import Scorer
 from gpt2.evaluation.totals import Totals
+from gpt2.scorer import Scorer
 from gpt2.user_file import parse_json, read_text
 from user_error import UserError
 

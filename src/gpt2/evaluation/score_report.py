@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice, tee
 from typing import Any
 
-from gpt2.evaluation.scorer import Scorer, TokenScore
 from gpt2.evaluation.texts import Text, counted
 from gpt2.evaluation.totals import BAND_NAMES, Totals
+from gpt2.scorer import Scorer, TokenScore
 from gpt2.text_stream import Counts
 from user_error import UserError
 

@@ -8,7 +8,7 @@ from gpt2.evaluation.cbt import measure_cbt
 from gpt2.evaluation.lambada import measure_lambada
 from gpt2.evaluation.language_modeling import LONG_TEXTS
 from gpt2.evaluation.perplexity import OnRead, SavedState
-from gpt2.evaluation.scorer import Scorer
+from gpt2.scorer import Scorer
 
 TASKS = ["lambada", "cbt-cn", "cbt-ne", *LONG_TEXTS]
 

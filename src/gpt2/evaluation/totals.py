@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from gpt2.evaluation.scorer import Scores
+from gpt2.scorer import Scores
 from gpt2.text_stream import Counts
 
 BANDS = (10, 100, 1000)  # the highest rank of each band but the last

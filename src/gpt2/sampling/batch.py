@@ -71,7 +71,7 @@ def make_samples(
     contexts = [sampler.context(prompt) for prompt in batch.prompts]
     rows = [SampleText(sampler.encoder, ends.stop) for _ in batch.numbers]
     n_told = 0
-    for piece in sampler.pieces(
+    for piece in sampler.stream_tokens(
         contexts, batch.numbers, ends.stop_at_end, at_once=show is not None
     ):
         for row, ids in zip(rows, piece, strict=True):
@@ -104,7 +104,7 @@ class ThisProcess:
     def start(self, sampler: LanguageModel, ends: Ends, watched: bool = False) -> None:
         """Load the model, the slow step."""
         self._sampler, self._ends = sampler, ends
-        sampler.load(at_once=watched)
+        sampler.prepare(at_once=watched)
 
     def make(
         self,

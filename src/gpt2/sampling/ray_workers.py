@@ -81,7 +81,7 @@ class Worker:
                     here, there = self._settings[name], value
                     folder = self._sampler.folder
                     raise UserError(f"{folder} is another model: {name} {there}, not {here}")
-            self._sampler.load()
+            self._sampler.prepare()
         except UserError as error:
             raise ClusterError(f"node {node}: {error}") from None
         return node

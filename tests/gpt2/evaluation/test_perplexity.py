@@ -6,10 +6,10 @@ from scoring import log_probabilities, scorer_of
 
 import numpy_gpt2
 from gpt2.evaluation.perplexity import SavedState, measure
-from gpt2.evaluation.scorer import Scorer, Scores
 from gpt2.evaluation.totals import BAND_NAMES, Totals
-from gpt2.evaluation.windows import EvaluationOptions
+from gpt2.scorer import Scorer, Scores
 from gpt2.text_stream import Counts, safe_pieces
+from gpt2.windows import EvaluationOptions
 from user_error import UserError
 
 TEXT = "Now is the winter of our discontent\nMade glorious summer by this sun of York;\n" * 2

@@ -15,9 +15,9 @@ import gpt2
 import numpy_gpt2
 from gpt2.evaluation import cbt, lambada, language_modeling, tasks
 from gpt2.evaluation.perplexity import SavedState
-from gpt2.evaluation.scorer import Scorer, Scores
 from gpt2.evaluation.stop_words import STOP_WORDS
-from gpt2.evaluation.windows import EvaluationOptions
+from gpt2.scorer import Scorer, Scores
+from gpt2.windows import EvaluationOptions
 from user_error import UserError
 
 DATA = ROOT / "tests" / "data"

@@ -216,7 +216,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_reason(call_here):
 def test_more_samples_than_the_memory_holds_are_one_line(call_here):
     flags = ["--nsamples", 1, "--model_name", "1M", "--batch_size", 10**9]
     done = call_here(UNCONDITIONAL, "--device", "cpu", *flags)
-    assert_refused(done, "out of memory with 1000000000 samples at a time; try a smaller --b")
+    assert_refused(done, "out of memory; try a smaller --b")
 
 
 def test_a_terminal_sees_how_far_a_dump_is_and_each_sample_below_it():

@@ -5,15 +5,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpt2.evaluation.windows import EvaluationOptions, Window, sliding_windows
 from gpt2.text_stream import safe_pieces
+from gpt2.windows import EvaluationOptions, Window, sliding_windows
 from hparams import HParams
 from user_error import UserError
 
 if TYPE_CHECKING:  # imported where it is needed, as it takes long
     import numpy as np
 
-    from gpt2.language_model import LanguageModel
+    from gpt2.model_session import ModelSession
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Scorer:
     Raises: UserError if an option is out of range.
     """
 
-    def __init__(self, model: "LanguageModel", options: EvaluationOptions | None = None):
+    def __init__(self, model: "ModelSession", options: EvaluationOptions | None = None):
         self.model, self.options = model, options or EvaluationOptions()
         self.hparams, self.encoder = model.hparams, model.encoder
         self.end_of_text = model.end_of_text

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scoring import log_probabilities, scorer_of
 
 import numpy_gpt2
-from gpt2.evaluation import scorer
-from gpt2.evaluation.windows import EvaluationOptions, Window, sliding_windows
+from gpt2 import scorer
+from gpt2.windows import EvaluationOptions, Window, sliding_windows
 from user_error import DamagedModelError, UserError
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,239 @@
+"""A model in TensorFlow: its graph, its session, its weights, and the locks around them."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gpt2 import checkpoint
+from gpt2.background import Task
+from gpt2.memory import memory_bytes
+from gpt2.model_folder import ModelFolder
+from gpt2.tensorflow_session import (
+    check_device,
+    choose_device,
+    import_tensorflow,
+    interrupted_afterwards,
+    open_session,
+    without_collections,
+)
+from gpt2.terminal import status_line
+from user_error import DamagedModelError, UserError, require
+
+if TYPE_CHECKING:
+    from encoder import Encoder
+
+DTYPES = "float32", "tf32", "bfloat16"
+T = TypeVar("T")
+log = logging.getLogger("gpt2")
+
+
+class ModelSession:
+    """Builds and runs parts of a model's graph. The weights are read when they are first needed.
+
+    All graphs are built under the model's own `tf.Graph`, so several models can be open, and eager
+    execution stays as it is.
+
+    Args:
+      model_name, models_dir: as in checkpoint.choose_model.
+      device: as in tensorflow_session.choose_device.
+      dtype: to compute in: float32, tf32 or bfloat16.
+    Attributes:
+      folder: the model on disk, a ModelFolder; hparams: its shape.
+      encoder, and end_of_text, the id of `<|endoftext|>`: the vocabulary is read when it is first
+        needed, as this takes a part of a second.
+      device, dtype: as above.
+      tracing: a lock that is held by whoever adds to the graph.
+    Raises: UserError, here and in all methods, if an argument or a file is wrong.
+    """
+
+    def __init__(
+        self,
+        model_name: str | None = None,
+        models_dir: str = "models",
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+    ):
+        check_device(device)
+        require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+        path, self._notice = checkpoint.choose_model(model_name, models_dir)
+        self.folder = ModelFolder(path)
+        self.hparams = self.folder.hparams
+        self.device, self.dtype = device, dtype
+        self._weights = self.folder.weights
+        self._session: Any = None
+        self._built: dict[Hashable, Any] = {}  # the parts of the graph
+        self.tracing, self._building = threading.RLock(), threading.RLock()
+        self._reading = threading.Lock()
+        self._loading: Task | None = None  # in the background
+        self._loader: int | None = None  # its thread's number
+        self._processor = ""  # its description; "" once logged
+        self._closed = False
+
+    @cached_property
+    def encoder(self) -> "Encoder":
+        with self._loading_line():
+            return self._read_vocabulary()
+
+    @property
+    def end_of_text(self) -> int:
+        return self.encoder.end_of_text
+
+    def build(
+        self,
+        key: Hashable,
+        build: Callable[[], T],
+        then: Callable[[T], object] = lambda part: None,
+        n_bytes: int = 0,
+    ) -> T:
+        """Build a part of the model's graph, unless it is there.
+
+        The variables are read from the checkpoint while the first part is built.
+
+        Args:
+          key: the part's name.
+          build: returns the part; called once for each key.
+          then: builds what depends on the part; called once, too.
+          n_bytes: memory that the part will need. If a CPU has less, that is an error before the
+            weights are read, as Linux would kill the process later.
+        """
+        if key not in self._built:
+            self._log_notice()
+            line = contextlib.nullcontext() if self._built else self._loading_line()
+            with line, self._building:
+                if key not in self._built:
+                    self._build(key, build, then, n_bytes)
+        self._log_processor()
+        built: T = self._built[key]
+        return built
+
+    def run(self, fetches: Any, feed: dict[Any, Any], **options: Any) -> Any:
+        """Session.run, in which a lack of memory is a UserError."""
+        self._open()
+        import tensorflow.compat.v1 as tf
+
+        try:
+            return self._session.run(fetches, feed, **options)
+        except (tf.errors.ResourceExhaustedError, MemoryError):
+            raise _out_of_memory() from None
+
+    def will_run(self, fetches: Any) -> None:
+        """Let the session take over what is needed, so that `run` waits for nothing."""
+        self._session.will_run(fetches)
+
+    def load_in_background(self, work: Callable[[], object], failed: Callable[[], object]) -> None:
+        """Begin work that loads the model, in a thread. What needs the model waits for it.
+
+        Args:
+          failed: called in the thread if an exception ends the work; `check_loading` then raises
+            it.
+        """
+
+        def load() -> None:
+            self._loader = threading.get_ident()
+            try:
+                work()
+            except BaseException:
+                failed()
+                raise
+
+        self._log_notice()
+        self._loading = Task(load)
+
+    def check_loading(self) -> None:
+        """Raise the error that ended the loading in the background, if one did."""
+        if self._loading is not None and self._loading.error is not None:
+            raise self._loading.error
+
+    def fingerprint(self) -> str:
+        """A short name for the weights, which other weights do not share."""
+        return checkpoint.fingerprint(self._weights)
+
+    def damaged(self) -> DamagedModelError:
+        """The error for logits that are not numbers."""
+        return DamagedModelError(
+            f"{self._weights}: the weights are damaged: they give logits that are not numbers; "
+            "download or train the model again"
+        )
+
+    def close(self) -> None:
+        """Free the model's memory. The object cannot be used afterwards."""
+        if self._session is not None:
+            self._session.close()
+        self._session, self._closed = None, True
+        self._built.clear()
+
+    def __enter__(self) -> "ModelSession":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _open(self, n_bytes: int = 0) -> None:
+        """Import TensorFlow and open a session, unless it is open."""
+        if self._closed:
+            raise UserError("the model is closed")
+        if self._session is not None:
+            return
+        self._log_notice()
+        self._read_vocabulary()  # a broken one is reported before TensorFlow is imported
+        tf = import_tensorflow()
+        config, processor = choose_device(self.device, tf)
+        if not processor.startswith("GPU") and n_bytes > memory_bytes():
+            raise _out_of_memory()
+        self._processor = processor if self.device == "auto" else ""
+        tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
+        self._session = open_session(tf, config, self.tracing)
+
+    def _build(
+        self, key: Hashable, build: Callable[[], T], then: Callable[[T], object], n_bytes: int
+    ) -> None:
+        self._open(n_bytes)
+        import tensorflow.compat.v1 as tf
+
+        import decoder
+
+        parts = []
+
+        def work() -> None:
+            with self.tracing, interrupted_afterwards(), without_collections(stays=False):
+                parts.append(build())
+            then(parts[0])
+
+        creator = tf.variable_creator_scope(checkpoint.without_initializers)
+        with self._session.graph.as_default(), creator:
+            if self._built:
+                work()
+            else:
+                with interrupted_afterwards():
+                    decoder.create_variables(self.hparams)
+                checkpoint.restore(self._session, self._weights, meanwhile=work)
+        self._built[key] = parts[0]
+
+    def _read_vocabulary(self) -> "Encoder":
+        with self._reading, without_collections():  # one thread; another that needs it waits
+            return self.folder.encoder
+
+    def _log_notice(self) -> None:
+        if self._notice:
+            log.warning(self._notice)
+        self._notice = ""
+
+    def _log_processor(self) -> None:
+        """Name the processor, once, and not next to a prompt at which somebody types."""
+        if self._processor and threading.get_ident() != self._loader:
+            log.info("running on %s", self._processor)
+            self._processor = ""
+
+    def _loading_line(self) -> contextlib.AbstractContextManager[None]:
+        """A status line; but not next to a prompt at which somebody types."""
+        in_background = threading.get_ident() == self._loader
+        line = f"loading {self.folder.name} ..."
+        return contextlib.nullcontext() if in_background else status_line(line)
+
+
+def _out_of_memory() -> UserError:
+    return UserError("out of memory; try a smaller --batch_size, or a shorter --length or --window")
