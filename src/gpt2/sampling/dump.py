@@ -91,6 +91,8 @@ def dump(
         try:
             maker.start(sampler, ends, watched)
             write(maker, wanted, out, n_left * sampler.sampling.length, sampler)
+            if isinstance(out, Output):
+                out.check()
         finally:
             out.close()
             maker.close()

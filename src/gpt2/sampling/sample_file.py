@@ -1,5 +1,6 @@
 """How samples are written, and a file of samples that survives whatever stops the run."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from gpt2.atomic_file import replacing
+from gpt2.file_lock import is_open_file
 from gpt2.user_file import parse_json, read_text
 from user_error import UserError
 
@@ -116,8 +118,7 @@ class Output:
             self._append(format.header(settings), 0)
 
     def close(self) -> None:
-        """Close the file, without the half of a sample that Ctrl-C may have left."""
-        self.file.truncate(self.size)
+        """Close the file."""
         self.file.close()
 
     def _resume(self, record: dict[str, Any]) -> None:
@@ -132,11 +133,37 @@ class Output:
     def write(self, samples: list[Sample]) -> None:
         """Append samples. Once this returns they are safe, whatever happens.
 
-        Raises: OSError if they can't be written, for example if the disk is full. The file then
-        ends with the last sample written before.
+        Raises: OSError if they can't be written: the disk is full, for example, or `check` fails.
+          The file then ends with the last sample written before.
         """
+        self.check()
         texts = [self.format.sample(sample, self.settings) for sample in samples]
         self._append("".join(texts), len(samples))
+
+    def check(self) -> None:
+        """Raise OSError if the file was moved or removed, or another program has written to it."""
+        found, samples = os.fstat(self.file.fileno()), f"{self.done} samples"
+        if is_open_file(self.path, self.file):
+            if found.st_size == self.size:
+                return
+            reason = f"was changed by another program during the run, after {samples}"
+        elif found.st_nlink:
+            reason = (
+                f"was moved to {self._new_place()} during the run; that file holds {samples}; move "
+                "it back, and the same command continues the dump"
+            )
+        else:
+            reason = (
+                f"was removed (or moved to another disk) during the run, with its {samples}; "
+                f"delete {self.record_path} to begin again"
+            )
+        raise OSError(None, reason, str(self.path))
+
+    def _new_place(self) -> str:
+        """Where the open file is now, as far as the system tells."""
+        with contextlib.suppress(OSError):
+            return str(Path(f"/proc/self/fd/{self.file.fileno()}").readlink())
+        return "another place"
 
     def _append(self, text: str, n_samples: int) -> None:
         rest = memoryview(text.encode("utf-8"))
@@ -145,8 +172,11 @@ class Output:
             while rest:
                 rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
-        except OSError as error:
-            self.file.truncate(self.size)
+        except BaseException as error:  # Ctrl-C, too, may leave half of a sample
+            with contextlib.suppress(OSError):
+                self.file.truncate(self.size)
+            if not isinstance(error, OSError):
+                raise
             reason = (
                 f"{error.strerror}, after {self.done} samples; the same command continues the dump"
             )

@@ -94,6 +94,21 @@ def test_kills_at_random_moments_change_nothing(tmp_path, call_here):
     assert path.read_text(encoding="utf-8") == done.stdout
 
 
+def test_a_second_run_is_refused_and_an_output_that_is_removed_ends_the_first(tmp_path, call_here):
+    path, flags = tmp_path / "out", ["--batch_size", 1, "--output", tmp_path / "out"]
+    command = [*FAKE, "generate_unconditional_samples", *map(str, [*FLAGS, *flags])]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as first:
+        while not path.exists() or " SAMPLE 2 " not in path.read_text(encoding="utf-8"):
+            time.sleep(0.01)
+        second = call_here(UNCONDITIONAL, *FLAGS, *flags, model=FakeModel)
+        assert_refused(second, f"another run is writing to {path}; wait until it ends")
+        path.unlink()
+        *_, last = first.stderr.read().splitlines()
+        assert first.wait() == 1
+    assert f"{path}: was removed (or moved to another disk) during the run, with its " in last
+    assert [file.name for file in tmp_path.iterdir()] == ["out.progress"]
+
+
 def test_other_flags_on_the_same_file_are_refused(tmp_path, model):
     path = tmp_path / "out"
     before = write(model, path, 1)

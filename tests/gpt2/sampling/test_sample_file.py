@@ -3,26 +3,21 @@
 import contextlib
 import io
 import json
+import os
 import random
 import subprocess
 import sys
-import textwrap
 import time
 
 import pytest
 from conftest import ROOT
+from sample_writer import LAYOUT, SETTINGS, sample
 
-from gpt2.sampling.sample_file import FORMATS, Output, Sample, Stream, read_record
+from gpt2.sampling.sample_file import FORMATS, Output, Stream, read_record
 from user_error import UserError
 
-SETTINGS = {"model": "tiny", "seed": 3}
-LAYOUT = {"shard": "1/1"}
-# A child process imports this file.
-CHILD_PATH = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests" / "gpt2" / "sampling")]
-
-
-def sample(number):
-    return Sample(number, None, [number, 7], f"text {number}\nè“{'x' * number}", number % 2 == 0)
+WRITER = [sys.executable, str(ROOT / "tests" / "helpers" / "sample_writer.py")]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 
 
 def write(path, format, *numbers):
@@ -77,7 +72,7 @@ def test_a_torn_end_is_cut_off(tmp_path):
     assert path.read_bytes() == expected("text", [1, 2])
 
 
-def test_what_ctrl_c_tears_is_cut_off_when_the_file_is_closed(tmp_path, monkeypatch):
+def test_what_ctrl_c_tears_is_cut_off(tmp_path, monkeypatch):
     def interrupt(file):
         raise KeyboardInterrupt
 
@@ -88,6 +83,28 @@ def test_what_ctrl_c_tears_is_cut_off_when_the_file_is_closed(tmp_path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             output.write([sample(2)])
     assert path.read_bytes() == expected("text", [1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda path: path.rename(f"{path}.old"),
+            "was moved to .*out.old .* holds 1 samples; move",
+        ),
+        (lambda path: path.unlink(), "was removed .*, with its 1 samples; delete .*out.progress "),
+        (lambda path: path.write_bytes(b""), "was changed by another program .*, after 1 samples"),
+    ],
+)
+def test_a_file_that_is_moved_removed_or_changed_is_noticed(tmp_path, change, message):
+    path = tmp_path / "out"
+    with contextlib.closing(Output(path, FORMATS["text"], SETTINGS, LAYOUT)) as output:
+        output.write([sample(1)])
+        change(path)
+        for notice in (lambda: output.write([sample(2)]), output.check):
+            with pytest.raises(OSError, match=message) as raised:
+                notice()
+            assert raised.value.filename == str(path)
 
 
 def test_other_settings_are_refused_and_named(tmp_path):
@@ -126,7 +143,7 @@ def test_a_file_that_lost_samples_is_refused(tmp_path):
         "{}",
         '{"samples": "1", "bytes": 2, "settings": {"seed": 1}}',
         '{"samples": 1, "bytes": 2, "settings": {}}',
-        "[" * 100_000,
+        pytest.param("[" * 100_000, id="nested too deeply"),
     ],
 )
 def test_a_damaged_record_is_named_and_the_samples_are_kept(tmp_path, content):
@@ -144,23 +161,8 @@ def test_a_damaged_record_is_named_and_the_samples_are_kept(tmp_path, content):
 def test_a_full_disk_leaves_whole_samples_and_the_dump_can_be_continued(tmp_path):
     resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
     path = tmp_path / "out"
-    script = f"""
-        import resource, signal, sys
-        sys.path[:0] = {CHILD_PATH!r}
-        from test_sample_file import *
-        from pathlib import Path
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        output = Output(Path({str(path)!r}), FORMATS["text"], SETTINGS, LAYOUT)
-        try:
-            for number in range(1, 100):
-                output.write([sample(number)])
-        except OSError as error:
-            print(number, error.strerror)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    number, _, reason = printed.strip().partition(" ")
+    done = subprocess.run([*WRITER, path, "1000"], env=ENVIRONMENT, capture_output=True, text=True)
+    number, _, reason = done.stderr.strip().partition(" ")
     assert resource and "the same command continues the dump" in reason
     whole = list(range(1, int(number)))
     assert path.read_bytes() == expected("text", whole)
@@ -168,24 +170,12 @@ def test_a_full_disk_leaves_whole_samples_and_the_dump_can_be_continued(tmp_path
     assert path.read_bytes() == expected("text", [*whole, int(number)])
 
 
-WRITER = f"""
-import sys
-sys.path[:0] = {CHILD_PATH!r}
-from test_sample_file import *
-from pathlib import Path
-output = Output(Path(sys.argv[1]), FORMATS["text"], SETTINGS, LAYOUT)
-print("begun", flush=True)
-for number in range(output.done + 1, 41):
-    output.write([sample(number)])
-"""
-
-
 def test_twenty_kills_at_random_moments_lose_double_and_tear_nothing(tmp_path):
     path = tmp_path / "out"
     delays = random.Random(5)
+    command, pipe = [*WRITER, str(path)], subprocess.PIPE
     for _ in range(20):
-        command = [sys.executable, "-c", WRITER, str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(command, env=ENVIRONMENT, stdout=pipe) as process:
             if delays.random() < 0.8:  # else it may not even have begun
                 process.stdout.readline()
             time.sleep(delays.uniform(0, 0.03))
@@ -193,7 +183,7 @@ def test_twenty_kills_at_random_moments_lose_double_and_tear_nothing(tmp_path):
         if path.exists():
             whole = expected("text", range(1, read_record(path)["samples"] + 1))
             assert path.read_bytes().startswith(whole) or not path.stat().st_size
-    subprocess.run([sys.executable, "-c", WRITER, str(path)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
     assert path.read_bytes() == expected("text", range(1, 41))
 
 
