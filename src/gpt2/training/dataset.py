@@ -111,6 +111,11 @@ def _texts(file: Path, on_read: Callable[[int], object]) -> Iterator[Iterable[st
     """
     if file.suffix == ".npz":
         raise UserError(f"{file} holds token ids, not text; keep it apart from texts")
+    if file.suffix in (".csv", ".tsv", ".json"):
+        raise UserError(
+            f"{file} is a table, not text; put its texts in a .jsonl file, each in a line "
+            'like {"text": "..."}'
+        )
     chunks = text_chunks(str(file), on_read=on_read)
     if file.suffix != ".jsonl":
         yield chunks
