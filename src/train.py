@@ -253,7 +253,7 @@ def only_run(folder: Path) -> Iterator[None]:
         with write_lock(state):
             yield
     finally:
-        with contextlib.suppress(OSError):  # they are not empty
+        if [*folder.rglob("*")] == [state]:
             state.rmdir()
             folder.rmdir()
 

@@ -136,9 +136,8 @@ def named_write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-    except tf.errors.OpError as error:  # its last line but for a node is "FILE; REASON"
-        *_, last = (line for line in error.message.splitlines() if "[[" not in line)
-        reason = last.rpartition("; ")[2]
+    except tf.errors.OpError as error:  # a line "FILE; REASON", which may stand before a node
+        reason = error.message.partition("\n\t [[")[0].splitlines()[-1].rpartition("; ")[2]
         raise OSError(None, f"cannot be written: {reason}", str(path)) from None
 
 

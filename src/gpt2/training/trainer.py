@@ -92,7 +92,7 @@ class Trainer:
         first = int(self.session.run(self.graph.step))
         windows = neighbouring_windows(validation, window, n_windows)
         if self.workers.is_chief:
-            self._report_start(first, zlib.crc32(windows, zlib.crc32(training)))
+            self._report_start(first, zlib.crc32(windows.data, zlib.crc32(training.data)))
         self._loop(first, training, windows)
         self.workers.stop_watching()
         self._sum_over_workers(0)  # no worker may exit before all have got here
@@ -190,7 +190,7 @@ class Trainer:
 
     def _check_same_data(self, training: np.ndarray) -> None:
         """Raise UserError unless all workers have the same options and text."""
-        number = zlib.crc32(training, zlib.crc32(repr((self.options, self.hparams)).encode()))
+        number = zlib.crc32(training.data, zlib.crc32(repr((self.options, self.hparams)).encode()))
         if self._sum_over_workers(number) != self.workers.size * number:
             raise UserError("the workers have different flags or different texts")
 
