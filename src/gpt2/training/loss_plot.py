@@ -50,7 +50,8 @@ def loss_svg(training: Sequence[Point], validation: Sequence[Point]) -> str:
 
 
 def _averaged(points: Sequence[Point]) -> list[Point]:
-    """At most MAX_POINTS points, each the mean of neighboring ones."""
+    """At most MAX_POINTS points, each the mean of neighboring ones; infinite ones are left out."""
+    points = [point for point in points if math.isfinite(point[1])]
     size = max(1, math.ceil(len(points) / MAX_POINTS))
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [(sum(s for s, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]

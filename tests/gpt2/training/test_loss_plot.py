@@ -1,5 +1,6 @@
 """The picture of the loss curves: well-formed, complete, and drawn to scale."""
 
+import math
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -43,9 +44,9 @@ def test_curves_are_drawn_to_scale():
 
 @pytest.mark.parametrize(
     ("training", "validation"),
-    [([], []), ([(1, 2.5)], []), ([(1, 0.0), (2, 0.0)], [(2, 0.0)])],
+    [([], []), ([(1, 2.5)], []), ([(1, 0.0), (2, 0.0)], [(2, 0.0)]), ([(1, math.inf)], [])],
 )
-def test_few_or_flat_losses_still_give_a_picture(training, validation):
+def test_few_flat_or_infinite_losses_still_give_a_picture(training, validation):
     svg = loss_svg(training, validation)
     assert "nan" not in svg
     assert "inf" not in svg
