@@ -138,7 +138,7 @@ def run_training(
 ) -> None:
     """Import TensorFlow, train, and print where the result is. Arguments are as in Trainer.
 
-    Raises: UserError, which says what to do, also if memory runs out.
+    Raises: UserError with a remedy, also if memory runs out.
     """
     if tf_config.size > 1:  # TensorFlow logs each failed attempt to reach a worker not yet started
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

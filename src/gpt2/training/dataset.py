@@ -126,7 +126,7 @@ def _texts(file: Path, on_read: Callable[[int], object]) -> Iterator[Iterable[st
 
 
 def write_tokens(path: Path, tokens: np.ndarray, model: ModelFolder) -> None:
-    """Write an .npz of one array, whose comment as a zip archive says what vocabulary it is of.
+    """Write an .npz of one array, whose comment as a zip archive names the vocabulary.
 
     Other programs train on all arrays of a file, so the vocabulary must not be one of them.
     """
@@ -215,5 +215,5 @@ def neighbouring_windows(tokens: np.ndarray, window: int, most: int) -> np.ndarr
 
 
 def _vocabulary(model: ModelFolder) -> str:
-    """A hash that tells a vocabulary from others."""
+    """A hash of the vocabulary."""
     return " ".join(fingerprint(model.path / name) for name in ("encoder.json", "vocab.bpe"))

@@ -181,7 +181,7 @@ class Trainer:
         return contextlib.closing(TrainingLog(self.folder.logs, step))
 
     def _is_due(self, name: str, step: int) -> bool:
-        """Whether to do after `step` what the option `name` says how often to do."""
+        """Whether something is due after `step`; the option `name` holds how often, in steps."""
         every = getattr(self.options, name)
         return every > 0 and (step % every == 0 or step == self.options.steps)
 

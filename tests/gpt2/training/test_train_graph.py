@@ -188,6 +188,6 @@ def test_the_meta_graph_holds_the_model_and_nothing_else(tf, train_graph):
 def test_a_malformed_tf_config_is_refused(monkeypatch, config):
     text = config if isinstance(config, str) else json.dumps(config)
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(UserError, match="TF_CONFIG must have the form") as caught:
+    with pytest.raises(UserError, match="TF_CONFIG must look like") as caught:
         read_tf_config()
     assert "\n" not in str(caught.value)
