@@ -33,6 +33,12 @@ def import_tensorflow() -> Any:
         import tensorflow.compat.v1 as tf
 
         tf.config.list_physical_devices()  # the search for a GPU logs too
+        if tf.__version__ < "2.20":  # a first run logs as well
+            with (
+                tf.Graph().as_default(),
+                tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session,
+            ):
+                session.run(tf.constant(0))
     tf.get_logger().setLevel("ERROR")
     # Differs from TensorFlow's own default: float32 is float32, on every GPU.
     tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -229,11 +235,16 @@ def _without_chatter() -> Iterator[None]:
 
 
 def _is_chatter(line: str) -> bool:
-    # Without a GPU, the search for one ends in an error of cuInit: nothing is wrong then.
+    # Without a GPU, the search for one ends in an error of cuInit: nothing is wrong then. Nor is it
+    # where TensorFlow 2.19 tries to register CUDA's libraries twice.
     starts = (
         "I0000 ",
         "W0000 ",
         "WARNING: All log messages before absl",
         "To enable the following",
     )
-    return line.startswith(starts) or "failed call to cuInit" in line
+    return (
+        line.startswith(starts)
+        or "failed call to cuInit" in line
+        or "Unable to register cu" in line
+    )
