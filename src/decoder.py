@@ -311,6 +311,7 @@ class Decoder:
       context: int32 [batch, context]; shorter rows are padded at the end.
       lengths: int32 [batch], without the padding.
       seed, numbers: int64 [] and [batch], as in `uniform_for`.
+      n_before: int32 [], how many tokens of the samples the contexts contain; 0 by default.
       cache_length: int32 [], the least length of the caches; 0, the default, changes nothing.
       end, stop: int32 [], as in `decode_loop`.
     Fetches:
@@ -339,9 +340,11 @@ class Decoder:
         self.seed = tf.placeholder(tf.int64, [])
         self.numbers = tf.placeholder(tf.int64, [batch_size])
         self.cache_length = tf.placeholder_with_default(0, [])
+        self.n_before = tf.placeholder_with_default(0, [])
         self.end = tf.placeholder(tf.int32, [])
         self.stop = tf.placeholder(tf.int32, [])
-        self._uniform = uniform_for(self.seed, self.numbers, hparams.n_ctx)
+        uniform = uniform_for(self.seed, self.numbers, hparams.n_ctx)
+        self._uniform = tf.roll(uniform, -self.n_before, axis=1)
 
         first, self._weights = first_token(
             hparams, choose, self.context, self.lengths, self._uniform, self.stop, dtype

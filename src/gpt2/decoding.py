@@ -8,12 +8,12 @@ TensorFlow's own operations. Both work on the same state, so one continues where
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gpt2.background import Task
 from gpt2.tensorflow_session import interrupted_afterwards
 from hparams import Sampling
-from user_error import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +63,9 @@ class Decoding:
     ) -> "Iterator[np.ndarray]":
         """Continue contexts, and yield the tokens of each run.
 
+        Another text may begin in between, here or in another thread. This one then goes on: its
+        tokens so far are evaluated again, as a context.
+
         Args:
           contexts: lists of token ids, of any lengths; at most as many as the batch size.
           numbers: of the samples.
@@ -70,30 +73,60 @@ class Decoding:
           at_once: someone waits for each token, so runs are short.
           either: take tokens from the other loop while one is compiled.
         Yields: int32 [len(contexts), tokens]
-        Raises: UserError if another text was begun since.
         """
+        n_done = 0
+        while n_done < sampling.length:
+            rest = replace(sampling, length=sampling.length - n_done)
+            for tokens in self._until_interrupted(
+                contexts, numbers, rest, n_done, seed, stop, at_once, either
+            ):
+                n_done += tokens.shape[1]
+                pairs = zip(contexts, tokens.tolist(), strict=True)
+                contexts = [row + new for row, new in pairs]
+                yield tokens
+
+    def _until_interrupted(
+        self,
+        contexts: Sequence[list[int]],
+        numbers: Sequence[int],
+        sampling: Sampling,
+        n_before: int,
+        seed: int | None,
+        stop: int,
+        at_once: bool,
+        either: bool,
+    ) -> "Iterator[np.ndarray]":
+        """As `generate`, but end when the decoder's state holds another text.
+
+        Args: n_before, how many tokens of the samples the contexts contain.
+        """
+        import numpy as np
+
         decoder, feed = self.decoder, self._feed(contexts, numbers, sampling, seed, stop)
+        feed[decoder.n_before] = n_before
         first = max(map(len, contexts)) + 1  # the caches hold the first token at this length
         last = first + sampling.length - 1
-        self._user = me = object()
-        if sampling.length <= WORTH_COMPILING:
-            self._n_short += sampling.length
-        chunk = 1 if at_once else CHUNK_TOKENS
-        held = feed[decoder.cache_length] = self._cache_length(range(first, last))
-        n_done, tokens = self._session.run(decoder.prefill, {**feed, decoder.end: 1})
-        if self._ready is not None:
-            self._ready.wait()  # or the pause after the first token would be longer
-        yield tokens[: len(contexts)]
-        while n_done < sampling.length:
-            if self._user is not me:
-                raise UserError("another text was started before this stream had ended")
+        me, n_done, held = object(), 0, 0
+        chunk = 1 if at_once and not n_before else CHUNK_TOKENS
+
+        def begin() -> "np.ndarray":
+            nonlocal n_done, held
+            self._user = me
+            held = feed[decoder.cache_length] = self._cache_length(range(first, last))
+            n_done, tokens = self._session.run(decoder.prefill, {**feed, decoder.end: 1})
+            if self._ready is not None:
+                self._ready.wait()  # or the pause after the first token would be longer
+            return tokens[: len(contexts)]
+
+        def go_on() -> "np.ndarray":
+            nonlocal n_done, held, chunk
             began, before = time.monotonic(), n_done
             slots = range(first - 1 + n_done, last)
             length = self._cache_length(slots)
             if held < length:
                 self._session.run(self._fetch("grow"), {decoder.cache_length: length})
                 held = length
-            loop = self._loop(feed, length, slots, either, n_done)
+            loop = self._loop(feed, length, slots, either, n_before + n_done)
             end = min(n_done + chunk, sampling.length)
             n_done, tokens = self._session.run(loop, {**feed, decoder.end: end})
             if at_once:
@@ -101,7 +134,21 @@ class Decoding:
                 busy = self.compiling is not None and self.compiling.is_alive()
                 most = (BUSY_SECONDS if busy else CHUNK_SECONDS) / seconds
                 chunk = max(1, min(CHUNK_TOKENS, int(most)))
-            yield tokens[: len(contexts), before:n_done]
+            return tokens[: len(contexts), before:n_done]
+
+        if sampling.length <= WORTH_COMPILING and not n_before:
+            self._n_short += sampling.length
+        with self._session.alone():
+            tokens = begin()
+            if n_before and n_done < sampling.length:  # the next interruption may come at once
+                tokens = np.concatenate([tokens, go_on()], axis=1)
+        yield tokens
+        while n_done < sampling.length:
+            with self._session.alone():
+                if self._user is not me:
+                    return
+                tokens = go_on()
+            yield tokens
 
     def get_ready(self, sampling: Sampling, either: bool) -> None:
         """Build the loop that comes first, while weights are read and a text is evaluated."""

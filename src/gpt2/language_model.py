@@ -74,6 +74,9 @@ class LanguageModel:
     compiling. A short one does not wait for that, and many compile in the background. A new
     temperature, top_k, top_p, seed or length compiles nothing.
 
+    Several threads may use a model: calls of `generate`, `score` and `logits` wait for each other,
+    and streams take turns.
+
     Args:
       model_name, models_dir, device, dtype: as in ModelSession.
       seed: of the random numbers; None draws one when the model is loaded. Sample i of a seed is
@@ -153,22 +156,23 @@ class LanguageModel:
         contexts = [self.context(prompt, sampling) for prompt in prompts]
         short = sampling.length <= WORTH_COMPILING
         either = short and seed is None and self._either_loop()
-        seed, first = self._draw(seed, nsamples * len(prompts))
-        samples = [
-            (context, first + i * len(prompts) + j)
-            for j, context in enumerate(contexts)
-            for i in range(nsamples)
-        ]
         texts: list[str] = []
-        for start in range(0, len(samples), self.batch_size):
-            batch, sample_numbers = zip(*samples[start : start + self.batch_size], strict=True)
-            # Powers of two: each size is compiled once.
-            size = min(self.batch_size, 1 << (len(batch) - 1).bit_length())
-            chunks = self._chunks(
-                *(batch, sample_numbers, stop_at_end, sampling, seed, size), either=either
-            )
-            rows = zip(*chunks, strict=True)
-            texts += [self.encoder.decode(chain.from_iterable(row)) for row in rows]
+        with self.session.alone():
+            seed, first = self._draw(seed, nsamples * len(prompts))
+            samples = [
+                (context, first + i * len(prompts) + j)
+                for j, context in enumerate(contexts)
+                for i in range(nsamples)
+            ]
+            for start in range(0, len(samples), self.batch_size):
+                batch, sample_numbers = zip(*samples[start : start + self.batch_size], strict=True)
+                # Powers of two: each size is compiled once.
+                size = min(self.batch_size, 1 << (len(batch) - 1).bit_length())
+                chunks = self._chunks(
+                    *(batch, sample_numbers, stop_at_end, sampling, seed, size), either=either
+                )
+                rows = zip(*chunks, strict=True)
+                texts += [self.encoder.decode(chain.from_iterable(row)) for row in rows]
         return texts
 
     def stream(
@@ -181,12 +185,17 @@ class LanguageModel:
     ) -> Iterator[str]:
         """Continue a prompt, and yield the text as it is generated.
 
+        Other texts may be generated before this one has ended. It then goes on: its tokens so far
+        are evaluated again, which takes a moment and, like another batch size, can change the last
+        digit of a logit.
+
         Args: as in `generate`.
         """
         sampling = self._sampling(options)
         context = self.context(prompt, sampling)
         either = seed is None and self._either_loop()
-        seed, number = self._draw(seed, 1)
+        with self.session.alone():
+            seed, number = self._draw(seed, 1)
         decode = self.encoder.stream()
 
         def texts() -> Iterator[str]:
@@ -212,7 +221,8 @@ class LanguageModel:
 
         self._check_text(text)
         options = EvaluationOptions(window=window, stride=stride, top=top)
-        return list(Scorer(self.session, options).score_text([text]))
+        with self.session.alone():
+            return list(Scorer(self.session, options).score_text([text]))
 
     def logits(self, tokens: Any) -> "np.ndarray":
         """Unnormalised log-probabilities of the token after each one.
@@ -234,8 +244,9 @@ class LanguageModel:
             raise UserError(f"{ids.shape[1]} tokens are too many: n_ctx is {n_ctx}")
         if ids.min() < 0 or ids.max() >= n_vocab:
             raise UserError(f"token ids must be from 0 to {n_vocab - 1}")
-        placeholder, logits = self.session.build("logits", self._build_logits)
-        return self.session.run(logits, {placeholder: ids})
+        with self.session.alone():
+            placeholder, logits = self.session.build("logits", self._build_logits)
+            return self.session.run(logits, {placeholder: ids})
 
     # Life
 

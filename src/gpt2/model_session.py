@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ from gpt2.memory import memory_bytes
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import (
     check_device,
+    check_process,
     choose_device,
     import_tensorflow,
     interrupted_afterwards,
@@ -67,7 +68,7 @@ class ModelSession:
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
         self.tracing, self._building = threading.RLock(), threading.RLock()
-        self._reading = threading.Lock()
+        self._reading, self._in_use = threading.Lock(), threading.RLock()
         self._loading: Task | None = None  # in the background
         self._loader: int | None = None  # its thread's number
         self._processor = ""  # its description; "" once logged
@@ -109,6 +110,13 @@ class ModelSession:
         self._log_processor()
         built: T = self._built[key]
         return built
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other thread is in such a block of the model, and keep them out of it."""
+        check_process()  # no thread of the parent's would ever free the lock
+        with self._in_use:
+            yield
 
     def run(self, fetches: Any, feed: dict[Any, Any], **options: Any) -> Any:
         """Session.run, in which a lack of memory is a UserError."""
@@ -160,11 +168,15 @@ class ModelSession:
         )
 
     def close(self) -> None:
-        """Free the model's memory. The object cannot be used afterwards."""
-        if self._session is not None:
-            self._session.close()
-        self._session, self._closed = None, True
-        self._built.clear()
+        """Free the model's memory. The object cannot be used afterwards.
+
+        Waits for what another thread computes with it.
+        """
+        with self.alone():
+            if self._session is not None:
+                self._session.close()
+            self._session, self._closed = None, True
+            self._built.clear()
 
     def __enter__(self) -> "ModelSession":
         return self
@@ -174,6 +186,7 @@ class ModelSession:
 
     def _open(self, n_bytes: int = 0) -> None:
         """Import TensorFlow and open a session, unless it is open."""
+        check_process()
         if self._closed:
             raise UserError("the model is closed")
         if self._session is not None:
@@ -208,6 +221,8 @@ class ModelSession:
             if self._built:
                 work()
             else:
+                # The files were found when the model was opened, which may be long ago.
+                checkpoint.find_weights(self.folder.path, self.hparams)
                 with interrupted_afterwards():
                     decoder.create_variables(self.hparams)
                 checkpoint.restore(self._session, self._weights, meanwhile=work)

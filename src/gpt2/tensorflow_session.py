@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import engine
-from user_error import require
+from user_error import UserError, require
+
+_processes: set[int] = set()  # in which a session was opened; a fork inherits its parent's
 
 
 def import_tensorflow() -> Any:
@@ -98,6 +100,18 @@ def choose_device(device: str, tf: Any) -> tuple[Any, str]:
     return config, f"GPU {number}, {details.get('device_name', 'unknown')}"
 
 
+def check_process() -> None:
+    """Raise UserError in a process that was forked after its parent had opened a session.
+
+    TensorFlow's threads are not in the child, so whatever it runs there would never end.
+    """
+    if _processes and os.getpid() not in _processes:
+        raise UserError(
+            "this process was forked from one that had used a model, and TensorFlow cannot run in "
+            'it; fork before the first use, or start processes with "spawn"'
+        )
+
+
 def open_session(tf: Any, config: Any, growing: Any) -> Any:
     """A tf.Session with a new graph, in which one thread may run what another does not build.
 
@@ -129,6 +143,7 @@ def open_session(tf: Any, config: Any, growing: Any) -> Any:
         def _extend_graph(self) -> None:
             """Private: TensorFlow's `run` calls it. `will_run` has done this."""
 
+    _processes.add(os.getpid())
     return Session()
 
 

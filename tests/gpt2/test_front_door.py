@@ -2,8 +2,13 @@
 
 import ast
 import doctest
+import itertools
+import os
+import shutil
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -83,11 +88,61 @@ def test_two_models_live_in_one_process_and_eager_execution_goes_on(tiny, lm):
     assert tensorflow.constant(1.0).numpy() == 1
 
 
-def test_a_stream_that_another_text_has_overtaken_says_so(lm):
-    stream = lm.stream("KING", length=100)
+def test_streams_that_interrupt_each_other_give_the_texts_of_each_alone(lm):
+    options = {"length": 40, "seed": 4}
+    alone = [lm.generate(prompt, **options)[0] for prompt in ("KING", "Enter ROMEO")]
+    streams = [lm.stream(prompt, **options) for prompt in ("KING", "Enter ROMEO")]
+    texts = ["", ""]
+    for pieces in itertools.zip_longest(*streams, fillvalue=""):
+        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+        lm.generate("a", length=1)
+    assert texts == alone
+
+
+def test_an_interrupted_batch_goes_on_too(lm):
+    contexts = [lm.context(prompt) for prompt in ("KING", "Enter ROMEO and", "a")]
+    lm.change(length=40, seed=4)
+
+    def samples(interrupt):
+        rows = [[], [], []]
+        for chunk in lm.stream_tokens(contexts, [1, 2, 3]):
+            rows = [row + ids for row, ids in zip(rows, chunk, strict=True)]
+            interrupt()
+        return rows
+
+    alone = samples(lambda: None)
+    other = lm.stream_tokens(contexts[::-1], [7, 8, 9])
+    assert samples(lambda: next(other, None)) == alone
+    lm.change(length=8, seed=1)
+
+
+def test_threads_that_share_a_model_get_the_texts_of_each_alone(lm):
+    prompts = ["KING", "ROMEO:", "Enter", "To be"]
+
+    def work(prompt):
+        text = "".join(lm.stream(prompt, seed=3, length=24))
+        scores = [token.logprob for token in lm.score(prompt)]
+        return text, lm.generate(prompt, 2, seed=3, length=24), scores
+
+    alone = [work(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(len(prompts)) as threads:
+        for _ in range(2):
+            assert list(threads.map(work, prompts)) == alone
+
+
+def test_a_stream_that_is_left_open_keeps_no_other_thread_waiting(lm):
+    stream = lm.stream("KING", seed=3)
     next(stream)
-    lm.generate("ROMEO", length=2)
-    with pytest.raises(gpt2.UserError, match="another text was started before this stream"):
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(lm.generate, "KING", seed=5).result() == lm.generate("KING", seed=5)
+
+
+def test_closing_waits_for_another_thread_and_streams_then_end_with_an_error(tiny):
+    lm = gpt2.load(tiny.folder, length=30)
+    stream = lm.stream("KING")
+    next(stream)
+    lm.close()
+    with pytest.raises(gpt2.UserError, match="the model is closed"):
         list(stream)
 
 
@@ -126,6 +181,33 @@ def test_a_closed_model_and_a_missing_one_are_named(tmp_path):
         lm.generate("KING")
     with pytest.raises(gpt2.UserError, match="no model in"):
         gpt2.load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("file", ["model.ckpt.index", "model.ckpt.data-00000-of-00001"])
+def test_weights_that_are_deleted_before_their_first_use_are_named(tiny, tmp_path, file):
+    lm = gpt2.load(shutil.copytree(tiny.folder, tmp_path / "tiny"))
+    (tmp_path / "tiny" / file).unlink()
+    with pytest.raises(gpt2.UserError, match=f"{file} is missing; download it with"):
+        lm.generate("KING")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("use", [lambda lm: lm, lambda lm: gpt2.load("1M")])
+def test_a_model_used_before_a_fork_is_an_error_in_the_child_and_so_is_a_new_one(lm, use):
+    lm.generate("KING")
+    receiver, sender = os.pipe()
+    if not (child := os.fork()):
+        signal.alarm(60)  # or the child would hang for ever
+        try:
+            use(lm).generate("KING")
+        except gpt2.UserError as error:
+            os.write(sender, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(sender)
+    assert b"this process was forked from one that had used a model" in os.read(receiver, 9999)
+    os.close(receiver)
 
 
 def test_imports_point_from_scripts_to_the_package_to_the_core():

@@ -33,7 +33,7 @@ def tokens(lm, **options):
 
 
 def test_the_compiled_loop_takes_over_and_the_text_stays_the_same(tf, fresh):
-    lm = fresh(length=200, batch_size=1)
+    lm = fresh(length=220, batch_size=1)
     decoding = lm._decoding(1, either=True)
     loops = []
     run = lm.session.run
