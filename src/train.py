@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Fine-tune a model on text, or train one from random weights."""
 
+import contextlib
 import math
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2 import checkpoint, model_folder
 from gpt2.command_line import run
+from gpt2.file_lock import write_lock
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import check_device, choose_device, import_tensorflow
 from gpt2.terminal import status_line
@@ -56,7 +59,7 @@ def train(
 
     Args:
       dataset: a text file, a folder, a pattern in quotes, or an .npz made by src/encode.py;
-        <|endoftext|> separates documents within a file.
+        <|endoftext|> separates documents within a file. Of .jsonl, the text of each line is read.
       model_name: model to start from; it also gives the shape and the vocabulary.
       run_name: the result is saved in CHECKPOINT_DIR/RUN_NAME.
       models_dir: folder that holds the model.
@@ -109,17 +112,18 @@ def train(
         from gpt2.training.dataset import load_tokens, split  # with NumPy
 
         _ = model.encoder  # before a bar is shown
-    tokens = load_tokens(dataset, model, Path(checkpoint_dir) / "cache")
-    texts = split(tokens, held_out, options.window)
-    run_training(
-        options,
-        weights,
-        texts,
-        model=model,
-        run_folder=run_folder,
-        tf_config=tf_config,
-        device=device,
-    )
+    with only_run(run_folder) if tf_config.is_chief else contextlib.nullcontext():
+        tokens = load_tokens(dataset, model, Path(checkpoint_dir) / "cache")
+        texts = split(tokens, held_out, options.window)
+        run_training(
+            options,
+            weights,
+            texts,
+            model=model,
+            run_folder=run_folder,
+            tf_config=tf_config,
+            device=device,
+        )
 
 
 def run_training(
@@ -134,7 +138,7 @@ def run_training(
 ) -> None:
     """Import TensorFlow, train, and print where the result is. Arguments are as in Trainer.
 
-    Raises: UserError, which says what to do, also if memory runs out.
+    Raises: UserError with a remedy, also if memory runs out.
     """
     if tf_config.size > 1:  # TensorFlow logs each failed attempt to reach a worker not yet started
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -202,15 +206,18 @@ def _shown(path: Path) -> str:
 def check_run_folder(run_name: str, checkpoint_dir: Path, model: ModelFolder) -> Path:
     """The folder of the run.
 
-    Raises: UserError if it is the model's, or if it holds files but no run of ours, which has a
-      folder `state`. They may be checkpoints of another program: nothing there may be written or
-      deleted.
+    Raises: UserError if it is the model's; if it holds a run of another shape or vocabulary; or if
+      it holds files but no run of ours, which has a folder `state`. They may be checkpoints of
+      another program: nothing there may be written or deleted.
     """
     require("run_name", run_name, run_name == Path(run_name).name != "", "the name of a folder")
     folder = checkpoint_dir / run_name
     if folder.resolve() == model.path.resolve():
         raise UserError(f"--run_name: {folder} is the model to start from; choose another name")
-    if not folder.exists() or (folder / "state").is_dir():
+    if (folder / "state").is_dir():
+        check_same_model(folder, model)
+        return folder
+    if not folder.exists():
         return folder
     if folder.is_dir() and not any(folder.iterdir()):
         return folder
@@ -221,6 +228,34 @@ def check_run_folder(run_name: str, checkpoint_dir: Path, model: ModelFolder) ->
         f"{folder} was not made by train.py, so nothing in it is touched; choose another "
         f"--run_name. To train from its weights, add {start}{copy}"
     )
+
+
+def check_same_model(folder: Path, model: ModelFolder) -> None:
+    """Raise UserError unless a run has the shape and the vocabulary of the model."""
+    for name in checkpoint.VOCABULARY:
+        saved, given = folder / name, model.path / name
+        if saved.exists() and saved.read_bytes() != given.read_bytes():
+            raise UserError(
+                f"cannot resume {folder}: {saved} and {given} differ; give the model that it was "
+                "started with, or another --run_name"
+            )
+
+
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the run folder, and leave no empty folders behind.
+
+    Raises: UserError if another run is in it.
+    """
+    state = folder / "state"
+    state.mkdir(parents=True, exist_ok=True)
+    try:
+        with write_lock(state):
+            yield
+    finally:
+        if [*folder.rglob("*")] == [state]:
+            state.rmdir()
+            folder.rmdir()
 
 
 if __name__ == "__main__":

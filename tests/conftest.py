@@ -1,5 +1,6 @@
 """What the tests share: where the reference data lies, and the order they run in."""
 
+import contextlib
 import importlib
 import io
 import json
@@ -74,13 +75,20 @@ def tiny(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, hparams=hparams, weights=weights)
 
 
-@pytest.fixture
-def sess(tf: Any) -> Iterator[Any]:
-    """A session with a graph of its own, which is the default graph of the test."""
+@contextlib.contextmanager
+def new_session(tf: Any) -> Iterator[Any]:
+    """A session with a graph of its own, which is the default graph inside `with`."""
     config = tf.ConfigProto()
     # To rewrite a graph for speed takes longer than to run it a few times.
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     with tf.Graph().as_default(), tf.Session(config=config) as session:
+        yield session
+
+
+@pytest.fixture
+def sess(tf: Any) -> Iterator[Any]:
+    """A new_session for the whole test."""
+    with new_session(tf) as session:
         yield session
 
 

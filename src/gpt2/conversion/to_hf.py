@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpt2.conversion.config import make_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
 from gpt2.conversion.vocabulary import write_hugging_face
@@ -59,6 +61,8 @@ def _write_weights(tf: Any, path: Path, prefix: Path, hparams: HParams) -> None:
                     raise UserError(f"{prefix} holds {name} as {held.get(name)}, not {shape}")
                 with interrupted_afterwards():
                     tensor = reader.get_tensor(name)
+                if not np.isfinite(tensor).all():  # as a training that diverged may leave it
+                    raise UserError(f"{prefix} holds {name} with values that are not finite")
                 tensors[PREFIX + name_there] = tensor.reshape(shape)
                 bar.update(tensor.nbytes)
     except (tf.errors.OpError, IndexError) as error:

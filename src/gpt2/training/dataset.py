@@ -1,11 +1,9 @@
 """Texts as token ids: encoded once, kept as .npz, and cut into windows."""
 
 import hashlib
-import math
 import os
-import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +11,14 @@ import numpy as np
 
 from gpt2.atomic_file import replacing
 from gpt2.model_folder import ModelFolder
-from gpt2.text_stream import fingerprint, safe_pieces, text_chunks
+from gpt2.text_stream import fingerprint, lines, safe_pieces, text_chunks, text_record
 from gpt2.user_file import open_file
 from user_error import UserError
 
 if TYPE_CHECKING:
     from encoder import Encoder
 
-VOCABULARY_MARK = b"token ids of the GPT-2 vocabulary "  # begins the comment of our archives
+MARK = b"token ids of the GPT-2 vocabulary "  # begins the comment of our archives
 
 
 def load_tokens(dataset: str, model: ModelFolder, cache_dir: Path) -> np.ndarray:
@@ -93,21 +91,42 @@ def encode_files(files: list[Path], encoder: "Encoder") -> np.ndarray:
     size = sum(file.stat().st_size for file in files)
     with tqdm(total=size, unit="B", unit_scale=True, desc="encoding", disable=None) as bar:
         for file in files:
-            if file.suffix == ".npz":
-                raise UserError(f"{file} holds token ids, not text; keep it apart from texts")
-            if parts and file.stat().st_size:
-                parts.append(end)
-            for piece in safe_pieces(text_chunks(str(file), on_read=bar.update)):
-                if "\0" in piece:
-                    raise UserError(f"{file} is not a text file: it contains NUL bytes")
-                parts.append(np.array(encoder.encode(piece, allow_special=True), dtype))
+            for text in _texts(file, bar.update):
+                before = len(parts)
+                for piece in safe_pieces(text):
+                    if "\0" in piece:
+                        raise UserError(f"{file} is not a text file: it contains NUL bytes")
+                    parts.append(np.array(encoder.encode(piece, allow_special=True), dtype))
+                if 0 < before < len(parts):
+                    parts.insert(before, end)
     if not parts:
         raise UserError(f"{files[0]} is empty")
     return np.concatenate(parts)
 
 
+def _texts(file: Path, on_read: Callable[[int], object]) -> Iterator[Iterable[str]]:
+    """The texts of a file, each in chunks: the `text` of each line of .jsonl, or all of the file.
+
+    Raises: UserError, now or while the chunks are read, if it does not hold text.
+    """
+    if file.suffix == ".npz":
+        raise UserError(f"{file} holds token ids, not text; keep it apart from texts")
+    if file.suffix in (".csv", ".tsv", ".json"):
+        raise UserError(
+            f"{file} is a table, not text; put its texts in a .jsonl file, each in a line "
+            'like {"text": "..."}'
+        )
+    chunks = text_chunks(str(file), on_read=on_read)
+    if file.suffix != ".jsonl":
+        yield chunks
+        return
+    for number, line in enumerate(lines(chunks), 1):
+        if line.strip():
+            yield [text_record(f"{file}, line {number}", line)["text"]]
+
+
 def write_tokens(path: Path, tokens: np.ndarray, model: ModelFolder) -> None:
-    """Write an .npz of one array, whose comment as a zip archive says what vocabulary it is of.
+    """Write an .npz of one array, whose comment as a zip archive names the vocabulary.
 
     Other programs train on all arrays of a file, so the vocabulary must not be one of them.
     """
@@ -115,7 +134,7 @@ def write_tokens(path: Path, tokens: np.ndarray, model: ModelFolder) -> None:
         replacing(path, f".{os.getpid()}.new") as file,  # several workers may write it
         zipfile.ZipFile(file, "w") as archive,
     ):
-        archive.comment = VOCABULARY_MARK + _vocabulary(model).encode()
+        archive.comment = MARK + _vocabulary(model).encode()
         with archive.open("tokens.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array(member, tokens)
 
@@ -124,7 +143,7 @@ def is_ours(path: Path) -> bool:
     """Whether write_tokens wrote this file."""
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
-            return archive.comment.startswith(VOCABULARY_MARK)
+            return archive.comment.startswith(MARK)
     except (OSError, zipfile.BadZipFile):
         return False
 
@@ -140,11 +159,14 @@ def read_tokens(path: Path, vocabulary: str, n_vocab: int) -> np.ndarray:
     dtype = np.uint16 if n_vocab <= 1 << 16 else np.int32
     tokens = [np.array([], dtype)]
     try:
-        with open_file(path) as file, zipfile.ZipFile(file) as archive:
-            written = archive.comment.startswith(VOCABULARY_MARK)
-            if written and archive.comment != VOCABULARY_MARK + vocabulary.encode():
+        with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
+            comment = archive.zip.comment
+            if comment.startswith(MARK) and comment != MARK + vocabulary.encode():
                 raise UserError("was encoded with the vocabulary of another model; encode it again")
-            for array in _arrays(archive):
+            for name in archive.files:
+                array = archive[name]
+                if array.dtype.kind not in "iu":
+                    raise UserError(f"holds {array.dtype}, not token ids")
                 if array.size and not 0 <= array.min() <= array.max() < n_vocab:
                     raise UserError(f"holds ids that are not from 0 to n_vocab - 1 = {n_vocab - 1}")
                 tokens.append(array.ravel().astype(dtype))
@@ -159,24 +181,6 @@ def read_tokens(path: Path, vocabulary: str, n_vocab: int) -> np.ndarray:
     return np.concatenate(tokens)
 
 
-def _arrays(archive: zipfile.ZipFile) -> Iterator[np.ndarray]:
-    """The arrays of an .npz. Raises: UserError for another type, and much else for odd files."""
-    headers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    for info in archive.infolist():
-        with archive.open(info) as member, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd headers warn before they are refused
-            shape, _, dtype = headers[np.lib.format.read_magic(member)](member)
-        if dtype.kind not in "iu":
-            raise UserError(f"holds {dtype}, not token ids")
-        if math.prod(shape) * dtype.itemsize > info.file_size:  # before memory is taken for it
-            raise ValueError
-        with archive.open(info) as member:
-            yield np.lib.format.read_array(member, allow_pickle=False)
-
-
 def split(tokens: np.ndarray, held_out: float, window: int) -> tuple[np.ndarray, np.ndarray]:
     """The tokens to train on, and the share `held_out` at the end that is kept from training.
 
@@ -185,9 +189,11 @@ def split(tokens: np.ndarray, held_out: float, window: int) -> tuple[np.ndarray,
     cut = round(len(tokens) * (1 - held_out))
     for part, size in [("to train on", cut), ("held out", len(tokens) - cut)]:
         if size <= window and (part == "to train on" or held_out):
+            enough = held_out and len(tokens) > window
             raise UserError(
                 f"the dataset is too short: {size} of its {len(tokens)} tokens are {part}, and a "
                 f"window needs {window + 1}; give more text, or a smaller --window"
+                + (", or --held_out 0 to train without validation" if enough else "")
             )
     return tokens[:cut], tokens[cut:]
 
@@ -209,5 +215,5 @@ def neighbouring_windows(tokens: np.ndarray, window: int, most: int) -> np.ndarr
 
 
 def _vocabulary(model: ModelFolder) -> str:
-    """A hash that tells a vocabulary from others."""
+    """A hash of the vocabulary."""
     return " ".join(fingerprint(model.path / name) for name in ("encoder.json", "vocab.bpe"))

@@ -2,7 +2,8 @@
 
     checkpoint/NAME/          the released file set: the last weights, and the vocabulary
     checkpoint/NAME/best/     the same, with the weights of the lowest validation loss
-    checkpoint/NAME/state/    weights, the optimizer's variables and the number of train steps
+    checkpoint/NAME/state/    weights, the optimizer's variables and the number of train steps; the
+                              file `text` has a checksum of the text
     checkpoint/NAME/logs/     log.csv, loss.svg, and event files for TensorBoard
 
 Weights are written under a new name. Once they are complete, tf.train.Saver replaces the file
@@ -10,7 +11,9 @@ Weights are written under a new name. Once they are complete, tf.train.Saver rep
 can be read.
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,7 @@ class RunFolder:
         self.folder, self.best, self.state = folder, folder / "best", folder / "state"
         self.logs = folder / "logs"
         self._model_folder, self._meta_graph = model_folder, meta_graph
+        self._text_path, self._text = self.state / "text", ""
         self._savers = {
             self.folder: _saver(weights, keep),
             self.best: _saver(weights, 1),
@@ -67,14 +71,30 @@ class RunFolder:
             ) from None
         return True
 
+    def set_text(self, checksum: str) -> bool:
+        """Set the checksum of the text, which is saved with the state.
+
+        Returns: whether the state that is saved now belongs to another text.
+        """
+        self._text = checksum
+        path = self._text_path
+        return path.exists() and path.read_text(encoding="utf-8") != checksum
+
     def save(self, session: Any, step: int) -> None:
         """Save the weights and the state. Raises: OSError if they cannot be written."""
         self._save(self.folder, session, step)
         self._save(self.state, session, step)
+        with replacing(self._text_path) as file:
+            file.write(self._text.encode())
 
     def save_best(self, session: Any, step: int) -> None:
         """Save the weights as the best ones. Raises: OSError if they cannot be written."""
         self._save(self.best, session, step)
+
+    def saved_weights(self) -> list[str]:
+        """The last and the best saved weights, as far as there are any."""
+        found = [tf.train.latest_checkpoint(str(place)) for place in (self.folder, self.best)]
+        return [prefix for prefix in found if prefix]
 
     def prepare(self) -> None:
         """Create the folders, copy the vocabulary, and delete incomplete checkpoints."""
@@ -88,15 +108,15 @@ class RunFolder:
 
     def _save(self, place: Path, session: Any, step: int) -> None:
         prefix = place / f"model-{step}"
+        if place != self.state:
+            with replacing(prefix.with_suffix(".meta")) as file:
+                file.write(self._meta_graph)
         try:
-            if place != self.state:
-                with replacing(prefix.with_suffix(".meta")) as file:
-                    file.write(self._meta_graph)
-            self._savers[place].save(session, str(prefix), write_meta_graph=False)
-        except tf.errors.OpError as error:
+            with named_write_errors(prefix):
+                self._savers[place].save(session, str(prefix), write_meta_graph=False)
+        except OSError:
             self._delete_incomplete_checkpoints(place)
-            reason = str(error.message).splitlines()[0]
-            raise OSError(None, f"cannot be written: {reason}", str(prefix)) from None
+            raise
 
     def _delete_incomplete_checkpoints(self, place: Path) -> None:
         """Delete those of our files that `checkpoint` does not name: an interruption left them."""
@@ -107,6 +127,18 @@ class RunFolder:
         for path in place.iterdir():
             if OWN_FILE.fullmatch(path.name) and path.name.partition(".")[0] not in names:
                 path.unlink()
+
+
+@contextlib.contextmanager
+def named_write_errors(path: Path) -> Iterator[None]:
+    """Turn errors from writing a file into an OSError of one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    except tf.errors.OpError as error:  # a line "FILE; REASON", which may stand before a node
+        reason = error.message.partition("\n\t [[")[0].splitlines()[-1].rpartition("; ")[2]
+        raise OSError(None, f"cannot be written: {reason}", str(path)) from None
 
 
 def _saver(variables: list[Any] | None, keep: int) -> Any:

@@ -6,7 +6,7 @@ import os
 from gpt2.user_file import parse_json
 from user_error import UserError
 
-FORM = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
+EXAMPLE = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,4 +45,4 @@ def read_tf_config() -> TFConfig:
             return TFConfig(addresses, index)
     except (ValueError, OverflowError, KeyError, TypeError):
         pass
-    raise UserError(f"TF_CONFIG must have the form {FORM}, got {text}")
+    raise UserError(f"TF_CONFIG must look like {EXAMPLE}, got {text}")

@@ -79,8 +79,8 @@ class Trainer:
           weights: checkpoint to start from, unless the run is resumed; None for random weights.
           training, validation: token ids, [tokens]; of validation there may be none.
         Returns: the lowest validation loss, in nats per token; infinity if there was none.
-        Raises: UserError if the loss is not finite, if the run cannot be resumed, or if the
-          workers differ. KeyboardInterrupt after Ctrl-C, once the run is saved.
+        Raises: UserError if a loss is not finite, if the run cannot be resumed, or if the workers
+          differ. KeyboardInterrupt after Ctrl-C, once the run is saved.
         """
         if self.workers.is_chief:
             if not self.folder.resume(self.session) and weights:
@@ -90,33 +90,72 @@ class Trainer:
         self._check_same_data(training)
         n_windows, window = self.options.eval_windows, self.options.window
         first = int(self.session.run(self.graph.step))
-        self._loop(first, training, neighbouring_windows(validation, window, n_windows))
+        windows = neighbouring_windows(validation, window, n_windows)
+        if self.workers.is_chief:
+            self._report_start(first, zlib.crc32(windows.data, zlib.crc32(training.data)))
+        self._loop(first, training, windows)
         self.workers.stop_watching()
         self._sum_over_workers(0)  # no worker may exit before all have got here
         best = float(self.session.run(self.graph.best))
         self.session.close()
         return best
 
+    def _report_start(self, first: int, checksum: int) -> None:
+        """Report that a run is resumed after step `first`, and begin `best` anew on another text.
+
+        Args: checksum, of the tokens to train on and of the windows of validation.
+        """
+        if first >= self.options.steps:
+            self.report(f"already trained for {first} steps; raise --steps to continue")
+            return
+        if first:
+            self.report(f"resuming from step {first}")
+        if self.folder.set_text(str(checksum)) and first:
+            self.report(
+                "the text or its validation windows are not those of the steps before, so the best "
+                "weights are chosen anew"
+            )
+            self.graph.best.load(math.inf, self.session)
+
     def _loop(self, first: int, training: np.ndarray, windows: np.ndarray) -> None:
         """Run all train steps after step `first`; `windows` are those of validation."""
         steps = self.options.steps
-        if first >= steps and self.workers.is_chief:
-            self.report(f"already trained for {first} steps; raise --steps to continue")
-        elif first and self.workers.is_chief:
-            self.report(f"resuming from step {first}")
         with self._open_log(first) as training_log, interrupts() as interrupted:
             bar = trange(first, steps, initial=first, total=steps, unit="step", disable=None)
             for step in bar:
                 values = self._train_step(training, step)
+                stop = interrupted.is_set()
+                self._check_loss(f"of step {step + 1}", values["training_loss"], step > first)
                 if len(windows) and self._is_due("eval_every", step + 1):
                     values["validation_loss"] = self._validate(windows)
+                    self._check_loss(f"after step {step + 1}", values["validation_loss"])
+                elif stop or any(self._is_due(n, step + 1) for n in ("save_every", "sample_every")):
+                    loss = self._mean_loss(self._windows(training, step)[: self.options.batch_size])
+                    self._check_loss(f"after step {step + 1}", loss)
                 bar.set_postfix(loss=f"{values['training_loss']:.3f}")
                 if training_log:
-                    self._record(step + 1, values, training_log, save=interrupted.is_set())
-                    if interrupted.is_set():
+                    self._record(step + 1, values, training_log, save=stop)
+                    if stop:
                         self.report(f"saved at step {step + 1}; run the same command to resume")
-                if interrupted.is_set():
+                if stop:
                     raise KeyboardInterrupt
+
+    def _check_loss(self, which: str, loss: float, started_well: bool = True) -> None:
+        """Raise UserError, which names the saved weights that are still good, if it is not finite.
+
+        Weights are saved only after this check. A loss is not finite if a weight is not.
+
+        Args:
+          which: describes the loss.
+          started_well: whether weights before these had a finite loss in this process.
+        """
+        if math.isfinite(loss):
+            return
+        if not started_well:
+            raise UserError(f"the loss {which} is {loss}: the weights to start from are damaged")
+        saved = self.folder.saved_weights() if self.workers.is_chief else []
+        good = f"{' and '.join(saved)} are still good" if saved else "nothing was saved"
+        raise UserError(f"the loss {which} is {loss}; {good}; use a lower --learning_rate")
 
     def _sampler(self, model: ModelFolder) -> Callable[[], str]:
         """A function that samples a text from the current weights."""
@@ -142,7 +181,7 @@ class Trainer:
         return contextlib.closing(TrainingLog(self.folder.logs, step))
 
     def _is_due(self, name: str, step: int) -> bool:
-        """Whether to do after `step` what the option `name` says how often to do."""
+        """Whether something is due after `step`; the option `name` holds how often, in steps."""
         every = getattr(self.options, name)
         return every > 0 and (step % every == 0 or step == self.options.steps)
 
@@ -151,8 +190,7 @@ class Trainer:
 
     def _check_same_data(self, training: np.ndarray) -> None:
         """Raise UserError unless all workers have the same options and text."""
-        data = repr((self.options, self.hparams)).encode() + training.tobytes()
-        number = zlib.crc32(data)
+        number = zlib.crc32(training.data, zlib.crc32(repr((self.options, self.hparams)).encode()))
         if self._sum_over_workers(number) != self.workers.size * number:
             raise UserError("the workers have different flags or different texts")
 
@@ -161,25 +199,31 @@ class Trainer:
 
         Returns: the loss, the learning rate and the speed, under their names in TrainingLog.
         """
-        graph, options, size = self.graph, self.options, self.workers.size
-        n = options.batch_size * options.accumulate * size
+        graph, options = self.graph, self.options
         learning_rate = learning_rate_at(step, options)
-        # Every worker draws all windows and takes its share, so that the number of workers does
-        # not change which windows a step uses.
-        windows = random_windows(tokens, options.window, n, seed=[options.seed, step])
-        *others, last = np.split(windows[self.workers.index :: size], options.accumulate)
+        windows = self._windows(tokens, step)
+        *others, last = np.split(windows, options.accumulate)
         began = time.perf_counter()
         for batch in others:
             self.session.run(graph.add, {graph.ids: batch})
         feed = {graph.ids: last, graph.learning_rate: learning_rate}
         loss = float(self.session.run(graph.update, feed))
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss of step {step + 1} is {loss}; start again with a lower --learning_rate "
-                "and another --run_name"
-            )
-        speed = n * options.window / (time.perf_counter() - began)
+        n_tokens = self.workers.size * len(windows) * options.window
+        speed = n_tokens / (time.perf_counter() - began)
         return {"training_loss": loss, "learning_rate": learning_rate, "tokens_per_second": speed}
+
+    def _windows(self, tokens: np.ndarray, step: int) -> np.ndarray:
+        """This worker's windows of a train step: int32 [batch_size * accumulate, window + 1]."""
+        options, size = self.options, self.workers.size
+        n = options.batch_size * options.accumulate * size
+        # Every worker draws all windows and takes its share, so that the number of workers does
+        # not change which windows a step uses.
+        windows = random_windows(tokens, options.window, n, seed=[options.seed, step])
+        return windows[self.workers.index :: size]
+
+    def _mean_loss(self, windows: np.ndarray) -> float:
+        """The loss of the current weights on some windows, in nats per token."""
+        return float(self.session.run(self.graph.loss, {self.graph.ids: windows}))
 
     def _validate(self, windows: np.ndarray) -> float:
         """The mean loss over windows, in nats per token; each worker computes a share."""
@@ -187,8 +231,8 @@ class Trainer:
         batch_size = self.options.batch_size
         total = 0.0
         for i in range(0, len(mine), batch_size):
-            ids = mine[i : i + batch_size]
-            total += self.session.run(self.graph.loss, {self.graph.ids: ids}) * len(ids)
+            batch = mine[i : i + batch_size]
+            total += self._mean_loss(batch) * len(batch)
         return self._sum_over_workers(total) / len(windows)
 
     def _record(
@@ -204,7 +248,6 @@ class Trainer:
             self.graph.best.load(validation_loss, self.session)
             self.folder.save_best(self.session, step)
         if save or self._is_due("save_every", step):
-            training_log.flush()
             self.folder.save(self.session, step)
         if save or self._is_due("eval_every", step) or self._is_due("save_every", step):
             training_log.draw()

@@ -1,6 +1,8 @@
 """The log of a training run: `log.csv`, `loss.svg`, and event files for TensorBoard."""
 
+import contextlib
 import csv
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import tensorflow.compat.v1 as tf
 
 from gpt2.atomic_file import replacing
 from gpt2.training.loss_plot import loss_svg
+from gpt2.training.run_folder import named_write_errors
 from user_error import UserError
 
 COLUMNS = ("step", "training_loss", "learning_rate", "tokens_per_second", "validation_loss")
@@ -20,48 +23,58 @@ class TrainingLog:
     Args:
       folder: where its files are.
       step: train steps so far; later rows, logged by a run that was killed, are dropped.
-    Raises: UserError if log.csv is not such a log.
+    Raises: UserError if log.csv is not such a log; OSError, here and in all methods, if a file
+      cannot be written.
     """
 
     def __init__(self, folder: Path, step: int):
         folder.mkdir(parents=True, exist_ok=True)
-        path, self._plot = folder / "log.csv", folder / "loss.svg"
-        rows = _read_rows(path, step)
-        with replacing(path) as new:
+        self._path, self._plot = folder / "log.csv", folder / "loss.svg"
+        rows = _read_rows(self._path, step)
+        with replacing(self._path) as new:
             new.write("".join(f"{row}\n" for row in [",".join(COLUMNS), *rows]).encode())
         self._training: list[tuple[int, float]] = []
         self._validation: list[tuple[int, float]] = []
         for row in csv.DictReader(rows, COLUMNS):
             self._extend_curves(int(row["step"]), row)
-        self._file = path.open("a", encoding="utf-8", newline="")
+        self._file = self._path.open("a", encoding="utf-8", newline="")
         self._csv = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
-        self._events = tf.summary.FileWriter(str(folder))
+        self._events_path = folder / f"events.out.tfevents.{time.time_ns()}"
+        # Not tf.summary.FileWriter, whose thread prints a traceback if the disk is full.
+        self._events = tf.io.TFRecordWriter(str(self._events_path))
+        self._add_event(file_version="brain.Event:2")
+        # TensorBoard drops what it has read of this step and later ones.
         start = tf.SessionLog(status=tf.SessionLog.START)
-        self._events.add_session_log(start, step + 1)  # TensorBoard drops this step and later ones
+        self._add_event(session_log=start, step=step + 1)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of a train step, which are named as in COLUMNS."""
-        self._csv.writerow({"step": step, **values})
-        self._file.flush()
+        with named_write_errors(self._path):
+            self._csv.writerow({"step": step, **values})
+            self._file.flush()
         self._extend_curves(step, values)
         summary = tf.Summary(
             value=[tf.Summary.Value(tag=name, simple_value=x) for name, x in values.items()]
         )
-        self._events.add_summary(summary, step)
-
-    def flush(self) -> None:
-        """Write the events to disk; before each checkpoint, so that none of its steps is lost."""
-        self._events.flush()
+        self._add_event(summary=summary, step=step)
 
     def draw(self) -> None:
-        """Draw the curves so far. Raises: OSError if the picture cannot be written."""
+        """Draw the curves so far."""
         with replacing(self._plot) as file:
             file.write(loss_svg(self._training, self._validation).encode())
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # it would only repeat the error of `add`
+            self._file.close()
         self._events.close()
+
+    def _add_event(self, **fields: Any) -> None:
+        """Add a record to the event file, with these fields of tf.Event."""
+        event = tf.Event(wall_time=time.time(), **fields)
+        with named_write_errors(self._events_path):
+            self._events.write(event.SerializeToString())
+            self._events.flush()
 
     def _extend_curves(self, step: int, values: Mapping[str, Any]) -> None:
         self._training.append((step, float(values["training_loss"])))

@@ -296,6 +296,14 @@ def test_a_model_that_is_damaged_is_not_converted(tmp_path):
     assert not (tmp_path / "there").exists()
 
 
+def test_weights_that_are_not_finite_are_not_converted(source, target, tmp_path):
+    change_tensors(source, lambda tensors: tensors | {"wpe.weight": tensors["wpe.weight"] * np.nan})
+    from_hf.convert(source, target)
+    with pytest.raises(UserError, match="holds model/wpe with values that are not finite"):
+        to_hf.convert(ModelFolder(target), tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
 def test_the_written_vocabulary_is_the_one_that_was_read(converted):
     found = encoder.get_encoder("1M", str(MODEL.parent))
     ids, merges, left_out = from_hf.read_vocabulary(converted, 1280)
