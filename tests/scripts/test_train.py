@@ -40,50 +40,39 @@ FLAGS = {
     "keep": 2,
     "sample_every": 0,
 }
-# Runs train.py, and kills its own process at the moment named by the first argument; before a step,
-# once the steps before it are in the log named by the second. The chief writes it, a little later.
-KILLER = """
+# Runs train.py, and kills its own process before the step that the first argument names, once the
+# steps before it are in the log named by the second. The chief writes it, a little later.
+WORKER = """
 import os, signal, sys, time
 from pathlib import Path
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-from tensorflow.python.checkpoint import checkpoint_management
 import train
+from gpt2.training import workers
 from gpt2.training.trainer import Trainer
-moment, log = sys.argv.pop(1), Path(sys.argv.pop(1))
-real_step, real_name = Trainer._train_step, checkpoint_management.update_checkpoint_state_internal
+last, log, real_step = int(sys.argv.pop(1)), Path(sys.argv.pop(1)), Trainer._train_step
 def train_step(trainer, tokens, step):
-    if moment == f"before step {step}":
+    if step == last:
         while log.read_text().count("\\n") < 1 + step:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
     return real_step(trainer, tokens, step)
-def name(**kwargs):
-    run, weights = kwargs["model_checkpoint_path"].split(os.sep)[-2:]
-    if moment == f"between {run}/{weights} and its name":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real_name(**kwargs)
-Trainer._train_step = train_step
-checkpoint_management.update_checkpoint_state_internal = name
+Trainer._train_step, workers.HEARTBEAT_SECONDS = train_step, 1
 train.run(train.train)
 """
+VOCABULARY = {"hparams.json", "encoder.json", "vocab.bpe", "checkpoint"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with a tiny model without weights in its subfolder models."""
     folder = tmp_path_factory.mktemp("train")
-    make_model(folder / "models" / "tiny")
-    return folder
-
-
-def make_model(model):
-    """A model folder without weights: the embedded model's vocabulary, and a tiny shape."""
+    model = folder / "models" / "tiny"
     model.mkdir(parents=True)
     for name in ["encoder.json", "vocab.bpe"]:
         shutil.copyfile(ROOT / "models" / "1M" / name, model / name)
     shape = {"n_vocab": 1280, "n_ctx": 64, "n_embd": 12, "n_head": 3, "n_layer": 1}
     (model / "hparams.json").write_text(json.dumps(shape), encoding="utf-8")
-    return model
+    return folder
 
 
 def flags_for(folder, run_name, **flags):
@@ -91,15 +80,13 @@ def flags_for(folder, run_name, **flags):
     return {**FLAGS, **places, "run_name": run_name, **flags}
 
 
-def start(flags, moment="", worker=None, ports=()):
-    """Start train.py in a process that kills itself at the moment."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    if worker is not None:
-        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-        task = {"type": "worker", "index": worker}
-        environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+def start(flags, worker, ports, last=-1):
+    """Start train.py as a worker, in a process that kills itself before step `last`."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    tf_config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": worker}})
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TF_CONFIG": tf_config}
     log = Path(flags["checkpoint_dir"], flags["run_name"], "logs", "log.csv")
-    command = [sys.executable, "-c", KILLER, moment, str(log)]
+    command = [sys.executable, "-c", WORKER, str(last), str(log)]
     command += [f"--{name}={value}" for name, value in flags.items()]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=environment, **pipes)
@@ -129,9 +116,6 @@ def undisturbed(tf, folder):
     """A run without interruption; only this one prints samples, which must not change the rest."""
     train.train(**flags_for(folder, "undisturbed", sample_every=30, sample_length=8))
     return folder / "checkpoint" / "undisturbed"
-
-
-VOCABULARY = {"hparams.json", "encoder.json", "vocab.bpe", "checkpoint"}
 
 
 @pytest.mark.end_to_end
@@ -179,12 +163,22 @@ def test_a_trained_model_samples_and_scores(tf, capsys, undisturbed):
 
 @pytest.mark.end_to_end
 def test_a_run_killed_while_it_saves_resumes_as_if_nothing_had_happened(
-    tf, folder, capsys, undisturbed
+    tf, folder, capsys, monkeypatch, undisturbed
 ):
+    from tensorflow.python.checkpoint import checkpoint_management
+
+    function = "update_checkpoint_state_internal"
+    real = getattr(checkpoint_management, function)
+
+    def name(**how):
+        if how["model_checkpoint_path"].endswith("killed/model-40"):
+            raise SystemExit  # nothing else catches it, as nothing catches a kill
+        return real(**how)
+
     flags = flags_for(folder, "killed")
-    killed = start(flags, "between killed/model-40 and its name")
-    errors = killed.communicate(timeout=600)[1]
-    assert killed.returncode == -9, errors
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(checkpoint_management, function, name)
+        train.train(**flags)
     run = folder / "checkpoint" / "killed"
     assert len(curves(run)) == 40
     assert names(run) >= weights_of(20) | weights_of(40)
@@ -246,7 +240,7 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
         ports = [a.getsockname()[1], b.getsockname()[1]]
     launch = functools.partial(start, flags, ports=ports)
 
-    chief, other = launch(worker=0), launch("before step 30", worker=1)
+    chief, other = launch(worker=0), launch(worker=1, last=30)
     other.communicate(timeout=600)
     errors = chief.communicate(timeout=600)[1]
     assert (chief.returncode, other.returncode) == (1, -9), errors
@@ -265,26 +259,23 @@ def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, 
 
 @pytest.mark.end_to_end
 def test_a_model_is_fine_tuned_and_its_best_weights_are_kept(tf, folder, undisturbed):
-    checkpoints = folder / "checkpoint"
-    origin = {"model_name": "undisturbed", "models_dir": str(checkpoints), "from_scratch": False}
+    run = folder / "checkpoint" / "tuned"
+    origin = {"model_name": "undisturbed", "models_dir": str(run.parent), "from_scratch": False}
     # A learning rate so high that the loss rises.
-    flags = origin | {"learning_rate": 0.1, "warmup_steps": 0, "eval_every": 1, "seed": 1}
-    flags |= {"schedule": "constant"}
-    train.train(**flags_for(folder, "straight", steps=3) | flags)
-    found = curves(checkpoints / "straight")
+    flags = {"learning_rate": 0.1, "warmup_steps": 0, "schedule": "constant", "eval_every": 1}
+    flags = flags_for(folder, "tuned", steps=3) | origin | flags
+    train.train(**flags)
+    found = curves(run)
     assert found[0, 1] == pytest.approx(curves(undisturbed)[-1, 1], abs=0.5)
     best = 1 + np.argmin(found[:, 3])
     assert best < 3
-    assert names(checkpoints / "straight" / "best") == VOCABULARY | weights_of(best)
+    assert names(run / "best") == VOCABULARY | weights_of(best)
 
-    for steps in (1, 3):
-        train.train(**flags_for(folder, "longer", steps=steps) | flags)
-    np.testing.assert_allclose(curves(checkpoints / "longer"), found, rtol=0, atol=1e-5)
-    data = next((checkpoints / "longer" / "state").glob("model-3.data*"))
+    data = run / "state" / "model-3.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-1] + b"?")
-    with pytest.raises(UserError, match=r"^cannot resume .*longer: .*damaged.*; use the flags"):
-        train.train(**flags_for(folder, "longer", steps=4) | flags)
-    assert names(checkpoints / "longer") >= VOCABULARY | weights_of(3)
+    with pytest.raises(UserError, match=r"^cannot resume .*tuned: .*damaged.*; use the flags"):
+        train.train(**flags | {"steps": 4})
+    assert names(run) >= VOCABULARY | weights_of(3)
 
 
 @pytest.mark.end_to_end
@@ -303,7 +294,7 @@ def test_a_full_disk_is_reported_and_the_run_can_be_resumed(tf, folder, undistur
         assert caught.value.filename == str(run / torn)
         assert "\n" not in caught.value.strerror
         assert names(run / "state") == names(undisturbed / "state")
-        assert not [name for name in names(run / torn.split("/")[0]) if name.endswith(".new")]
+        assert names((run / torn).parent) == names((undisturbed / torn).parent)
     train.train(**flags)
     assert curves(run)[:, 0].tolist() == [*range(1, 62)]
 
@@ -329,7 +320,7 @@ def test_a_run_that_diverges_ends_before_it_replaces_anything(tf, folder, undist
     with pytest.raises(UserError, match=r"^the loss after step 61 is nan; ") as caught:
         train.train(**flags | {"learning_rate": 1e30, "schedule": "constant"})
     best = checkpoint.find_weights(run / "best", checkpoint.load_hparams(run))
-    assert f"; {run / 'model-60'} and {best} are still good; use a lower" in str(caught.value)
+    assert f"; still good: {run / 'model-60'}, {best}; use a lower" in str(caught.value)
     for place in (".", "best", "state"):
         assert names(run / place) == names(undisturbed / place)
     assert len(curves(run)) == STEPS
@@ -356,31 +347,32 @@ def test_a_run_of_another_shape_or_vocabulary_is_not_resumed(folder, tmp_path, n
         train.train(**flags)
 
 
-def test_a_model_of_another_shape_than_its_weights_is_refused(tf, tiny, tmp_path):
-    model = tmp_path / "models" / "tiny"
-    shutil.copytree(tiny.folder, model)
-    shape = {**vars(tiny.hparams), "n_ctx": 300}
+@pytest.mark.end_to_end
+def test_a_model_of_another_shape_than_its_weights_is_refused(tf, folder, undisturbed):
+    model = shutil.copytree(undisturbed, folder / "models" / "other")
+    shape = json.loads(read(model / "hparams.json")) | {"n_ctx": 63}
     (model / "hparams.json").write_text(json.dumps(shape), encoding="utf-8")
-    with pytest.raises(UserError, match=r"holds model/wpe as \[512, 12\], not \[300, 12\]"):
-        train.train(**flags_for(tmp_path, "new", from_scratch=False))
-    assert not (tmp_path / "checkpoint" / "new").exists()
+    with pytest.raises(UserError, match=r"holds model/wpe as \[64, 12\], not \[63, 12\]"):
+        train.train(**flags_for(folder, "new", model_name="other", from_scratch=False))
+    assert not (folder / "checkpoint" / "new").exists()
 
 
 def test_the_end_says_where_the_weights_are_and_how_to_use_them(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     run = Path("checkpoint", "my run")
-    found = train.summary(run, 1.25)
-    assert "best weights (validation loss 1.2500): 'checkpoint/my run/best'\n" in found
     script = "src/generate_unconditional_samples.py"
-    assert f"{script} --models_dir checkpoint --model_name 'my run/best'\n" in found
-    assert "'checkpoint/my run/logs/loss.svg'" in found
-    assert "tensorboard --logdir checkpoint\n" in found
-    assert "pip install tensorboard" in found
+    found = train.summary(run, 1.25)
+    for part in [
+        "best weights (validation loss 1.2500): 'checkpoint/my run/best'\n",
+        f"{script} --models_dir checkpoint --model_name 'my run/best'\n",
+        "'checkpoint/my run/logs/loss.svg'",
+        "tensorboard --logdir checkpoint\n",
+    ]:
+        assert part in found
     monkeypatch.chdir(tmp_path)
-    without_validation = train.summary(run, float("inf"))
-    assert without_validation.startswith("weights: 'checkpoint/my run'\n")
-    assert "--models_dir checkpoint --model_name 'my run'\n" in without_validation
-    assert shlex.quote(str(ROOT / script)) in without_validation
+    found = train.summary(run, float("inf"))
+    assert found.startswith("weights: 'checkpoint/my run'\n")
+    assert f"{shlex.quote(str(ROOT / script))} --models_dir checkpoint --model_name 'my" in found
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])

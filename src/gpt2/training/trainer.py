@@ -151,11 +151,13 @@ class Trainer:
         """
         if math.isfinite(loss):
             return
-        if not started_well:
-            raise UserError(f"the loss {which} is {loss}: the weights to start from are damaged")
         saved = self.folder.saved_weights() if self.workers.is_chief else []
-        good = f"{' and '.join(saved)} are still good" if saved else "nothing was saved"
-        raise UserError(f"the loss {which} is {loss}; {good}; use a lower --learning_rate")
+        if started_well:
+            remedy = "use a lower --learning_rate"
+        else:
+            remedy, saved = "training started from damaged weights", saved[1:]
+        good = f"still good: {', '.join(saved)}" if saved else "no good weights were saved"
+        raise UserError(f"the loss {which} is {loss}; {good}; {remedy}")
 
     def _sampler(self, model: ModelFolder) -> Callable[[], str]:
         """A function that samples a text from the current weights."""
