@@ -4,15 +4,15 @@
 import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from gpt2 import checkpoint
 from gpt2.command_line import run
 from gpt2.evaluation.page import page
 from gpt2.evaluation.paper_results import FILES, SIZES, find_file, published
-from gpt2.evaluation.perplexity import SavedState, measure
-from gpt2.evaluation.score_report import Report, ScoredText, jsonl, show, table, written
+from gpt2.evaluation.perplexity import SavedState, measure, open_state
+from gpt2.evaluation.score_report import Report, ScoredText, format_number, jsonl, show, table
 from gpt2.evaluation.tasks import TASKS, measure_task
 from gpt2.evaluation.texts import check_files, counted, is_list, read_texts
 from gpt2.model_session import ModelSession
@@ -93,9 +93,8 @@ def perplexity(
     options = EvaluationOptions(window, stride, batch_size)
     check_files([file])
     scorer = _scorer(model_name, models_dir, device, options)
-    saved = _saved_state("perplexity", file, state, scorer)
     counts = Counts()
-    with _progress(file) as on_read:
+    with _open_state("perplexity", file, state, scorer) as saved, _progress(file) as on_read:
         totals = measure(counted(text_chunks(file, on_read=on_read), counts), scorer, saved)
     sys.stdout.writelines(show(totals.summary(counts)))
 
@@ -127,8 +126,7 @@ def task(
     options = EvaluationOptions(window, stride, batch_size)
     check_files([file])
     scorer = _scorer(model_name, models_dir, device, options)
-    saved = _saved_state(name, file, state, scorer)
-    with _progress(file) as on_read:
+    with _open_state(name, file, state, scorer) as saved, _progress(file) as on_read:
         metrics = measure_task(name, scorer, file, on_read, saved)
     sys.stdout.writelines(show(metrics))
 
@@ -159,7 +157,6 @@ def paper(
     if not any(find_file(name, folder) for name in TASKS):
         raise UserError(f"--data_dir: no file of a task in {data_dir}, such as {FILES['ptb'][0]}")
     options = EvaluationOptions(window, stride, batch_size)
-    saved = SavedState(state, {"command": "paper"})
     found = [
         (names[0], _find_first(names, models_dir))
         for names in ([(model_name,)] if model_name else SIZES.values())
@@ -167,12 +164,13 @@ def paper(
     errors = [model for _, model in found if isinstance(model, UserError)]
     if len(errors) == len(found):
         raise errors[0]
-    for name, model in found:
-        if isinstance(model, UserError):
-            print(f"{name}: {model}\n")
-        else:
-            with ModelSession(model.name, str(model.parent), device=device) as session:
-                _paper_of_one(Scorer(session, options), folder, saved)
+    with open_state(state, {"command": "paper"}) as saved:
+        for name, model in found:
+            if isinstance(model, UserError):
+                print(f"{name}: {model}\n")
+            else:
+                with ModelSession(model.name, str(model.parent), device=device) as session:
+                    _paper_of_one(Scorer(session, options), folder, saved)
 
 
 def _paper_of_one(scorer: Scorer, data_dir: Path, saved: SavedState) -> None:
@@ -191,7 +189,10 @@ def _paper_of_one(scorer: Scorer, data_dir: Path, saved: SavedState) -> None:
             saved.put(key, metrics)
         for metric, value in saved.get(key).items():
             known = published(model_name, name, metric)
-            print(f"{name:<13} {metric:<45} {written(value, 2):>9} {known or '-':>9}", flush=True)
+            print(
+                f"{name:<13} {metric:<45} {format_number(value, 2):>9} {known or '-':>9}",
+                flush=True,
+            )
     print()
 
 
@@ -202,14 +203,16 @@ def _scorer(
     return Scorer(ModelSession(model_name, models_dir, device=device), options)
 
 
-def _saved_state(task: str, file: str, state: str | None, scorer: Scorer) -> SavedState:
+def _open_state(
+    task: str, file: str, state: str | None, scorer: Scorer
+) -> AbstractContextManager[SavedState]:
     """The state of a run over one file."""
     if file == "-" and state:
         raise UserError("--state needs a file: standard input cannot be read again")
     run_of = {"task": task, "window": scorer.window, "stride": scorer.stride}
     if state:
         run_of |= {"file": fingerprint(file), "model": scorer.model.fingerprint()}
-    return SavedState(state, run_of)
+    return open_state(state, run_of)
 
 
 def _find_first(names: tuple[str, ...], models_dir: str) -> Path | UserError:

@@ -9,7 +9,6 @@ import pytest
 from conftest import ROOT, shared
 
 BENCHMARKS = sorted(path.name for path in (ROOT / "benchmarks").glob("bench_*.py"))
-BENCHMARKS.remove("bench_page.py")  # test_page_in_browser.py runs it where there is a browser
 
 
 @pytest.mark.end_to_end

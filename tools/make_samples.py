@@ -77,11 +77,10 @@ def make_picture() -> None:
     with sync_playwright() as playwright:
         flags = ["--no-sandbox"]  # as root, there is none; the page is ours
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        tab = browser.new_page(viewport={"width": 1200, "height": 800})
+        tab = browser.new_page(viewport={"width": 1200, "height": 1000})
         tab.goto((FOLDER / PAGE).as_uri())
-        tab.locator("h2").first.scroll_into_view_if_needed()
         tab.locator(".text span").nth(40).click()
-        tab.evaluate("scrollBy(0, document.querySelector('h2').getBoundingClientRect().top - 90)")
+        tab.evaluate("scrollTo(0, 90)")
         tab.screenshot(path=FOLDER / PAGE.replace(".html", ".png"))
         browser.close()
 

@@ -16,7 +16,10 @@ from user_error import UserError
 
 
 def read_lambada(path: str, on_read: OnRead) -> Iterator[tuple[str, str]]:
-    """Passages: all but the last word, and the last word with the space before it.
+    """Passages: the context, and the last word with the white space before it.
+
+    As in lm-evaluation-harness, the word is what follows the last space. If a line ends after that
+    space, it is the words on both sides of the line end.
 
     A file that ends in .jsonl holds objects with `text`, the passage as it was printed (the
     paper's "version without preprocessing"); any other file has a tokenised passage on each line.
@@ -29,7 +32,7 @@ def read_lambada(path: str, on_read: OnRead) -> Iterator[tuple[str, str]]:
             passage = natural_lambada(text_record(f"{path}, line {number}", line)["text"])
         else:
             passage = natural_lambada(BOOK.detokenize(line))
-        found = re.fullmatch(r"(\n.*\S)(\s+\S+)", passage, re.DOTALL)
+        found = re.fullmatch(r"(\n.*\S)(\s* [^ ]+)", passage, re.DOTALL)
         if not found:
             raise UserError(f"{path}, line {number}: a passage has at least two words")
         yield found[1], found[2]

@@ -1,79 +1,79 @@
-"""A page that shows what the model made of each token: one file, which needs nothing else.
+"""The page of scores: one HTML file that needs nothing else.
 
-The text is in it as plain text. Next to it are packed columns of numbers, one entry a token, that
-page.js unpacks: little-endian integers of 1, 2 or 4 bytes, compressed with zlib, in base64.
+Each token is a span. Its classes are its colours, one for each choice (page.css), and its title has
+its numbers: a row in each line, with tabs between the cells, which page.js shows as a table.
 """
 
 import base64
 import hashlib
 import html
-import json
-import zlib
-from array import array
+import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from string import Template
-from typing import Any
 
-from gpt2.evaluation.score_report import Report, ScoredText, written
+from gpt2.checkpoint import say_once
+from gpt2.evaluation.pictures import HISTOGRAMS, histogram
+from gpt2.evaluation.score_report import Report, ScoredText, format_number
 from gpt2.scorer import TokenScore
 
 PARTS = Path(__file__).parent
-# Control characters have no look of their own: these are their pictures. Each is one UTF-16 unit.
-VISIBLE = {c: 0x2400 + c for c in range(32) if chr(c) not in "\t\n"} | {0x7F: 0x2421}
-PARAGRAPH = 600  # characters that a paragraph of the page has before it ends with the next line
-LONGEST = 4000  # ... or with the next word
-BLOCK = 50  # paragraphs that the browser skips together while they are far from the window
-CHOICES = {
-    "difference": ("-2 or less", "to -0.5", "to 0.5", "to 2", "more"),
-    "rank": ("1 to 10", "to 100", "to 1000", "beyond"),
-    "probability": ("50% or more", "to 10%", "to 1%", "to 0.1%", "less"),
-    "entropy": ("to 1 nat", "to 2", "to 4", "to 6", "more"),
+COMFORTABLE = 50_000  # tokens: a page of more is slow to open
+# Control characters cannot be seen; Unicode has a picture of each.
+CONTROL_PICTURES = {c: 0x2400 + c for c in range(32) if chr(c) not in "\t\n"} | {0x7F: 0x2421}
+SIGNS = CONTROL_PICTURES | {ord(" "): "␣", ord("\n"): "↵", ord("\t"): "⇥"}
+PARAGRAPH = 600  # characters after which a paragraph of the page ends at the next line end,
+LONGEST = 2000  # ... before the next word; and after twice as many, anywhere
+NEGATIVE_LOGS = [-math.log(p) for p in (0.5, 0.1, 0.01, 0.001)]
+# How tokens are coloured -> the highest value of each colour but the last, and all their labels.
+COLOURS: dict[str, tuple[Sequence[float], str]] = {
+    "difference": ([-2, -0.5, 0.5, 2], "-2 or less|to -0.5|to 0.5|to 2|more"),
+    "rank": ([10, 100, 1000], "1 to 10|to 100|to 1000|more"),
+    "probability": (NEGATIVE_LOGS, "50% or more|to 10%|to 1%|to 0.1%|less"),
+    "entropy": ([1, 2, 4, 6], "1 nat or less|to 2|to 4|to 6|more"),
 }
 
 
 def page(report: Report) -> Iterator[str]:
-    """The page, in pieces. Nothing comes before all texts are scored.
-
-    Raises: UserError
-    """
-    sections = [_Section(report, text) for text in report.texts]
+    """The page, in pieces. The first comes when all texts are scored. Raises: UserError."""
+    sections = [_Section(report.models, text) for text in report.texts]
+    tokens = sum(section.n_tokens for section in sections)
+    if tokens > COMFORTABLE:
+        say_once(
+            f"a page of {tokens} tokens is slow to open; for a text of this length, "
+            "--format table or --format jsonl suits better"
+        )
     head, tail = _template(report, sections).split("<!-- texts -->")
     yield head
     for section in sections:
-        yield from section.html()
+        yield from section.html("open" if len(sections) <= 2 else "")
     yield tail
 
 
 def _template(report: Report, sections: list["_Section"]) -> str:
-    style, script = (_part(name) for name in ("page.css", "page.js"))
-    choices = [name for name in CHOICES if name != "difference" or len(report.models) == 2]
-    many = len(sections) != 1
-    title = f"How likely each token is: {f'{len(sections)} texts' if many else sections[0].name}"
-    models = " compared with ".join(f"the model {name}" for name in report.models)
-    return Template(_part("page.html")).substitute(
-        title=_escape(title),
+    page_html, style, script = (
+        (PARTS / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")
+    )
+    colours = list(COLOURS)[0 if len(report.models) == 2 else 1 :]
+    name = sections[0].name if len(sections) == 1 else f"{len(sections)} texts"
+    choices = "\n".join(
+        f'<label><input type="radio" name="colour" value="{name}"> {name}</label>'
+        for name in colours
+    )
+    return Template(page_html).substitute(
         style=style,
         style_hash=_hash(style),
         script=script,
         script_hash=_hash(script),
-        colour=choices[0],
-        models=_escape(f"Scored by {models}"),
-        windows=_windows(report),
-        overview=_overview(report, sections),
-        choices="\n".join(_choice(name, name == choices[0]) for name in choices),
-        legends="\n".join(_legend(name, report) for name in choices),
+        title=_escape(f"How likely each token is: {name}"),
+        models=_escape(" and by ".join(report.models)),
+        window=report.scorers[0].window,
+        stride=report.scorers[0].stride,
+        choices=choices.replace('">', '" checked>', 1),
+        keys="\n".join(_key(name, report.models) for name in colours),
         layout="pair" if len(sections) == 2 else "",
     )
-
-
-def _windows(report: Report) -> str:
-    sizes = sorted({(scorer.window, scorer.stride) for scorer in report.scorers})
-    return "Windows of " + " and ".join(f"{size} tokens, {stride} apart" for size, stride in sizes)
-
-
-def _part(name: str) -> str:
-    return (PARTS / name).read_text(encoding="utf-8")
 
 
 def _hash(code: str) -> str:
@@ -82,176 +82,107 @@ def _hash(code: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return html.escape(text.translate(VISIBLE))
+    return html.escape(text.translate(CONTROL_PICTURES))
 
 
-def _choice(name: str, checked: bool) -> str:
-    mark = " checked" if checked else ""
-    return f'<label><input type="radio" name="colour" value="{name}"{mark}> {name}</label>'
+def _key(name: str, models: Sequence[str]) -> str:
+    """What the colours of a choice stand for."""
+    what = f"log-probability by {models[1]} minus by {models[0]}" if name == "difference" else ""
+    labels = enumerate(COLOURS[name][1].split("|"))
+    items = "".join(f'<li class="{name[0]}{k}">{label}</li>' for k, label in labels)
+    return f'<ul class="key {name}" aria-label="Colours by {name}">{items} {_escape(what)}</ul>'
 
 
-def _legend(name: str, report: Report) -> str:
-    prefix, what = "k", ""
-    if name == "difference":
-        prefix, what = (
-            "d",
-            f"<li>Log-probability, {_escape(' minus '.join(report.models[::-1]))}:</li>",
-        )
-    classes = [f'<li class="{prefix}{k}">{label}</li>' for k, label in enumerate(CHOICES[name])]
-    return f'<ul class="key {name}" aria-label="Colours by {name}">{what}{"".join(classes)}</ul>'
+class _Section:
+    """A text of the page, once it is scored."""
 
+    def __init__(self, models: Sequence[str], text: ScoredText):
+        self.name, self.n_tokens, self._models = text.name, 0, models
+        # Of each model: the rank, entropy and highest probability of each prediction.
+        self._predictions: list[list[tuple[float, ...]]] = [[] for _ in models]
+        self._paragraphs = list(_paragraphs(self._spans(text.tokens())))
+        self._numbers = text.numbers()
 
-def _overview(report: Report, sections: list["_Section"]) -> str:
-    """The numbers of all texts: a list for one, two columns for two, a row each for more."""
-    heads, columns = [], []
-    for section in sections:
-        for model, numbers in zip(report.models, section.numbers, strict=True):
-            heads.append(f"{section.name} · {model}" if len(report.models) > 1 else section.name)
-            columns.append([_number(metric, numbers) for metric in numbers])
-    metrics = list(sections[0].numbers[0])
-    if len(columns) == 1:
-        pairs = zip(metrics, columns[0], strict=True)
-        return f"<dl>{''.join(f'<div><dt>{a}</dt><dd>{b}</dd></div>' for a, b in pairs)}</dl>"
-    rows = [["", *metrics], *([head, *each] for head, each in zip(heads, columns, strict=True))]
-    return _table([list(row) for row in zip(*rows, strict=True)] if len(columns) == 2 else rows)
+    def _spans(self, tokens: Iterable[tuple[TokenScore, ...]]) -> Iterator[tuple[str, str]]:
+        """Texts and their spans. Tokens that are parts of one character share a span."""
+        titles: list[str] = []
+        for scores in tokens:
+            self.n_tokens += 1
+            for predictions, score in zip(self._predictions, scores, strict=True):
+                predictions.append((score.rank, score.entropy, score.top_probability))
+            titles.append(_title(self.n_tokens, scores, self._models))
+            if text := scores[0].text:
+                title = html.escape("\n".join(titles))
+                yield (
+                    text,
+                    f'<span class="{_classes(scores)}" title="{title}">{_escape(text)}</span>',
+                )
+                titles = []
 
-
-def _table(rows: list[list[str]]) -> str:
-    """The first row and the first column are headings."""
-    heads, *rows = rows
-    lines = ["<tr>" + "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in heads) + "</tr>"]
-    for first, *rest in rows:
-        cells = "".join(f"<td>{cell}</td>" for cell in rest)
-        lines.append(f'<tr><th scope="row">{_escape(first)}</th>{cells}</tr>')
-    table = "<table>\n" + "\n".join(lines) + "\n</table>"
-    return f'<div class="wide" tabindex="0" role="group" aria-label="Totals">{table}</div>'
+    def html(self, is_open: str) -> Iterator[str]:
+        """The section, in pieces; `is_open` is the attribute of what can be folded."""
+        name = _escape(self.name)
+        yield f"<section>\n<h2>{name}</h2>\n<details {is_open}><summary>Totals</summary>\n"
+        for model, numbers, predictions in zip(
+            self._models, self._numbers, self._predictions, strict=True
+        ):
+            if len(self._models) > 1:
+                yield f"<p>By {_escape(model)}:</p>\n"
+            rows = (f"<div><dt>{x}</dt><dd>{_number(x, numbers)}</dd></div>" for x in numbers)
+            columns = zip(*predictions, strict=True) if predictions else [()] * len(HISTOGRAMS)
+            drawn = map(histogram, *zip(*HISTOGRAMS, strict=True), columns)
+            yield f'<dl>{"".join(rows)}</dl>\n<div class="pictures">{"".join(drawn)}</div>\n'
+        yield f'</details>\n<div class="text" tabindex="0" role="group" aria-label="{name}">'
+        yield from [*self._paragraphs, "</div>\n</section>\n"]
 
 
 def _number(metric: str, numbers: dict[str, float]) -> str:
     share = f" ({numbers[metric] / max(1, numbers['tokens']):.1%})"
-    return written(numbers[metric]) + (share if metric.startswith("rank") else "")
+    return format_number(numbers[metric]) + (share if metric.startswith("rank") else "")
 
 
-class _Section:
-    """A text of the page: its pictures, its paragraphs, its columns."""
-
-    def __init__(self, report: Report, text: ScoredText):
-        self.name, self._report, self._heading = text.name, report, len(report.texts) > 1
-        self._models = [_Columns() for _ in report.scorers]
-        self._lengths, self._ids = array("I"), array("I")
-        self._paragraphs: list[str] = []
-        self._sizes: list[int] = []
-        for paragraph in _paragraphs(self._add(text.tokens())):
-            self._paragraphs.append("".join(score.text for score in paragraph))
-            self._sizes.append(len(paragraph))
-        self.numbers = text.numbers()
-
-    def _add(self, tokens: Iterable[tuple[TokenScore, ...]]) -> Iterator[TokenScore]:
-        for scores in tokens:
-            self._ids.append(scores[0].id)
-            self._lengths.append(len(scores[0].text.encode("utf-16-le")) // 2)
-            for columns, score in zip(self._models, scores, strict=True):
-                columns.add(score)
-            yield scores[0]
-
-    def html(self) -> Iterator[str]:
-        """The section, in pieces."""
-        name = _escape(self.name)
-        yield "<section>\n"
-        if self._heading:
-            yield f"<h2>{name}</h2>\n"
-        for model, columns in zip(self._report.models, self._models, strict=True):
-            label = f"<p>{_escape(model)}:</p>" if len(self._models) > 1 else ""
-            yield f'{label}<div class="pictures">{columns.pictures()}</div>\n'
-        yield (
-            f'<div class="text" tabindex="0" role="group" lang="" aria-label="{name}. '
-            'The arrow keys go from token to token.">\n'
-        )
-        for start in range(0, len(self._paragraphs), BLOCK):
-            paragraphs = map(_escape, self._paragraphs[start : start + BLOCK])
-            yield f"<div>{''.join(f'<p>{paragraph}</p>' for paragraph in paragraphs)}</div>"
-        data = json.dumps(self._data()).replace("<", "\\u003c")
-        yield f'\n</div>\n<script type="application/json">{data}</script>\n</section>\n'
-
-    def _data(self) -> dict[str, Any]:
-        used = sorted({i for columns in self._models for i in columns.alternatives})
-        scorer = self._report.scorers[0]
-        return {
-            "paragraphs": self._sizes,
-            "shared": {"length": pack(self._lengths), "id": pack(self._ids)},
-            "models": [
-                {"name": name, "columns": columns.packed()}
-                for name, columns in zip(self._report.models, self._models, strict=True)
-            ],
-            "top": scorer.options.top,
-            "vocabulary": {i: scorer.spell(i).translate(VISIBLE) for i in used},
-        }
+def _paragraphs(spans: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Paragraphs, cut at the end of a line if possible. Browsers skip those far from the window."""
+    paragraph, length, last = "", 0, ""
+    for text, span in spans:
+        word = text.startswith(" ") or length > 2 * LONGEST
+        if (length > PARAGRAPH and last.endswith("\n")) or (length > LONGEST and word):
+            yield f"<p>{paragraph}</p>"
+            paragraph, length = "", 0
+        paragraph, length, last = paragraph + span, length + len(text), text
+    yield f"<p>{paragraph}</p>"
 
 
-class _Columns:
-    """What a model made of the tokens of a text."""
-
-    def __init__(self) -> None:
-        self._surprise, self._entropy, self._likeliest = array("d"), array("d"), array("d")
-        self._rank = array("I")
-        self.alternatives, self._shares = array("I"), array("d")
-
-    def add(self, score: TokenScore) -> None:
-        """Append a token."""
-        self._surprise.append(-score.logprob)
-        self._rank.append(score.rank)
-        self._entropy.append(score.entropy)
-        self._likeliest.append(score.top_probability)
-        for other in score.alternatives:
-            self.alternatives.append(other.id)
-            self._shares.append(other.probability)
-
-    def pictures(self) -> str:
-        """Three histograms."""
-        import numpy as np
-
-        from gpt2.evaluation import pictures  # with NumPy
-
-        return (
-            pictures.of_ranks(np.array(self._rank))
-            + pictures.of_entropies(np.array(self._entropy))
-            + pictures.of_probabilities(np.array(self._likeliest))
-        )
-
-    def packed(self) -> dict[str, Any]:
-        """The columns as page.js unpacks them."""
-        return {
-            "surprise": pack(self._surprise, 1000),
-            "rank": pack(self._rank),
-            "entropy": pack(self._entropy, 1000),
-            "top": pack(self._likeliest, 1000),
-            "alternative": pack(self.alternatives),
-            "share": pack(self._shares, 10000),
-        }
+def _classes(scores: Sequence[TokenScore]) -> str:
+    """The colours of a token: for each choice its first letter and the number of the colour."""
+    first, last = scores[0], scores[-1]
+    values = {
+        "rank": first.rank,
+        "probability": -first.logprob,
+        "entropy": first.entropy,
+        "difference": last.logprob - first.logprob,
+    }
+    names = list(values)[: 2 + len(scores)]
+    return " ".join(f"{name[0]}{bisect_left(COLOURS[name][0], values[name])}" for name in names)
 
 
-def pack(values: Sequence[float], scale: int = 1) -> dict[str, Any]:
-    """Numbers times `scale`, as integers from 0 up, in as few bytes as the largest needs."""
-    import numpy as np
+def _title(number: int, scores: Sequence[TokenScore], models: Sequence[str]) -> str:
+    rows = [
+        [scores[0].text.translate(SIGNS), f"token {number}, id {scores[0].id}"],
+        ["", *(model.translate(SIGNS) for model in models)],
+        ["Probability", *(_percent(math.exp(score.logprob)) for score in scores)],
+        ["Log-probability", *(f"{score.logprob:.3f}" for score in scores)],
+        ["Rank", *(str(score.rank) for score in scores)],
+        ["Entropy", *(f"{score.entropy:.3f}" for score in scores)],
+        ["Most likely token", *(_percent(score.top_probability) for score in scores)],
+    ]
+    for k, others in enumerate(zip(*(score.alternatives for score in scores), strict=True), 1):
+        shown = (f"{_percent(other.probability)} {other.text.translate(SIGNS)}" for other in others)
+        rows.append([f"Number {k}", *shown])
+    if len(models) == 1:
+        del rows[1]
+    return "\n".join(map("\t".join, rows))
 
-    whole = np.maximum(np.rint(scale * np.asarray(values, np.float64)), 0)
-    bytes_ = next(n for n in (1, 2, 4) if whole.max(initial=0) < 256**n)
-    packed = zlib.compress(whole.astype(f"<u{bytes_}").tobytes())
-    return {"bytes": bytes_, "data": base64.b64encode(packed).decode()}
 
-
-def _paragraphs(scores: Iterable[TokenScore]) -> Iterator[list[TokenScore]]:
-    """Tokens that the page shows together. A paragraph ends at the end of a line, if it can."""
-    paragraph: list[TokenScore] = []
-    length = 0
-    for score in scores:
-        if length > LONGEST and score.text.startswith(" "):
-            yield paragraph
-            paragraph, length = [], 0
-        paragraph.append(score)
-        length += len(score.text)
-        if length > PARAGRAPH and score.text.endswith("\n"):
-            yield paragraph
-            paragraph, length = [], 0
-    if paragraph:
-        yield paragraph
+def _percent(probability: float) -> str:
+    return f"{100 * probability:.0f}%" if probability >= 0.0995 else f"{100 * probability:.2g}%"

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from gpt2.atomic_file import replacing
 from gpt2.evaluation.totals import Totals
+from gpt2.file_lock import write_lock
 from gpt2.scorer import Scorer
 from gpt2.user_file import parse_json, read_text
 from user_error import UserError
@@ -28,8 +30,6 @@ class SavedState:
         self.path = path and Path(path)
         run = {"version": 2, **run}  # of the fields of Totals
         self.content: dict[str, Any] = {"run": run, "done": {}}
-        if self.path and not self.path.absolute().parent.is_dir():
-            raise UserError(f"{path}: no such folder")
         if not self.path or not self.path.exists():
             return
         try:
@@ -59,6 +59,15 @@ class SavedState:
         if self.path:
             with replacing(self.path) as file:
                 file.write(json.dumps(self.content).encode())
+
+
+@contextmanager
+def open_state(path: str | None, run: dict[str, Any]) -> Iterator[SavedState]:
+    """A state that no other run can use before this one ends. Raises: UserError."""
+    if path and not Path(path).absolute().parent.is_dir():
+        raise UserError(f"{path}: no such folder")
+    with write_lock(Path(path)) if path else nullcontext():
+        yield SavedState(path, run)
 
 
 def measure(

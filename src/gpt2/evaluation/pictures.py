@@ -1,56 +1,41 @@
-"""Histograms as SVG, to be put into a page."""
+"""Histograms as SVG."""
 
 import html
+from bisect import bisect_right
 from collections.abc import Sequence
 
-import numpy as np
-
-RANKS = (1, 2, 6, 11, 51, 101, 501, 1001)  # where the bars of ranks begin
+RANKS = ["1", "2-5", "6-10", "11-50", "51-100", "101-500", "501-1000", "1001 or more"]
+NATS = [*(f"{k} to {k + 1}" for k in range(9)), "9 or more"]
+TENTHS = [f"{10 * k} to {10 * k + 10}%" for k in range(10)]
+HISTOGRAMS: tuple[tuple[str, Sequence[float], Sequence[str]], ...] = (
+    # Their names, where all bars but the first begin, and the labels of all bars.
+    ("Rank", [2, 6, 11, 51, 101, 501, 1001], RANKS),
+    ("Entropy of the prediction, in nats", range(1, 10), NATS),
+    ("Probability of the most likely token", [k / 10 for k in range(1, 10)], TENTHS),
+)
 WIDTH, HEIGHT, TOP, BOTTOM = 272, 132, 24, 18  # of a picture, and of the margins in it
 
 
-def of_ranks(ranks: np.ndarray) -> str:
-    """How many tokens had which rank."""
-    ends = [end - 1 for end in RANKS[1:]]
-    labels = [str(a) if a == b else f"{a}-{b}" for a, b in zip(RANKS, ends, strict=False)]
-    counts = np.histogram(ranks, [*RANKS, np.inf])[0]
-    return histogram("Rank", [*labels, f"{RANKS[-1]} or more"], counts)
-
-
-def of_entropies(entropies: np.ndarray) -> str:
-    """How many predictions had which entropy."""
-    highest = max(1, int(np.ceil(entropies.max(initial=0))))
-    labels = [f"{k} to {k + 1}" for k in range(highest)]
-    counts = np.histogram(entropies, range(highest + 1))[0]
-    return histogram("Entropy of the prediction, in nats", labels, counts)
-
-
-def of_probabilities(probabilities: np.ndarray) -> str:
-    """How many predictions gave their likeliest token which probability."""
-    labels = [f"{10 * k} to {10 * k + 10}%" for k in range(10)]
-    # Rounding may have taken a probability past 1.
-    counts = np.histogram(np.minimum(probabilities, 1), np.linspace(0, 1, 11))[0]
-    return histogram("Probability of the likeliest token", labels, counts)
-
-
-def histogram(name: str, labels: Sequence[str], counts: Sequence[int] | np.ndarray) -> str:
+def histogram(
+    name: str, starts: Sequence[float], labels: Sequence[str], values: Sequence[float]
+) -> str:
     """Bars for shares of a total. A screen reader reads the shares as a list."""
-    shares = np.asarray(counts) / max(1, np.sum(counts))
-    texts = [f"{label}: {share:.1%}" for label, share in zip(labels, shares, strict=True)]
-    width, room = WIDTH / len(labels), HEIGHT - TOP - BOTTOM
-    bars = "".join(
-        f'<rect x="{k * width + 1:.1f}" y="{HEIGHT - BOTTOM - height:.1f}" '
-        f'width="{width - 2:.1f}" height="{height:.1f}"><title>{html.escape(text)}</title></rect>'
-        for k, text in enumerate(texts)
-        for height in [room * shares[k] / max(shares.max(), 1e-9)]
-    )
-    base = HEIGHT - BOTTOM
+    counts = [0] * len(labels)
+    for value in values:
+        counts[bisect_right(starts, value)] += 1
+    texts = [f"{a}: {n / max(1, len(values)):.1%}" for a, n in zip(labels, counts, strict=True)]
+    width, base = WIDTH / len(labels), HEIGHT - BOTTOM
+    bars = ""
+    for k, (text, count) in enumerate(zip(texts, counts, strict=True)):
+        height = (base - TOP) * count / max(1, *counts)
+        bars += (
+            f'<rect x="{k * width + 1:.1f}" y="{base - height:.1f}" width="{width - 2:.1f}" '
+            f'height="{height:.1f}"><title>{html.escape(text)}</title></rect>'
+        )
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{html.escape(". ".join([name, *texts]))}">'
-        f'<text class="name" x="0" y="12">{html.escape(name)}</text>'
-        f'{bars}<line x1="0" x2="{WIDTH}" y1="{base}" y2="{base}"/>'
-        f'<text x="0" y="{HEIGHT - 4}">{html.escape(labels[0])}</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{html.escape(labels[-1])}</text>'
-        "</svg>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{". ".join([name, *texts])}">'
+        f'<text x="0" y="12">{name}</text>{bars}'
+        f'<line stroke="gray" x1="0" x2="{WIDTH}" y1="{base}" y2="{base}"/>'
+        f'<text x="0" y="{HEIGHT - 4}">{labels[0]}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{labels[-1]}</text></svg>\n'
     )

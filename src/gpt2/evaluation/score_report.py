@@ -101,7 +101,7 @@ def _table_of_texts(report: Report) -> Iterator[str]:
             pass
         for model, numbers in zip(report.models, text.numbers(), strict=True):
             shares = {name: 100 * numbers[name] / max(1, numbers["tokens"]) for name in BAND_NAMES}
-            cells = [written((numbers | shares)[name]) for name in COLUMNS.values()]
+            cells = [format_number((numbers | shares)[name]) for name in COLUMNS.values()]
             name = text.name + (f" ({model})" if len(report.models) > 1 else "")
             yield " ".join([*(f"{cell:>9}" for cell in cells), f" {name}\n"])
 
@@ -110,10 +110,10 @@ def show(numbers: dict[str, float]) -> Iterator[str]:
     """A line for each number, by name."""
     width = max(map(len, numbers))
     for name, value in numbers.items():
-        yield f"{name:<{width}}  {written(value)}\n"
+        yield f"{name:<{width}}  {format_number(value)}\n"
 
 
-def written(value: float, digits: int = 4) -> str:
+def format_number(value: float, digits: int = 4) -> str:
     """An integer as it is, another number rounded, and a dash for an undefined one."""
     if isinstance(value, float) and math.isnan(value):
         return "-"

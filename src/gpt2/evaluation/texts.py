@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from encoder import END_OF_TEXT
+from gpt2.checkpoint import say_once
 from gpt2.text_stream import Counts, lines, safe_pieces, text_chunks, text_record
 from user_error import UserError
 
@@ -62,7 +64,15 @@ def _records(file: str, several: bool) -> Iterator[Text]:
 
 
 def counted(chunks: Iterable[str], counts: Counts) -> Iterator[str]:
-    """A text in pieces that can be encoded separately; `counts` is updated."""
+    """A text in pieces that can be encoded separately; `counts` is updated.
+
+    `<|endoftext|>` in it is ordinary text, as in a prompt. A line is logged that says so.
+    """
     for piece in safe_pieces(chunks):
+        if END_OF_TEXT in piece:
+            say_once(
+                f"the text contains {END_OF_TEXT}, which is scored as ordinary characters and does "
+                "not end a text; to score texts separately, use a .jsonl file"
+            )
         counts.add(piece)
         yield piece

@@ -1,19 +1,20 @@
-"""The page as a file: what is in it, and that it needs nothing else. See test_page_in_browser."""
+"""The page of scores: what is in it, that it needs nothing else, and how a browser shows it."""
 
 import base64
 import hashlib
 import html.parser
 import itertools
-import json
 import re
-import zlib
 
 import numpy as np
 import pytest
+from chromium import browser
 from scoring import MadeUp, report_of
 
-from gpt2.evaluation import pictures
-from gpt2.evaluation.page import PARTS, VISIBLE, pack, page
+from gpt2 import checkpoint
+from gpt2.evaluation import page as page_module
+from gpt2.evaluation.page import CONTROL_PICTURES, PARTS, page
+from gpt2.evaluation.pictures import HISTOGRAMS, histogram
 from user_error import UserError
 
 TEXT = "Now is the winter\nof our <b>discontent</b> & é 中文.\n"
@@ -27,148 +28,103 @@ NASTY = (
 
 
 class Parsed(html.parser.HTMLParser):
-    """Text of the paragraphs of each text, the data, the scripts, the styles, the attributes."""
+    """Of a page: the text of each text, the spans, all attributes, the code of script and style."""
 
     def __init__(self, source):
         super().__init__()
-        self.stack, self.texts, self.data, self.scripts, self.styles = [], [], [], [], []
-        self.attributes = []
+        self.texts, self.spans, self.attributes, self.code, self.tag = [], [], [], {}, ""
         self.feed(source)
 
     def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
+        self.tag, attributes = tag, dict(attributes)
         self.attributes.append((tag, attributes))
-        if tag in ("p", "script", "style", "div"):
-            self.stack.append((tag, attributes))
         if attributes.get("class") == "text":
             self.texts.append("")
+        if tag == "span":
+            self.spans.append(attributes)
 
     def handle_endtag(self, tag):
-        if self.stack and self.stack[-1][0] == tag:
-            self.stack.pop()
+        self.tag = ""
 
     def handle_data(self, data):
-        tag, attributes = self.stack[-1] if self.stack else ("", {})
-        if tag == "script":
-            is_data = attributes.get("type") == "application/json"
-            (self.data if is_data else self.scripts).append(data)
-        elif tag == "style":
-            self.styles.append(data)
-        elif tag == "p" and any(a.get("class") == "text" for _, a in self.stack):
+        if self.tag == "span":
             self.texts[-1] += data
-
-
-def unpack(column):
-    packed = zlib.decompress(base64.b64decode(column["data"]))
-    return np.frombuffer(packed, f"<u{column['bytes']}")
+        elif self.tag in ("script", "style"):
+            self.code[self.tag] = data
 
 
 def page_of(*arguments):
     return "".join(page(report_of(*arguments)))
 
 
-def test_the_text_is_in_the_page_as_plain_text():
-    parsed = Parsed(page_of({"a": TEXT}))
-    assert parsed.texts == [TEXT]
-
-
-def test_columns_hold_what_the_model_made_of_each_token():
+def test_each_span_has_the_numbers_of_its_tokens():
     tokens = [token for (token,) in report_of({"a": TEXT}, [MadeUp(top=2)]).texts[0].tokens()]
-    (data,) = map(json.loads, Parsed(page_of({"a": TEXT}, [MadeUp(top=2)])).data)
-    assert sum(data["paragraphs"]) == len(tokens)
-    assert unpack(data["shared"]["id"]).tolist() == [token.id for token in tokens]
-    assert unpack(data["shared"]["length"]).tolist() == [len(token.text) for token in tokens]
-    (model,) = data["models"]
-    assert model["name"] == "1M"
-    columns = {name: unpack(column) for name, column in model["columns"].items()}
-    for name, field, scale in [
-        ("surprise", "logprob", -1000),
-        ("rank", "rank", 1),
-        ("entropy", "entropy", 1000),
-        ("top", "top_probability", 1000),
+    parsed = Parsed(page_of({"a": TEXT}, [MadeUp(top=2)]))
+    assert parsed.texts == [TEXT]
+    titles = "\n".join(span["title"] for span in parsed.spans).split("\n")
+    rows = [row.split("\t") for row in titles]
+    for name, values in [
+        ("Rank", [str(token.rank) for token in tokens]),
+        ("Log-probability", [f"{token.logprob:.3f}" for token in tokens]),
+        ("Entropy", [f"{token.entropy:.3f}" for token in tokens]),
     ]:
-        expected = [scale * getattr(token, field) for token in tokens]
-        np.testing.assert_allclose(columns[name], expected, atol=0.51)
-    others = [other for token in tokens for other in token.alternatives]
-    assert columns["alternative"].tolist() == [other.id for other in others]
-    expected = [10000 * other.probability for other in others]
-    np.testing.assert_allclose(columns["share"], expected, atol=0.51)
-    assert all(data["vocabulary"][str(other.id)] is not None for other in others)
+        assert [row[1] for row in rows if row[0] == name] == values
+    assert sum(row[0] == "Number 2" for row in rows) == len(tokens)
+    whole = [token for token in tokens if token.text]
+    ranks = [f"r{sum(token.rank > limit for limit in (10, 100, 1000))}" for token in whole]
+    assert [span["class"].split()[0] for span in parsed.spans] == ranks
 
 
-@pytest.mark.parametrize(
-    ("values", "size"), [([], 1), ([0, 255], 1), ([256], 2), ([65535.4], 2), ([70000], 4)]
-)
-def test_numbers_take_the_bytes_that_the_largest_needs(values, size):
-    column = pack(values)
-    assert column["bytes"] == size
-    assert unpack(column).tolist() == [round(value) for value in values]
-
-
-def test_an_astral_character_counts_as_two_units_as_in_javascript():
-    (data,) = map(json.loads, Parsed(page_of({"a": "\N{THUMBS UP SIGN} x"})).data)
-    assert sum(unpack(data["shared"]["length"])) == 4
+def test_tokens_that_make_up_a_character_share_a_span():
+    (first, *_) = Parsed(page_of({"a": "中 x"})).spans
+    assert re.findall("token (.), id", first["title"]) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("name", ["text", "name"])
 def test_text_cannot_leave_its_place(name):
     source = page_of({"a": NASTY} if name == "text" else {NASTY: TEXT})
     parsed = Parsed(source)
-    shown = NASTY.translate(VISIBLE)
+    shown = NASTY.translate(CONTROL_PICTURES)
     assert parsed.texts == [shown if name == "text" else TEXT]
-    assert [tag for tag, _ in parsed.attributes].count("script") == 2
+    tags = [tag for tag, _ in parsed.attributes]
+    assert (tags.count("script"), tags.count("img"), tags.count("b")) == (1, 0, 0)
     assert not any(name.startswith("on") for _, a in parsed.attributes for name in a)
-    assert not any(tag in ("img", "b") for tag, _ in parsed.attributes)
     assert not re.search("[\x00\r\x1b]", source)
-    assert len(parsed.data) == 1
-    assert "<" not in parsed.data[0]
 
 
-def test_only_the_code_of_the_page_may_run():
-    parsed = Parsed(page_of({"a": TEXT}))
+def test_only_the_code_of_the_page_may_run_and_it_needs_nothing_else():
+    source = page_of({"a": TEXT})
+    parsed = Parsed(source)
     (policy,) = (
         a["content"] for _, a in parsed.attributes if "Content-Security-Policy" in a.values()
     )
-    for kind, (code,) in [("script", parsed.scripts), ("style", parsed.styles)]:
+    for kind, code in parsed.code.items():
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         assert f"{kind}-src 'sha256-{digest}'" in policy
     assert policy.startswith("default-src 'none';")
     assert not any("style" in attributes for _, attributes in parsed.attributes)
-
-
-def test_the_page_needs_nothing_else():
-    source = page_of({"a": TEXT})
     assert not re.search(r"https?:|\b(src|href)=|@import|url\(", source)
 
 
-def test_the_summary_has_names_totals_and_pictures_with_text_alternatives():
-    source = page_of({"notes.txt": TEXT})
-    assert "<title>How likely each token is: notes.txt</title>" in source
-    assert "Scored by the model 1M" in source
-    assert "<dt>bits per byte</dt>" in source
-    alternatives = re.findall(r'<svg [^>]*role="img" aria-label="([^"]*)"', source)
-    assert [text.partition(".")[0] for text in alternatives] == [
+def test_texts_have_totals_and_pictures_and_two_stand_side_by_side():
+    one = page_of({"notes.txt": TEXT})
+    assert "<title>How likely each token is: notes.txt</title>" in one
+    assert "<dt>bits per byte</dt>" in one
+    assert re.findall(r'<svg [^>]*role="img" aria-label="(\w+)', one) == [
         "Rank",
-        "Entropy of the prediction, in nats",
-        "Probability of the likeliest token",
+        "Entropy",
+        "Probability",
     ]
-
-
-def test_two_texts_stand_side_by_side_and_many_are_rows():
-    two = page_of({"human": TEXT, "model": TEXT})
-    assert '<main class="pair">' in two
-    assert '<th scope="col">human</th><th scope="col">model</th>' in two
+    assert '<main class="pair">' in page_of({"human": TEXT, "model": TEXT})
     many = page_of({"a": TEXT, "b": "", "c": TEXT})
-    assert '<main class="">' in many
-    assert many.count('<th scope="row">') == 3
-    assert len(Parsed(many).texts) == 3
+    assert len(Parsed(many).texts) == many.count("<dt>bits per byte</dt>") == 3
 
 
 def test_a_second_model_brings_the_colours_of_the_difference():
     source = page_of({"a": TEXT}, [MadeUp(1), MadeUp(2)])
-    assert 'data-colour="difference"' in source
-    assert "the model 1M compared with the model 1M" in source
-    assert 'value="difference"' not in page_of({"a": TEXT})
+    assert 'value="difference" checked' in source
+    assert "1M\t1M" in Parsed(source).spans[0]["title"]
+    assert 'name="colour" value="difference"' not in page_of({"a": TEXT})
 
 
 def test_an_empty_text_is_an_error_before_anything_is_written():
@@ -176,29 +132,72 @@ def test_an_empty_text_is_an_error_before_anything_is_written():
         next(page(report_of({"a": ""})))
 
 
-def test_200_kilobytes_make_at_most_two_and_a_half_megabytes_even_one_token_a_byte():
-    english = page_of({"a": "Now is the winter of our discontent\n" * (200_000 // 36)})
-    bytes_ = page_of({"a": "中文字" * (200_000 // 9)})
-    assert len(english.encode()) < 2_500_000
-    assert len(bytes_.encode()) < 2_500_000
-
-
-def test_paragraphs_end_with_lines_and_stay_short_without_lines():
-    source = page_of({"a": "word " * 4000 + "\n" + "A line.\n" * 400})
-    text = source.partition('class="text"')[2].partition("<script")[0]
-    paragraphs = re.findall("<p>(.*?)</p>", text, re.DOTALL)
-    assert "".join(paragraphs) == "word " * 4000 + "\n" + "A line.\n" * 400
-    assert max(map(len, paragraphs)) < 4100
-    assert all(text.endswith("\n") for text in paragraphs[5:])
+def test_a_long_text_is_reported_and_cut_into_paragraphs(monkeypatch, caplog):
+    monkeypatch.setattr(page_module, "COMFORTABLE", 50)
+    checkpoint.say_once.cache_clear()
+    source = page_of({"a": "word " * 2000 + "\n" + "A line.\n" * 400 + "x" * 20_000})
+    assert "--format table or --format jsonl suits better" in caplog.text
+    found = re.findall("<p>(<span.*?)</p>", source, re.DOTALL)
+    lengths = [len("".join(re.findall('">(.*?)</span>', part, re.DOTALL))) for part in found]
+    assert sum(lengths) == 10_001 + 3200 + 20_000
+    assert max(lengths) < 4200
 
 
 def test_histograms_put_numbers_where_they_belong():
-    picture = pictures.of_ranks(np.array([1, 2, 5, 6, 1000, 1001, 50000, 1]))
+    ranks, entropies, probabilities = HISTOGRAMS
+    picture = histogram(*ranks, [1, 2, 5, 6, 1000, 1001, 50000, 1])
     assert "1: 25.0%. 2-5: 25.0%. 6-10: 12.5%" in picture
     assert "501-1000: 12.5%. 1001 or more: 25.0%" in picture
-    assert "1 to 2: 50.0%" in pictures.of_entropies(np.array([0.5, 1.99]))
-    assert "90 to 100%: 100.0%" in pictures.of_probabilities(np.array([1.0000001, 0.95]))
-    assert "nan" not in pictures.of_entropies(np.array([]))
+    assert "1 to 2: 50.0%" in histogram(*entropies, [0.5, 1.99])
+    assert "90 to 100%: 100.0%" in histogram(*probabilities, [1.0000001, 0.95])
+    assert "0 to 1: 0.0%" in histogram(*entropies, [])
+
+
+def test_a_browser_shows_numbers_by_pointer_and_keys_and_runs_nothing_of_the_text(tmp_path):
+    path = tmp_path / "page.html"
+    source = page_of({"a": TEXT + NASTY}, [MadeUp(top=2)])
+    planted = "<script>hacked=1</script><img src=x onerror=hacked=1><p style='color:red'>"
+    path.write_text(source, encoding="utf-8", newline="")
+    complaints, requests = [], []
+    with browser() as chromium:
+        tab = chromium.new_page(viewport={"width": 360, "height": 640}, color_scheme="dark")
+        tab.set_default_timeout(100_000)
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(path.as_uri())
+        shown = (TEXT + NASTY).translate(CONTROL_PICTURES)
+        assert "".join(tab.locator(".text p").all_text_contents()) == shown
+        assert tab.evaluate("typeof hacked") == "undefined"
+        assert tab.evaluate("document.documentElement.scrollWidth") == 360
+
+        tab.hover(".text span >> nth=2")
+        assert "token 3, id" in tab.inner_text("aside")
+        tab.click(".text span >> nth=2")
+        tab.keyboard.press("Escape")
+        assert "Point at a token" in tab.inner_text("aside")
+        tab.focus(".text")
+        for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowRight"):
+            tab.keyboard.press(key)
+        assert "token 2, id" in tab.inner_text("aside")
+        assert tab.locator(".text .chosen").count() == 1
+
+        colour = "getComputedStyle(document.querySelector('.p2:not(.r2)')).backgroundColor"
+        by_rank = tab.evaluate(colour)
+        tab.check("input[value=probability]")
+        assert tab.evaluate(colour) != by_rank
+        assert tab.is_visible(".key.probability") and not tab.is_visible(".key.rank")
+        background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert sum(map(int, re.findall(r"\d+", background))) < 200  # dark
+        tab.emulate_media(media="print")
+        assert not tab.is_visible("aside")
+        assert complaints == []
+        assert requests == [path.as_uri()]
+
+        path.write_text(source.replace("</main>", planted + "</main>"), encoding="utf-8")
+        tab.goto(path.as_uri())
+        assert tab.evaluate("typeof hacked") == "undefined"
+        assert tab.evaluate("document.querySelector('main > p').style.color") == ""
 
 
 # Colours ---------------------------------------------------------------------------------------
@@ -218,9 +217,9 @@ VISION = {
 def palettes():
     """The colours of the light and of the dark page, linear RGB by name."""
     style = (PARTS / "page.css").read_text(encoding="utf-8")
-    for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]:
-        values = re.findall(r"--(\w+): #(\w{6});", block)
-        rgb = {name: np.array([int(x[i : i + 2], 16) for i in (0, 2, 4)]) for name, x in values}
+    values = re.findall(r"--(\w+): light-dark\(#(\w{6}), #(\w{6})\);", style)
+    for k in (1, 2):
+        rgb = {v[0]: np.array([int(v[k][i : i + 2], 16) for i in (0, 2, 4)]) for v in values}
         yield {
             name: np.where(c <= 10, c / 255 / 12.92, ((c / 255 + 0.055) / 1.055) ** 2.4)
             for name, c in rgb.items()

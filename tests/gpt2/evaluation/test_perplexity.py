@@ -5,7 +5,7 @@ import pytest
 from scoring import log_probabilities, scorer_of
 
 import numpy_gpt2
-from gpt2.evaluation.perplexity import SavedState, measure
+from gpt2.evaluation.perplexity import SavedState, measure, open_state
 from gpt2.evaluation.totals import BAND_NAMES, Totals
 from gpt2.scorer import Scorer, Scores
 from gpt2.text_stream import Counts, safe_pieces
@@ -117,6 +117,16 @@ def test_an_interrupted_run_resumes_where_it_stopped(tiny, tmp_path):
     assert totals.nats == pytest.approx(expected.nats, rel=1e-6)
     assert (totals.windows, totals.tokens) == (expected.windows, expected.tokens)
     assert resumed.computed == expected.windows - 6
+
+
+def test_a_second_run_with_the_same_state_is_refused_until_the_first_ends(tmp_path):
+    path = str(tmp_path / "state.json")
+    with open_state(path, {}) as first:
+        with pytest.raises(UserError, match=r"another run is writing to .*state\.json"):
+            open_state(path, {}).__enter__()
+        first.put("totals", 1)
+    with open_state(path, {}) as second:
+        assert second.get("totals") == 1
 
 
 def test_the_state_of_another_run_is_refused(tmp_path):

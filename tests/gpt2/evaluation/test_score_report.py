@@ -6,7 +6,7 @@ import math
 import pytest
 from scoring import MadeUp, report_of
 
-from gpt2.evaluation.score_report import COLUMNS, jsonl, table, written
+from gpt2.evaluation.score_report import COLUMNS, format_number, jsonl, table
 from gpt2.evaluation.totals import BAND_NAMES
 from user_error import UserError
 
@@ -79,4 +79,9 @@ def test_an_empty_text_is_an_error_before_anything_is_written():
 
 
 def test_numbers_are_written_to_four_digits():
-    assert [written(x) for x in (3, 1.23456, math.inf, math.nan)] == ["3", "1.2346", "inf", "-"]
+    assert [format_number(x) for x in (3, 1.23456, math.inf, math.nan)] == [
+        "3",
+        "1.2346",
+        "inf",
+        "-",
+    ]

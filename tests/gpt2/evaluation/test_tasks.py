@@ -4,6 +4,7 @@ The natural text of each fixture and its units are written out by hand here; log
 are NumPy's.
 """
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,6 +152,17 @@ def test_lambada_perplexity_by_numpy(tiny, file, passages):
         ("perplexity, whole word, stop-word filter", kept_whole),
     ]:
         assert metrics[name] == pytest.approx(np.exp(np.mean(values)), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "passage",
+    ["he found| Mara", "he found|\n Mara", "he|  Mara", "he said|\n\n no", "he went| home.\nMara"],
+)
+def test_lambada_is_split_where_lm_evaluation_harness_splits_it(tmp_path, passage):
+    path = tmp_path / "lambada.jsonl"
+    path.write_text(json.dumps({"text": passage.replace("|", "")}), encoding="utf-8")
+    ((context, word),) = lambada.read_lambada(str(path), silent)
+    assert f"{context}|{word}" == f"\n{passage}"
 
 
 def scores_of(logprob, rank, **kept):

@@ -6,6 +6,7 @@ import json
 import pytest
 from scoring import MadeUp
 
+from gpt2 import checkpoint
 from gpt2.evaluation.score_report import ScoredText
 from gpt2.evaluation.texts import Text, check_files, counted, is_list, read_texts
 from gpt2.text_stream import Counts
@@ -70,6 +71,14 @@ def test_counting_leaves_the_text_as_it_is():
     counts = Counts()
     assert "".join(counted(["Köl", "n am ", "Rhein\n"], counts)) == "Köln am Rhein\n"
     assert (counts.words, counts.characters, counts.bytes) == (3, 14, 15)
+
+
+def test_the_end_of_text_in_a_text_is_ordinary_and_reported_once(caplog):
+    checkpoint.say_once.cache_clear()
+    text = "One.<|endoftext|>Two. <|endoftext|>"
+    assert "".join(counted([text], Counts())) == "".join(counted(text, Counts())) == text
+    (record,) = caplog.records
+    assert "contains <|endoftext|>, which is scored as ordinary characters" in record.message
 
 
 def test_a_prompt_is_seen_and_not_scored():
