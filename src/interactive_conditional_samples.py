@@ -11,8 +11,8 @@ from typing import Any
 
 from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
+from gpt2.sample_text import SampleText, read_stop_strings
 from gpt2.sampling.sample_file import banner
-from gpt2.sampling.sample_text import SampleText, read_stop_strings
 from gpt2.sampling.setting_line import KINDS, parse_settings
 from gpt2.text_stream import BYTE_ORDER_MARK, lines, stdin_chunks, text_chunks
 from user_error import UserError, require

@@ -7,20 +7,20 @@ often: on a CPU, batches of 7 or 32 instead of 1 change 60 to 70 of a million to
 model. That affects 1.6 to 1.8 % of samples of 256 tokens.
 """
 
+import inspect
 import math
-import numbers
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import engine
 from gpt2.decoding import WORTH_COMPILING, Decoding
 from gpt2.memory import default_batch_size, sample_bytes, weight_bytes
 from gpt2.model_session import ModelSession
-from gpt2.user_file import expand
+from gpt2.sample_text import SampleText
+from gpt2.typed_value import typed_value
 from gpt2.windows import EvaluationOptions
 from hparams import Sampling
 from user_error import UserError, require
@@ -31,25 +31,44 @@ if TYPE_CHECKING:  # what takes long to import is imported where it is needed
     from encoder import Encoder
     from gpt2.scorer import TokenScore
 
+OPTIONS = {"length": int, "temperature": float, "top_k": int, "top_p": float}
+
 
 def load(
-    model: str | Path | None = None, *, models_dir: str = "models", **options: Any
+    model: str | Path | None = None, *, models_dir: str | Path = "models", **options: Any
 ) -> "LanguageModel":
     """Open a model. The weights are read when they are first needed.
 
     Args:
-      model: name of a folder in models_dir, such as "117M" or "1M"; or the path of a folder. None
-        takes 117M, or 1M if 117M is not there.
+      model: name of a folder in models_dir, such as "117M" or "1M"; or the path of a folder, or of
+        the weights in it; or owner/name on Hugging Face, once it is downloaded. None takes 117M,
+        or 1M if 117M is not there.
       models_dir: found from the working directory, or else from the repository.
       options: the other arguments of LanguageModel.
     Raises: UserError if the folder is missing or its files do not fit together.
     """
-    if isinstance(model, Path) or (model and set(model) & set("/\\")):
-        path = expand(str(model)).resolve()
-        model, models_dir = path.name, str(path.parent)
+    _check_names(options, [*inspect.signature(LanguageModel).parameters][2:-1])
     loaded = LanguageModel(model_name=model, models_dir=models_dir, **options)
     _ = loaded.encoder  # report a broken vocabulary at once
     return loaded
+
+
+def _check_names(given: Iterable[str], known: Collection[str]) -> None:
+    """Raise UserError for a keyword that is not known."""
+    for name in given:
+        if name not in known:
+            raise UserError(f"unknown option {name!r}; known are {', '.join(known)}")
+
+
+def _whole(name: str, value: int | None) -> int | None:
+    return None if value is None else typed_value(name, value, int)
+
+
+def _stop_strings(stop: object) -> Sequence[str]:
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, Sequence) or not all(isinstance(s, str) and s for s in stops):
+        raise UserError(f"stop must be a text or a list of texts, none of them empty, got {stop!r}")
+    return stops
 
 
 class LanguageModel:
@@ -94,8 +113,8 @@ class LanguageModel:
     def __init__(
         self,
         *,
-        model_name: str | None = None,
-        models_dir: str = "models",
+        model_name: str | Path | None = None,
+        models_dir: str | Path = "models",
         seed: int | None = None,
         batch_size: int | None = None,
         length: int | None = None,
@@ -104,18 +123,20 @@ class LanguageModel:
         top_p: float = 1,
         device: str = "auto",
         dtype: str = "float32",
+        **unknown: Any,
     ):
+        _check_names(unknown, [*inspect.signature(LanguageModel).parameters][:-1])
         self.session = ModelSession(model_name, models_dir, device=device, dtype=dtype)
         self.folder, self.hparams = self.session.folder.path, self.session.hparams
         self.device, self.dtype = device, dtype
-        if length is None:
-            length = self.hparams.n_ctx // 2
-        self.sampling = Sampling(length, temperature, top_k, top_p)
-        self.sampling.check(self.hparams)
+        self.sampling = Sampling(self.hparams.n_ctx // 2)
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self.sampling = self._sampling(options | ({} if length is None else {"length": length}))
+        batch_size = _whole("batch_size", batch_size)
         require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
         self.batch_size = batch_size or default_batch_size(self.hparams)
         self._batch_size_is_given = batch_size is not None
-        self.seed, self._seed_is_drawn = seed, False
+        self.seed, self._seed_is_drawn = _whole("seed", seed), False
         self._n_generated = 0
 
     @property
@@ -135,6 +156,7 @@ class LanguageModel:
         *,
         seed: int | None = None,
         stop_at_end: bool = True,
+        stop: str | Sequence[str] = (),
         **options: Any,
     ) -> list[str]:
         """Continue one prompt or several.
@@ -144,6 +166,7 @@ class LanguageModel:
           nsamples: continuations of each prompt.
           seed: makes the call repeatable. Without it each call gives other samples.
           stop_at_end: end a sample before its first `<|endoftext|>`.
+          stop: a text, or several, before which a sample ends.
           options: length, temperature, top_k, top_p instead of the model's.
         Returns: the continuations without the prompts; those of a prompt follow each other.
         """
@@ -151,8 +174,10 @@ class LanguageModel:
         if not isinstance(prompts, Sequence):
             kind = type(prompt).__name__
             raise UserError(f"a prompt must be a string or a list of strings, got {kind}")
+        nsamples = typed_value("nsamples", nsamples, int)
         require("nsamples", nsamples, nsamples >= 1, "at least 1")
-        sampling = self._sampling(options)
+        seed, stop_at_end = _whole("seed", seed), typed_value("stop_at_end", stop_at_end, bool)
+        stops, sampling = _stop_strings(stop), self._sampling(options)
         contexts = [self.context(prompt, sampling) for prompt in prompts]
         short = sampling.length <= WORTH_COMPILING
         either = short and seed is None and self._either_loop()
@@ -171,8 +196,15 @@ class LanguageModel:
                 chunks = self._chunks(
                     *(batch, sample_numbers, stop_at_end, sampling, seed, size), either=either
                 )
-                rows = zip(*chunks, strict=True)
-                texts += [self.encoder.decode(chain.from_iterable(row)) for row in rows]
+                rows = [SampleText(self.encoder, stops) for _ in batch]
+                for chunk in chunks:
+                    for row, ids in zip(rows, chunk, strict=True):
+                        row.add(ids)
+                    if all(row.stopped for row in rows):
+                        break
+                for row in rows:
+                    row.add([], final=True)
+                texts += [row.text for row in rows]
         return texts
 
     def stream(
@@ -181,6 +213,7 @@ class LanguageModel:
         *,
         seed: int | None = None,
         stop_at_end: bool = True,
+        stop: str | Sequence[str] = (),
         **options: Any,
     ) -> Iterator[str]:
         """Continue a prompt, and yield the text as it is generated.
@@ -191,24 +224,32 @@ class LanguageModel:
 
         Args: as in `generate`.
         """
-        sampling = self._sampling(options)
+        seed, stop_at_end = _whole("seed", seed), typed_value("stop_at_end", stop_at_end, bool)
+        row, sampling = SampleText(self.encoder, _stop_strings(stop)), self._sampling(options)
         context = self.context(prompt, sampling)
         either = seed is None and self._either_loop()
         with self.session.alone():
             seed, number = self._draw(seed, 1)
-        decode = self.encoder.stream()
 
         def texts() -> Iterator[str]:
             for (ids,) in self._chunks(
                 [context], [number], stop_at_end, sampling, seed, 1, True, either
             ):
-                yield decode(ids)
-            yield decode([], final=True)
+                yield row.add(ids)
+                if row.stopped:
+                    return
+            yield row.add([], final=True)
 
         return texts()
 
     def score(
-        self, text: str, *, top: int = 0, window: int | None = None, stride: int | None = None
+        self,
+        text: str,
+        *,
+        top: int = 0,
+        window: int | None = None,
+        stride: int | None = None,
+        **unknown: Any,
     ) -> "list[TokenScore]":
         """How likely the model finds each token of a text of any length.
 
@@ -220,7 +261,9 @@ class LanguageModel:
         from gpt2.scorer import Scorer
 
         self._check_text(text)
-        options = EvaluationOptions(window=window, stride=stride, top=top)
+        _check_names(unknown, ["top", "window", "stride"])
+        top, window = typed_value("top", top, int), _whole("window", window)
+        options = EvaluationOptions(window=window, stride=_whole("stride", stride), top=top)
         with self.session.alone():
             return list(Scorer(self.session, options).score_text([text]))
 
@@ -284,6 +327,9 @@ class LanguageModel:
         """Free the model's memory. The object cannot be used afterwards."""
         self.session.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise UserError("a model cannot be pickled or copied; load it where it is used")
+
     def __enter__(self) -> "LanguageModel":
         return self
 
@@ -310,7 +356,8 @@ class LanguageModel:
         """
         new = dict(settings)
         seed = new.pop("seed", self.seed)
-        self.sampling = self._sampling(new)
+        sampling, seed = self._sampling(new), _whole("seed", seed)
+        self.sampling = sampling
         if "seed" in settings:
             self.seed, self._seed_is_drawn, self._n_generated = seed, False, 0
 
@@ -431,13 +478,9 @@ class LanguageModel:
         return ids, model.model(self.hparams, ids, reuse=tf.AUTO_REUSE)["logits"]
 
     def _sampling(self, options: dict[str, Any]) -> Sampling:
-        for name, value in options.items():
-            if not hasattr(self.sampling, name):
-                known = ", ".join(vars(self.sampling))
-                raise UserError(f"unknown option {name!r}; known are {known}")
-            if not isinstance(value, numbers.Real):
-                raise UserError(f"{name} must be a number, got {value!r}")
-        sampling = replace(self.sampling, **options)
+        _check_names(options, OPTIONS)
+        values = {name: typed_value(name, value, OPTIONS[name]) for name, value in options.items()}
+        sampling = replace(self.sampling, **values)
         sampling.check(self.hparams)
         return sampling
 

@@ -5,12 +5,14 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpt2 import checkpoint
 from gpt2.background import Task
 from gpt2.memory import memory_bytes
 from gpt2.model_folder import ModelFolder
+from gpt2.model_place import locate
 from gpt2.tensorflow_session import (
     check_device,
     check_process,
@@ -21,6 +23,7 @@ from gpt2.tensorflow_session import (
     without_collections,
 )
 from gpt2.terminal import status_line
+from gpt2.typed_value import typed_value
 from user_error import DamagedModelError, UserError, require
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ class ModelSession:
     execution stays as it is.
 
     Args:
-      model_name, models_dir: as in checkpoint.choose_model.
+      model_name, models_dir: as in model_place.locate; None is the best model that is here.
       device: as in tensorflow_session.choose_device.
       dtype: to compute in: float32, tf32 or bfloat16.
     Attributes:
@@ -52,15 +55,16 @@ class ModelSession:
 
     def __init__(
         self,
-        model_name: str | None = None,
-        models_dir: str = "models",
+        model_name: str | Path | None = None,
+        models_dir: str | Path = "models",
         *,
         device: str = "auto",
         dtype: str = "float32",
     ):
         check_device(device)
-        require("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
-        path, self._notice = checkpoint.choose_model(model_name, models_dir)
+        names = ", ".join(DTYPES)
+        require("dtype", dtype, typed_value("dtype", dtype, str) in DTYPES, f"one of {names}")
+        path, self._notice = checkpoint.choose_model(*locate(model_name, models_dir))
         self.folder = ModelFolder(path)
         self.hparams = self.folder.hparams
         self.device, self.dtype = device, dtype

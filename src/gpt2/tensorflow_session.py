@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import engine
+from gpt2.typed_value import typed_value
 from user_error import UserError, require
 
 _processes: set[int] = set()  # in which a session was opened; a fork inherits its parent's
@@ -72,7 +73,7 @@ def without_collections(stays: bool = True) -> Iterator[None]:
 
 def check_device(device: str) -> None:
     """Raise UserError unless `device` is auto, cpu, gpu or gpu:N; needs no TensorFlow."""
-    known = re.fullmatch(r"auto|cpu|gpu(:\d{1,4})?", device)
+    known = re.fullmatch(r"auto|cpu|gpu(:\d{1,4})?", typed_value("device", device, str))
     require("device", device, known is not None, "auto, cpu, gpu or gpu:N, as in gpu:1")
 
 

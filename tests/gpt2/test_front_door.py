@@ -1,14 +1,17 @@
 """`import gpt2`: text in, text and scores out, beside other models and eager execution."""
 
 import ast
+import copy
 import doctest
 import itertools
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +157,41 @@ def test_closing_waits_for_another_thread_and_streams_then_end_with_an_error(tin
         (lambda lm: lm.generate(["a", None, b"x"]), "a text must be a string, got bytes"),
         (lambda lm: lm.generate("a", 0), "nsamples must be at least 1, got 0"),
         (lambda lm: lm.generate("a", temprature=1), "unknown option 'temprature'"),
+        (lambda lm: lm.generate("a", check=1), "unknown option 'check'"),
+        (lambda lm: lm.stream("a", __class__=1), "unknown option '__class__'"),
+        (lambda lm: lm.score("a", tpo=1), "unknown option 'tpo'; known are top, window, stride"),
+        (lambda lm: gpt2.load("1M", sed=1), "unknown option 'sed'; known are seed, batch_size"),
+        (lambda lm: gpt2.load("1M", model_name="1M"), "unknown option 'model_name'"),
+        (lambda lm: gpt2.LanguageModel(sed=1), "unknown option 'sed'; known are model_name"),
+        (lambda lm: lm.generate("a", "2"), "nsamples must be a whole number, got '2'"),
+        (lambda lm: lm.generate("a", None), "nsamples must be a whole number, got None"),
+        (lambda lm: lm.generate("a", seed=1.5), "seed must be a whole number, got 1.5"),
+        (lambda lm: lm.stream("a", seed=True), "seed must be a whole number, got True"),
+        (lambda lm: lm.generate("a", seed=1 << 63), r"seed must be from -2\*\*63 to 2\*\*63 - 1"),
+        (lambda lm: lm.change(seed="1"), "seed must be a whole number, got '1'"),
+        (lambda lm: lm.generate("a", top_k=2.5), "top_k must be a whole number, got 2.5"),
+        (lambda lm: lm.generate("a", length=None), "length must be a whole number, got None"),
+        (lambda lm: lm.generate("a", temperature=None), "temperature must be a number, got None"),
+        (lambda lm: lm.generate("a", top_p=True), "top_p must be a number, got True"),
+        (lambda lm: lm.generate("a", stop_at_end="no"), "stop_at_end must be True or False"),
+        (lambda lm: lm.stream("a", stop_at_end=0), "stop_at_end must be True or False, got 0"),
+        (lambda lm: lm.generate("a", stop=""), "stop must be a text or a list of texts, none"),
+        (lambda lm: lm.stream("a", stop=[5]), "stop must be a text or a list of texts, none"),
+        (lambda lm: lm.generate("a", stop=None), "stop must be a text or a list of texts, none"),
+        (lambda lm: lm.score("x", top="3"), "top must be a whole number, got '3'"),
+        (lambda lm: lm.score("x", window=2.5), "window must be a whole number, got 2.5"),
+        (lambda lm: lm.score("x", stride="1"), "stride must be a whole number, got '1'"),
+        (lambda lm: gpt2.load("1M", seed="5"), "seed must be a whole number, got '5'"),
+        (lambda lm: gpt2.load("1M", length="9"), "length must be a whole number, got '9'"),
+        (lambda lm: gpt2.load("1M", batch_size=2.5), "batch_size must be a whole number, got 2.5"),
+        (lambda lm: gpt2.load("1M", device=None), "device must be text, got None"),
+        (lambda lm: gpt2.load("1M", dtype=None), "dtype must be text, got None"),
+        (lambda lm: gpt2.load("1M", models_dir=None), "models_dir must be the path of a folder"),
+        (lambda lm: gpt2.load(1), "a model must be a name or a path, got 1"),
+        (lambda lm: gpt2.load(b"1M"), "a model must be a name or a path, got b'1M'"),
+        (lambda lm: copy.copy(lm), "a model cannot be pickled or copied"),
+        (lambda lm: copy.deepcopy(lm), "a model cannot be pickled or copied"),
+        (lambda lm: pickle.dumps(lm), "a model cannot be pickled or copied"),
         (lambda lm: lm.generate("a", temperature="hot"), "temperature must be a number, got 'hot'"),
         (lambda lm: lm.generate("a", top_k=-1), "top_k must be from 0 to n_vocab"),
         (lambda lm: lm.generate("a" * 1000), "the prompt is too long"),
@@ -172,6 +210,52 @@ def test_closing_waits_for_another_thread_and_streams_then_end_with_an_error(tin
 def test_what_is_wrong_is_a_user_error(lm, call, message):
     with pytest.raises(gpt2.UserError, match=message):
         call(lm)
+
+
+def test_numbers_of_numpy_are_welcome_where_they_are_exact(lm):
+    expected = lm.generate("KING", 2, seed=5, length=6, top_k=40, temperature=0.5)
+    options = {"length": np.int32(6), "top_k": 40.0, "temperature": np.float32(0.5)}
+    assert lm.generate("KING", np.int64(2), seed=np.uint64(5), **options) == expected
+
+
+def test_samples_end_before_a_stop_string_as_in_the_scripts(lm):
+    whole = lm.generate("KING", 3, seed=5)
+    stops = [text[2:5] for text in whole]
+    ends = [min(text.find(stop) for stop in stops if stop in text) for text in whole]
+    expected = [text[:end] for text, end in zip(whole, ends, strict=True)]
+    assert lm.generate("KING", 3, seed=5, stop=stops) == expected
+    assert "".join(lm.stream("KING", seed=5, stop=stops[0])) == whole[0][:2]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("1M", "1M/", "./1M", Path("1M"), "someone/1M", "{}/1M", "{}/1M/model.ckpt"),
+        *("{}/1M/model.ckpt.index", "{}/1M/model.ckpt.data-00000-of-00001"),
+        Path("{}/1M/model.ckpt"),
+    ],
+)
+@pytest.mark.parametrize("in_models_dir", [True, False])
+def test_a_model_is_found_by_its_name_or_a_path(tmp_path, monkeypatch, model, in_models_dir):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(ROOT / "models" / "1M", tmp_path / "place" / "1M")
+    model = type(model)(str(model).format(folder.parent))
+    if in_models_dir:
+        assert gpt2.load(model, models_dir=folder.parent).folder.resolve() == folder
+    else:  # there, the repository has it
+        assert gpt2.load(model).folder.resolve() in (folder, ROOT / "models" / "1M")
+
+
+def test_other_weights_than_the_folder_names_are_refused(tmp_path):
+    folder = shutil.copytree(ROOT / "models" / "1M", tmp_path / "1M")
+    (folder / "old.index").touch()
+    with pytest.raises(gpt2.UserError, match=r"checkpoint names other weights than old"):
+        gpt2.load(folder / "old")
+
+
+def test_a_model_of_the_hub_that_is_not_here_is_downloaded_by_its_name(tmp_path):
+    with pytest.raises(gpt2.UserError, match=r"download_model.py someone/gpt2-tiny"):
+        gpt2.load("someone/gpt2-tiny", models_dir=tmp_path)
 
 
 def test_a_closed_model_and_a_missing_one_are_named(tmp_path):
@@ -243,6 +327,12 @@ def imported(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
+
+
+def test_the_import_of_the_package_is_light():
+    code = "import sys; sys.path.append('src'); import gpt2; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert not {"fire", "numpy", "tensorflow"} & {*done.stdout.split()}
 
 
 def test_models_that_were_dropped_but_not_closed_are_garbage_once_another_is_loaded():

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gpt2.language_model import LanguageModel
+from gpt2.sample_text import SampleText
 from gpt2.sampling.prompts import Prompt
 from gpt2.sampling.sample_file import Sample
-from gpt2.sampling.sample_text import SampleText
 
 
 @dataclass(frozen=True)

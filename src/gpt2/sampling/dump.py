@@ -12,10 +12,10 @@ from typing import Any, Protocol, TextIO
 
 from gpt2.file_lock import write_lock
 from gpt2.language_model import LanguageModel
+from gpt2.sample_text import read_stop_strings
 from gpt2.sampling.batch import Batch, Ends, Show, ThisProcess, batches
 from gpt2.sampling.prompts import NO_PROMPT, Prompt
 from gpt2.sampling.sample_file import FORMATS, Output, Sample, Stream, read_record
-from gpt2.sampling.sample_text import read_stop_strings
 from user_error import UserError, require
 
 log = logging.getLogger("gpt2")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoder import get_encoder
-from gpt2.sampling.sample_text import SampleText, StopText, read_stop_strings
+from gpt2.sample_text import SampleText, StopText, read_stop_strings
 from user_error import UserError
 
 ENCODER = get_encoder("1M", str(ROOT / "models"))

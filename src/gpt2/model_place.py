@@ -1,0 +1,55 @@
+"""What a user may write for a model: a name, a path, or `owner/name` as on Hugging Face."""
+
+import re
+from pathlib import Path
+
+from gpt2 import checkpoint
+from gpt2.checkpoint_file import newest_weights
+from gpt2.installation import download_command
+from gpt2.user_file import expand
+from user_error import UserError
+
+
+def locate(model: object, models_dir: object) -> tuple[str | None, str]:
+    """The name of a model's folder, and the folder that holds it.
+
+    Args:
+      model: None; the name of a folder in models_dir; the path of a folder, or of a file of its
+        weights, such as `models/1M/model.ckpt`; or `owner/name`, which is downloaded as `name`.
+      models_dir: str or Path.
+    Raises: UserError if it is none of these. A folder that is missing is left to
+      checkpoint.find_model.
+    """
+    if not isinstance(models_dir, str | Path):
+        raise UserError(f"models_dir must be the path of a folder, got {models_dir!r}")
+    if model is None:
+        return None, str(models_dir)
+    if not isinstance(model, str | Path):
+        raise UserError(f"a model must be a name or a path, got {model!r}")
+    checkpoint.check_name(str(model))
+    path, given = expand(str(model)), str(model)
+    is_path = isinstance(model, Path) or bool(set(given) & set("/\\"))
+    if is_path and path.is_dir():
+        return path.resolve().name, str(path.resolve().parent)
+    prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name))
+    if prefix.with_name(f"{prefix.name}.index").is_file():
+        return _folder_of(prefix.resolve())
+    in_models_dir = expand(str(models_dir)) / path
+    if len(path.parts) == 1 or in_models_dir.is_dir():
+        return str(path), str(models_dir)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", given):
+        try:
+            checkpoint.find_model(path.name, str(models_dir))
+        except UserError:
+            command = download_command(given)
+            raise UserError(f"no model {given}; download it with: {command}") from None
+        return path.name, str(models_dir)
+    return path.name, str(path.parent)
+
+
+def _folder_of(prefix: Path) -> tuple[str, str]:
+    """As `locate`, for the prefix of the weights' file names."""
+    folder = prefix.parent
+    if newest_weights(folder).name != prefix.name:
+        raise UserError(f"{folder / 'checkpoint'} names other weights than {prefix.name}")
+    return folder.name, str(folder.parent)
