@@ -1,7 +1,6 @@
 """Shared by all scripts: flags and one-line errors."""
 
 import codecs
-import contextlib
 import difflib
 import importlib.metadata
 import inspect
@@ -15,15 +14,13 @@ import sys
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import NoneType
-from typing import Any
 
 import fire
 
 from gpt2 import background, checkpoint
 from gpt2.checkpoint import DEFAULT_MODEL, EMBEDDED_MODEL
 from gpt2.terminal import VisibleText, escaped
-from gpt2.typed_value import typed_value
+from gpt2.typed_value import parser
 from user_error import UserError
 
 VERSION = "2.0"
@@ -277,34 +274,3 @@ def _label(parameter: inspect.Parameter) -> str:
     """How the command line calls a parameter."""
     positional = parameter.kind is parameter.POSITIONAL_ONLY
     return parameter.name.upper() if positional else f"--{parameter.name}"
-
-
-def parser(label: str, annotation: Any) -> Callable[[str], Any]:
-    """A function that turns text into a value of the annotated type, or raises UserError."""
-    if typing.get_origin(annotation) is tuple:
-        return lambda text: tuple(json.loads(text))
-    types = typing.get_args(annotation) or (annotation,)
-    (kind,) = [kind for kind in types if kind is not NoneType]
-    read: dict[Any, Callable[[str], Any]] = {
-        int: _number,
-        float: float,
-        bool: {"True": True, "False": False}.__getitem__,
-        str: str,
-    }
-
-    def parse(text: str) -> Any:
-        if NoneType in types and text == "None":
-            return None
-        value: Any = text
-        with contextlib.suppress(ValueError, KeyError):
-            value = read[kind](text)
-        return typed_value(label, value, kind)
-
-    return parse
-
-
-def _number(text: str) -> float:
-    """A whole number may also be written as 1e5 or 40.0. Raises: ValueError."""
-    with contextlib.suppress(ValueError):
-        return int(text)
-    return float(text)

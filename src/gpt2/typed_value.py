@@ -1,7 +1,12 @@
 """The types of flags and of Python arguments, checked in one place."""
 
+import contextlib
+import json
 import reprlib
+import typing
+from collections.abc import Callable
 from numbers import Real
+from types import NoneType
 from typing import Any
 
 from user_error import UserError
@@ -52,3 +57,34 @@ def _convert(value: Any, kind: type) -> Any:
     except (OverflowError, ValueError):  # infinity, or nan, as a whole number
         return None
     return value if type(value) is int else as_float
+
+
+def parser(label: str, annotation: Any) -> Callable[[str], Any]:
+    """A function that turns text into a value of the annotated type, or raises UserError."""
+    if typing.get_origin(annotation) is tuple:
+        return lambda text: tuple(json.loads(text))
+    types = typing.get_args(annotation) or (annotation,)
+    (kind,) = [kind for kind in types if kind is not NoneType]
+    read: dict[Any, Callable[[str], Any]] = {
+        int: _number,
+        float: float,
+        bool: {"True": True, "False": False}.__getitem__,
+        str: str,
+    }
+
+    def parse(text: str) -> Any:
+        if NoneType in types and text == "None":
+            return None
+        value: Any = text
+        with contextlib.suppress(ValueError, KeyError):
+            value = read[kind](text)
+        return typed_value(label, value, kind)
+
+    return parse
+
+
+def _number(text: str) -> float:
+    """A whole number may also be written as 1e5 or 40.0. Raises: ValueError."""
+    with contextlib.suppress(ValueError):
+        return int(text)
+    return float(text)

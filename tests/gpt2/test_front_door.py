@@ -1,6 +1,5 @@
 """`import gpt2`: text in, text and scores out, beside other models and eager execution."""
 
-import ast
 import copy
 import doctest
 import itertools
@@ -292,41 +291,6 @@ def test_a_model_used_before_a_fork_is_an_error_in_the_child_and_so_is_a_new_one
     os.close(sender)
     assert b"this process was forked from one that had used a model" in os.read(receiver, 9999)
     os.close(receiver)
-
-
-def test_imports_point_from_scripts_to_the_package_to_the_core():
-    """The core knows nothing of the package; training and evaluation nothing of each other."""
-    source = ROOT / "src"
-    scripts = {path.stem for path in source.glob("*.py") if "__main__" in path.read_text("utf-8")}
-    for path in source.rglob("*.py"):
-        room = path.relative_to(source).parts
-        for name in imported(path):
-            assert name.split(".")[0] not in scripts, f"{path} imports the script {name}"
-            if len(room) == 1 and path.stem not in scripts:
-                assert not name.startswith("gpt2"), f"{path}, in the core, imports {name}"
-            for a, b in [("training", "evaluation"), ("evaluation", "training")]:
-                assert not (a in room and name.startswith(f"gpt2.{b}")), f"{path} imports {name}"
-
-
-def test_the_package_and_the_core_leave_printing_to_the_scripts():
-    """They return, yield or log. Exceptions print for all scripts, or run as a script."""
-    source = ROOT / "src"
-    may_print = {"command_line.py", "installation.py", "read_tensors.py"}
-    for path in source.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        if path.name in may_print or (path.parent == source and "__main__" in text):
-            continue
-        for node in ast.walk(ast.parse(text)):
-            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            assert name not in ("print", "tqdm.write"), f"{path} prints"
-
-
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module
 
 
 def test_the_import_of_the_package_is_light():

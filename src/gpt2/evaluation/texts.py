@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from encoder import END_OF_TEXT
 from gpt2.checkpoint import say_once
 from gpt2.text_stream import Counts, lines, safe_pieces, text_chunks, text_record
 from user_error import UserError
@@ -68,6 +67,8 @@ def counted(chunks: Iterable[str], counts: Counts) -> Iterator[str]:
 
     `<|endoftext|>` in it is ordinary text, as in a prompt. A line is logged that says so.
     """
+    from encoder import END_OF_TEXT  # not at the top: it imports NumPy
+
     for piece in safe_pieces(chunks):
         if END_OF_TEXT in piece:
             say_once(

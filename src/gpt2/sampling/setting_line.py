@@ -6,7 +6,7 @@ import re
 from itertools import zip_longest
 from typing import Any
 
-from gpt2.command_line import parser
+from gpt2.typed_value import parser
 from user_error import UserError
 
 KINDS: dict[str, type] = {
