@@ -33,9 +33,8 @@ def choices(batch_sizes):
         "import sys, os; sys.path.append(sys.argv.pop(1)); import engine\n"
         "from gpt2.tensorflow_session import import_tensorflow; import_tensorflow()\n"
         "from tensorflow.python.util._pywrap_util_port import IsMklEnabled\n"
-        "packs = engine.is_packed('float32'); loop = 'packed' if packs else 'tensorflow'\n"
-        "for n in sys.argv[1:]: print('xla' if engine.is_compiled(int(n), packs) else loop,"
-        " 'oneDNN' * IsMklEnabled())\n"
+        "for n in sys.argv[1:]:\n"
+        " print(engine.choose(int(n), constant=True), 'oneDNN' * IsMklEnabled())\n"
     )
     command = [sys.executable, "-c", code, str(ROOT / "src"), *map(str, batch_sizes)]
     unset = {name for settings in SETTINGS.values() for name in settings}

@@ -36,7 +36,8 @@ def first_state(tf, hparams, choose, context, uniform):
 
     with tf.Graph().as_default(), tf.Session() as session:
         lengths = tf.fill([len(context)], context.shape[1])
-        first = decoder.first_token(hparams, choose, tf.constant(context), lengths, uniform)
+        batch = decoder.Batch(lengths, tf.constant(context.shape[1]), tf.constant(uniform))
+        first = decoder.first_token(hparams, choose, tf.constant(context), batch)
         model_weights.assign(tf, session, model_weights.random_weights(hparams, seed=1))
         return session.run(first)
 
@@ -47,6 +48,7 @@ def export(flags):
 
     tf = import_tensorflow()
     import decoder
+    import engines
     import kv_cache
     import sample
 
@@ -55,31 +57,37 @@ def export(flags):
     context = rng.integers(0, hparams.n_vocab, [batch, n_context], np.int32)
     uniform = rng.random([batch, hparams.n_ctx], np.float32)
 
-    def choose(logits, uniform):
+    def choose(logits, uniform, *text):
         return sample.sample_token(logits, uniform, temperature=1.0, top_k=40, top_p=1.0)
 
     state, weights = first_state(tf, hparams, choose, context, uniform)
     state = tf.nest.map_structure(tf.constant, state)
     state = state._replace(caches=kv_cache.grow(state.caches, hparams.n_ctx))
-    output = np.pad(state.token.numpy()[:, None], [[0, 0], [0, hparams.n_ctx - 1]])
-    inputs = [weights, state, np.full(batch, n_context, np.int32), np.int32(n_context)]
-    inputs += [uniform, output, np.int32(tokens)]
-    inputs = tf.nest.map_structure(tf.constant, inputs)
+    lengths = np.full(batch, n_context, np.int32)
+    inputs = [weights, decoder.Batch(lengths, np.int32(n_context), uniform), state]
+    inputs = tf.nest.map_structure(tf.constant, [*inputs, np.int32(tokens)])
+    engine = engines.by_name("xla", batch)
 
     @tf.function(jit_compile=True, autograph=False)
     def loop(*leaves):
-        arguments = tf.nest.pack_sequence_as(inputs, leaves)
-        return tf.nest.flatten(decoder.decode_loop(hparams, choose, *arguments, compiled=True))
+        weights, batch, state, end = tf.nest.pack_sequence_as(inputs, leaves)
+        return decoder.decode_loop(hparams, choose, weights, engine, batch, state, end).text
 
     leaves = tf.nest.flatten(inputs)
     hlo = loop.experimental_get_compiler_ir(*leaves)(stage="hlo_serialized")
     flags.folder.mkdir(parents=True, exist_ok=True)
     (flags.folder / "loop.hlo").write_bytes(hlo)
     np.savez(flags.folder / "inputs.npz", *[leaf.numpy() for leaf in leaves])
-    np.save(flags.folder / "expected.npy", loop(*leaves)[-1].numpy()[:, :tokens])
+    np.save(flags.folder / "expected.npy", loop(*leaves).numpy()[:, n_context : n_context + tokens])
     n_heads = batch * hparams.n_head
     cache = [n_heads, hparams.n_ctx, hparams.n_embd // hparams.n_head]
-    shape = {"batch": batch, "tokens": tokens, "cache": cache, "n_caches": 2 * hparams.n_layer}
+    shape = {
+        "batch": batch,
+        "context": n_context,
+        "tokens": tokens,
+        "cache": cache,
+        "n_caches": 2 * hparams.n_layer,
+    }
     (flags.folder / "shape.json").write_text(json.dumps(shape), encoding="utf-8")
     print(f"{flags.folder}: {len(hlo) / 1e3:.0f} kB of HLO, {len(leaves)} inputs")
 
@@ -107,7 +115,8 @@ def run(flags):
     print(f"{time.perf_counter() - began:.1f} s")
 
     def tokens():
-        return np.asarray(program.execute(inputs)[-1])[:, : shape["tokens"]]
+        text = np.asarray(program.execute(inputs)[-1])
+        return text[:, shape["context"] : shape["context"] + shape["tokens"]]
 
     expected, found = np.load(flags.folder / "expected.npy"), tokens()
     same = sum(map(np.array_equal, found, expected))

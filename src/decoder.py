@@ -1,7 +1,6 @@
 """Autoregressive decoding with a KV cache: prefill, then one token at a time.
 
-How a token is chosen is up to the caller: `choose(logits [batch, n_vocab], uniform [batch])` gives
-int32 [batch]; sample.sample_token is the one that the scripts use.
+How a token is chosen is up to the caller: see strategies.py.
 """
 
 import functools
@@ -9,12 +8,19 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import fast_model
+import engines
 import kv_cache
 import model
-import packed
-from engine import has_fast_linear, is_compiled, is_packed
 from hparams import HParams
+from strategies import NO_TOKEN
+
+
+class Batch(NamedTuple):
+    """What stays the same from one token to the next."""
+
+    lengths: Any  # int32 [batch], of the contexts
+    n_context: Any  # int32 [], the longest of them
+    uniform: Any  # float32 [batch, n_ctx], a random number for each token
 
 
 class State(NamedTuple):
@@ -22,29 +28,27 @@ class State(NamedTuple):
 
     n_done: Any  # int32 [], tokens generated so far
     token: Any  # int32 [batch], the last of them
-    finished: Any  # bool [batch], whether the stop token was generated
+    finished: Any  # bool [batch], whether the stop token was generated, or none could be
+    text: Any  # int32 [batch, n_ctx + 1], contexts and what was generated, without gaps
     caches: Any  # a KVCache for each layer
 
 
-def shared_block(hparams, attend, linear=None):
+def shared_block(hparams, attend, linear=model.linear):
     """A `block` for model.transformer: model.block as a function that all layers call.
 
     Building the graph then takes about as long for many layers as for one.
 
-    Args:
-      attend: as in model.block.
-      linear: None, or what computes the linear maps, as fast_model.linear does.
+    Args: attend, linear: as in model.block.
     """
     variables = _variables_of_a_layer(hparams.n_embd, hparams.n_head)
 
     @tf.function(autograph=False)
     def layer(x, past, weights):
         def read(getter, name, *args, **kwargs):
-            weight = weights[name.removeprefix("h/")]
-            return functools.partial(linear, w=weight) if linear and name.endswith("/w") else weight
+            return weights[name.removeprefix("h/")]
 
         with tf.variable_scope(tf.VariableScope(None, custom_getter=read)):
-            return model.block(x, "h", past=past, hparams=hparams, attend=attend)
+            return model.block(x, "h", past=past, hparams=hparams, attend=attend, linear=linear)
 
     def block(x, scope, *, past, hparams):
         with tf.variable_scope(scope):
@@ -79,8 +83,8 @@ def _variables_of_a_layer(n_embd, n_head):
         variables[name.removeprefix("h/")] = {"shape": shape, "initializer": initializer}
         return tf.zeros(shape)
 
-    def attend(q, k, v, past):  # has no variables, so it need not be built
-        return q, None
+    def attend(qkv, past):  # has no variables, so it need not be built
+        return model.split_heads(qkv)[0], None
 
     with tf.Graph().as_default(), tf.variable_scope("", custom_getter=record):
         x = tf.zeros([1, 1, hparams.n_embd])
@@ -107,7 +111,7 @@ def prefill(hparams, context, lengths, *, dtype=tf.float32):
         return weights[name]
 
     last = lengths[:, None] - 1
-    linear = fast_model.linear if has_fast_linear(dtype) else None
+    linear = engines.text_linear(dtype)
     shared = shared_block(hparams, kv_cache.starting_attention(), linear)
 
     def block(x, scope, **how):
@@ -115,8 +119,8 @@ def prefill(hparams, context, lengths, *, dtype=tf.float32):
             return shared(x, scope, **how)
         # Of the last layer, only the cache and what predicts the next token are used later.
         attend = kv_cache.starting_attention(last)
-        keep = functools.partial(tf.gather, indices=last, batch_dims=1)
-        return model.block(x, scope, **how, attend=attend, keep=keep)
+        select = functools.partial(tf.gather, indices=last, batch_dims=1)
+        return model.block(x, scope, **how, attend=attend, linear=linear, select=select)
 
     with tf.variable_scope("model", reuse=tf.AUTO_REUSE, custom_getter=read):
         positions = model.positions_for(context, 0)
@@ -126,168 +130,142 @@ def prefill(hparams, context, lengths, *, dtype=tf.float32):
     return logits, caches, weights
 
 
-def first_token(hparams, choose, context, lengths, uniform, stop=-1, dtype=tf.float32):
+def first_token(hparams, choose, context, batch, stop=NO_TOKEN, dtype=tf.float32):
     """Prefill, and choose the first token. Returns: State, and the weights as in `prefill`."""
-    logits, caches, weights = prefill(hparams, context, lengths, dtype=dtype)
-    token = choose(logits, uniform[:, 0])
-    return State(tf.constant(1), token, tf.equal(token, stop), caches), weights
+    logits, caches, weights = prefill(hparams, context, batch.lengths, dtype=dtype)
+    text = tf.pad(context, [[0, 0], [0, hparams.n_ctx + 1 - tf.shape(context)[1]]])
+    text = tf.ensure_shape(text, [context.shape[0], hparams.n_ctx + 1])
+    token = choose(logits, batch.uniform[:, 0], text, batch.lengths)
+    text = _append(text, batch.lengths, token)
+    return State(tf.constant(1), token, _is_last(token, stop), text, caches), weights
 
 
-def split_rows(w, n):
-    """[1, nx, nf] -> [n, nx // n, nf] if n divides nx and is not 1, else [nx, nf].
-
-    This is what model.product takes. A reshape inside the loop would keep XLA from sharing the
-    product among the cores.
-    """
-    if w.shape.ndims < 3:
-        return w
-    _, nx, nf = w.shape.as_list()
-    return tf.reshape(w, [n, nx // n, nf] if n > 1 and nx % n == 0 else [nx, nf])
-
-
-def decode_loop(
-    hparams,
-    choose,
-    weights,
-    state,
-    lengths,
-    n_context,
-    uniform,
-    output,
-    end,
-    stop=-1,
-    *,
-    compiled,
-    constant=False,
-):
+def decode_loop(hparams, choose, weights, engine, batch, state, end, stop=NO_TOKEN):
     """Generate one token after the other, until `end` or until the caches are full.
 
     Args:
       weights: as returned by `prefill`.
-      lengths: int32 [batch], of the contexts; n_context: int32 [], the longest of them.
-      uniform: float32 [batch, at least end], a random number for each token.
-      output: int32 [batch, at least end], in which each token is written at its index.
+      engine: an engines.Engine; if it is compiled, this is called in a tf.function that XLA
+        compiles.
+      batch, state: Batch, State.
       end: int32 [], number of tokens to reach.
       stop: int32 [], token that finishes its sample; the loop ends when all are finished.
-      compiled: whether this is called in a tf.function that XLA compiles.
-      constant: whether the weights are the same in every run, so that packed.py may keep copies.
-    Returns: the new State and output.
+    Returns: the new State.
     """
     cache_length = tf.shape(state.caches[0].k)[1]
-    end = tf.minimum(end, cache_length - n_context + 1)  # the last token is never fed back
-    if compiled or constant:
-        one_row = lengths.shape.as_list()[0] == 1
-        n = 8 if compiled and one_row else 1  # for one row, XLA is faster with blocks
-        weights = {name: split_rows(w, n) for name, w in weights.items()}
+    end = tf.minimum(end, cache_length - batch.n_context + 1)  # the last token is never fed back
+    weights = {n: engine.prepare(w) if n.endswith("/w") else w for n, w in weights.items()}
 
     def read(getter, name, *args, **kwargs):
-        if constant and name.endswith("/w"):
-            return functools.partial(packed.linear, w=weights[name])
         return weights[name]
 
-    def predict(h):
-        if not constant:
-            return model.predict(hparams, h)
-        return packed.linear(h, 0, w=weights["model/wte"], transpose_b=True)
-
-    def body(state, output):
-        position = n_context + state.n_done - 1  # in the caches, of the token that is evaluated
-        slots = tf.range(cache_length)
-        in_use = (slots < lengths[:, None]) | ((slots >= n_context) & (slots <= position))
+    def next_logits(state):
+        position = batch.n_context + state.n_done - 1  # in the caches, of the last token
+        indices = tf.range(cache_length)
+        lengths = batch.lengths[:, None]
+        in_use = (indices < lengths) | ((indices >= batch.n_context) & (indices <= position))
         bias = tf.cast(tf.where_v2(in_use, 0.0, -1e10), state.caches[0].k.dtype)
         bias = tf.repeat(bias[:, None], hparams.n_head, axis=0)
-        attend = kv_cache.cached_attention(
-            *(bias, position),
-            in_place=not compiled,
-            product=packed.small_products if constant else tf.matmul,
-        )
-        if constant:  # a shared block would have one packed copy for all layers
-            block = functools.partial(model.block, attend=attend)
+        attend = kv_cache.cached_attention(bias, position, engine)
+        if engine.shares_block:
+            block = shared_block(hparams, attend, engine.linear)
         else:
-            block = shared_block(hparams, attend)
+            block = functools.partial(model.block, attend=attend, linear=engine.linear)
         with tf.variable_scope("model", reuse=True, custom_getter=read):
-            positions = lengths[:, None] + state.n_done - 1
-            tokens = tf.maximum(state.token, 0)[:, None]  # -1 where there was none to choose
+            tokens = tf.maximum(state.token, 0)[:, None]  # NO_TOKEN is none
+            positions = lengths + state.n_done - 1
             h, caches = model.transformer(hparams, tokens, positions, state.caches, block)
-            logits = predict(h[:, 0])
-        token = choose(logits, tf.gather(uniform, state.n_done, axis=1))
-        index = tf.range(tf.shape(output)[1])
-        output = tf.where_v2(tf.equal(index, state.n_done), token[:, None], output)
-        finished = state.finished | tf.equal(token, stop)
-        return State(state.n_done + 1, token, finished, caches), output
+            return model.predict(hparams, h[:, 0], engine.predict), caches
 
-    return tf.while_loop(
-        lambda state, _: (state.n_done < end) & ~tf.reduce_all(state.finished),
-        body,
-        [state, output],
-    )
+    def body(state):
+        logits, caches = next_logits(state)
+        lengths = batch.lengths + state.n_done
+        uniform = tf.gather(batch.uniform, state.n_done, axis=1)
+        token = choose(logits, uniform, state.text, lengths)
+        text = _append(state.text, lengths, token)
+        finished = state.finished | _is_last(token, stop)
+        return [State(state.n_done + 1, token, finished, text, caches)]
+
+    def goes_on(state):
+        return (state.n_done < end) & ~tf.reduce_all(state.finished)
+
+    (state,) = tf.while_loop(goes_on, body, [state], return_same_structure=True)
+    return state
+
+
+def _append(text, lengths, token):
+    """`text` [batch, n] with `token` [batch] at the index that `lengths` [batch] gives."""
+    is_end = tf.equal(tf.range(tf.shape(text)[1]), lengths[:, None])
+    return tf.where_v2(is_end, token[:, None], text)
+
+
+def _is_last(token, stop):
+    return tf.equal(token, stop) | tf.equal(token, NO_TOKEN)
 
 
 def generate(hparams, choose, context, uniform, length):
-    """Continue contexts of one length, all in the graph: int32 [batch, length].
+    """Continue contexts of one length, all in the graph.
 
     Args:
-      choose: see the top of this file.
+      choose: see strategies.py.
       context: int32 [batch, context]
       uniform: float32 [batch, n_ctx]
       length: int or int32 [], at most n_ctx - context + 1.
+    Returns: int32 [batch, context + length]. Once all samples have NO_TOKEN, the rest is 0.
     """
     batch_size = context.shape.as_list()[0]
-    compiled = is_compiled(batch_size)
-    batch, n_context = model.shape_list(context)
+    engine = engines.engine_for(batch_size)
+    n_rows, n_context = model.shape_list(context)
     known = [tf.get_static_value(n) for n in (n_context, length)]
     n_positions = hparams.n_ctx if None in known else sum(known) - 1
-    cache_lengths = kv_cache.cache_lengths(hparams, batch_size, compiled, n_positions)
-    lengths = tf.fill([batch], n_context)
-    state, weights = first_token(hparams, choose, context, lengths, uniform)
-    output = tf.pad(state.token[:, None], [[0, 0], [0, hparams.n_ctx - 1]])
+    cache_lengths = kv_cache.cache_lengths(hparams, batch_size, engine.compiled, n_positions)
+    batch = Batch(tf.fill([n_rows], n_context), tf.convert_to_tensor(n_context), uniform)
+    state, weights = first_token(hparams, choose, context, batch)
 
-    @tf.function(jit_compile=compiled, autograph=False)
-    def fill_caches(state, lengths, n_context, uniform, output, length):
-        return decode_loop(
-            *(hparams, choose, weights, state, lengths, n_context, uniform, output, length),
-            compiled=compiled,
-        )
+    @tf.function(jit_compile=engine.compiled, autograph=False)
+    def fill_caches(batch, state, length):
+        return decode_loop(hparams, choose, weights, engine, batch, state, length)
 
     def any_length(x):
         shape = x.shape.as_list()
         return tf.TensorShape([shape[0], None, *shape[2:]] if len(shape) == 3 else shape)
 
     @tf.function(autograph=False)  # here a loop is one operation, whatever the outer graph uses
-    def grow_and_fill(state, lengths, n_context, uniform, output, length):
-        def body(state, output):
-            needed = n_context + state.n_done
+    def grow_and_fill(batch, state, length):
+        def body(state):
+            needed = batch.n_context + state.n_done
             fitting = tf.boolean_mask(cache_lengths, tf.constant(cache_lengths) >= needed)
-            state = state._replace(caches=kv_cache.grow(state.caches, tf.reduce_min(fitting)))
-            return fill_caches(state, lengths, n_context, uniform, output, length)
+            caches = kv_cache.grow(state.caches, tf.reduce_min(fitting))
+            return [fill_caches(batch, state._replace(caches=caches), length)]
 
-        return tf.while_loop(
-            lambda state, _: state.n_done < length,
+        (state,) = tf.while_loop(
+            lambda state: (state.n_done < length) & ~tf.reduce_all(state.finished),
             body,
-            [state, output],
-            shape_invariants=tf.nest.map_structure(any_length, [state, output]),
+            [state],
+            shape_invariants=[tf.nest.map_structure(any_length, state)],
+            return_same_structure=True,
         )
+        return state
 
     length = tf.cast(length, tf.int32)
-    _, output = grow_and_fill(state, lengths, n_context, uniform, output, length)
-    return output[:, :length]
+    return grow_and_fill(batch, state, length).text[:, : n_context + length]
 
 
-def uniform_for(seed, numbers, length):
-    """Uniform random numbers for samples, each a function of the seed and the sample's number.
+def uniform_for(seed, sample_indices, length):
+    """Uniform random numbers for samples, each a function of the seed and the sample's index.
 
     Args:
       seed: int64 []
-      numbers: int64 [batch]
+      sample_indices: int64 [batch]
     Returns: float32 [batch, length], in [0, 1). Source: Philox, doi:10.1145/2063384.2063405.
     """
 
-    def row(number):
-        return tf.random.stateless_uniform([length], tf.stack([seed, number]), alg="philox")
+    def row(index):
+        return tf.random.stateless_uniform([length], tf.stack([seed, index]), alg="philox")
 
-    if numbers.shape.as_list() == [1]:  # needs no loop, which takes long to build
-        return row(numbers[0])[None]
-    return tf.map_fn(row, numbers, fn_output_signature=tf.float32)
+    if sample_indices.shape.as_list() == [1]:  # needs no loop, which takes long to build
+        return row(sample_indices[0])[None]
+    return tf.map_fn(row, sample_indices, fn_output_signature=tf.float32)
 
 
 class Decoder:
@@ -299,18 +277,17 @@ class Decoder:
 
     Args:
       hparams: HParams
-      choose: function that picks the next token; see the top of this file.
+      choose: function that picks the next token; see strategies.py.
       batch_size: number of samples generated together.
       dtype: to compute in.
       constant: whether the weights are the same in every run.
     Attributes:
-      compiled: as is_compiled says.
-      packed: whether `decode` has packed copies of the weights.
+      engine: the engines.Engine of `decode`.
       cache_lengths: kv_cache.cache_lengths as a function of n_positions.
     Placeholders:
       context: int32 [batch, context]; shorter rows are padded at the end.
       lengths: int32 [batch], without the padding.
-      seed, numbers: int64 [] and [batch], as in `uniform_for`.
+      seed, sample_indices: int64 [] and [batch], as in `uniform_for`.
       n_before: int32 [], how many tokens of the samples the contexts contain; 0 by default.
       cache_length: int32 [], the least length of the caches; 0, the default, changes nothing.
       end, stop: int32 [], as in `decode_loop`.
@@ -318,36 +295,34 @@ class Decoder:
       prefill: evaluates the contexts and generates the first token.
       grow: grows the caches to `cache_length`. Needs no other placeholder.
       decode: generates tokens until `end`, or until the caches are full.
-      decode_uncompiled: the same without XLA, whatever is_compiled says.
+      decode_uncompiled: the same without XLA, whatever the engine is.
       compile: compiles `decode` for caches of `cache_length`, and leaves the state alone.
       `prefill` and both loops need the other placeholders. They return the number of tokens
-      generated so far, int32 [], and the tokens of this run at their indices, int32
-      [batch, n_ctx] ([batch, 1] for `prefill`). All but `prefill` are built when they are first
-      used. The first run of any takes longer; with `end` 0 a loop, and with `cache_length` 0
-      `grow`, gets ready and does nothing.
+      generated so far, int32 [], and these tokens, int32 [batch, number]. All but `prefill` are
+      built when they are first used. The first run of any takes longer. A run with `end` 0 (for
+      `grow`: `cache_length` 0) only prepares; it changes nothing.
     """
 
     def __init__(self, hparams, choose, batch_size, dtype=tf.float32, constant=False):
         self.hparams, self.choose = hparams, choose
-        can_pack = constant and is_packed(dtype)
-        self.compiled = is_compiled(batch_size, can_pack)
-        self.packed = can_pack and not self.compiled
+        self.engine = engines.engine_for(batch_size, dtype, constant)
         self.cache_lengths = functools.partial(
-            kv_cache.cache_lengths, hparams, batch_size, self.compiled
+            kv_cache.cache_lengths, hparams, batch_size, self.engine.compiled
         )
         self.context = tf.placeholder(tf.int32, [batch_size, None])
         self.lengths = tf.placeholder(tf.int32, [batch_size])
         self.seed = tf.placeholder(tf.int64, [])
-        self.numbers = tf.placeholder(tf.int64, [batch_size])
+        self.sample_indices = tf.placeholder(tf.int64, [batch_size])
         self.cache_length = tf.placeholder_with_default(0, [])
         self.n_before = tf.placeholder_with_default(0, [])
         self.end = tf.placeholder(tf.int32, [])
         self.stop = tf.placeholder(tf.int32, [])
-        uniform = uniform_for(self.seed, self.numbers, hparams.n_ctx)
-        self._uniform = tf.roll(uniform, -self.n_before, axis=1)
+        uniform = uniform_for(self.seed, self.sample_indices, hparams.n_ctx)
+        uniform = tf.roll(uniform, -self.n_before, axis=1)
+        self._batch = Batch(self.lengths, tf.reduce_max(self.lengths), uniform)
 
         first, self._weights = first_token(
-            hparams, choose, self.context, self.lengths, self._uniform, self.stop, dtype
+            hparams, choose, self.context, self._batch, self.stop, dtype
         )
         first = first._replace(caches=kv_cache.grow(first.caches, self.cache_length))
         # Assigned before they are read, so they need no initializer; and in no collection, so that
@@ -373,11 +348,13 @@ class Decoder:
 
     @functools.cached_property
     def decode(self):
-        return self._unless_idle(self._loop if self.compiled else self._run_loop)
+        return self._unless_idle(self._loop)
 
     @functools.cached_property
     def decode_uncompiled(self):
-        return self._unless_idle(self._run_loop) if self.compiled else self.decode
+        if not self.engine.compiled:
+            return self.decode
+        return self._unless_idle(functools.partial(self._run_loop, engines.by_name("tensorflow")))
 
     @functools.cached_property
     def compile(self):
@@ -391,38 +368,35 @@ class Decoder:
                 empty = tf.raw_ops.Empty(shape=shape, dtype=variable.dtype, init=None not in sizes)
                 assigned.append(variable.assign(empty, read_value=False))
             with tf.control_dependencies(assigned):
-                n_done, _ = self._loop(state, *self._arguments())
-            with tf.control_dependencies([n_done]):
+                done = self._loop(state, self._batch, self.end, self.stop)
+            with tf.control_dependencies(done):
                 handles = [variable.handle for variable in tf.nest.flatten(state)]
                 return tf.group([tf.raw_ops.DestroyResourceOp(resource=h) for h in handles])
 
     def _unless_idle(self, loop):
+        def generate():
+            n_done, text = loop(self.state, self._batch, self.end, self.stop)
+            places = self.lengths[:, None] + tf.range(n_done)
+            return n_done, tf.gather(text, places, batch_dims=1)
+
         def nothing():
-            return tf.constant(0), tf.zeros(self._uniform.shape, tf.int32)
+            return tf.constant(0), tf.zeros([tf.shape(self.lengths)[0], 0], tf.int32)
 
         with self.context.graph.as_default():
-            return tf.cond(self.end > 0, lambda: loop(self.state, *self._arguments()), nothing)
-
-    def _arguments(self):
-        n_context = tf.reduce_max(self.lengths)
-        return self.lengths, n_context, self._uniform, self.end, self.stop
+            return tf.cond(self.end > 0, generate, nothing)
 
     @functools.cached_property
     def _loop(self):
-        run = functools.partial(self._run_loop, compiled=True)
-        return tf.function(run, jit_compile=True, autograph=False)
+        run = functools.partial(self._run_loop, self.engine)
+        return tf.function(run, jit_compile=True, autograph=False) if self.engine.compiled else run
 
-    def _run_loop(self, variables, lengths, n_context, uniform, end, stop, compiled=False):
+    def _run_loop(self, engine, variables, batch, end, stop):
         state = tf.nest.map_structure(tf.convert_to_tensor, variables)
-        output = tf.zeros(uniform.shape, tf.int32)
-        state, output = decode_loop(
-            *(self.hparams, self.choose, self._weights, state),
-            *(lengths, n_context, uniform, output, end, stop),
-            compiled=compiled,
-            constant=self.packed,
+        state = decode_loop(
+            self.hparams, self.choose, self._weights, engine, batch, state, end, stop
         )
         with tf.control_dependencies(_assign_all(variables, state)):
-            return tf.identity(state.n_done), tf.identity(output)
+            return tf.identity(state.n_done), tf.identity(state.text)
 
 
 def _uninitialized_variable(like):

@@ -4,8 +4,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import model
-import packed
-from engine import fuses_gelu
 
 N_BLOCKS = 4  # of 2, 4 and 8, the fastest at 512 positions
 
@@ -36,25 +34,6 @@ def gelu(x):
     return x * tf.sigmoid(x * (c + c * 0.044715 * tf.square(x)))
 
 
-def linear(x, b, activation=None, *, w):
-    """activation(x w + b). Nothing is fused here but a GELU, where engine.fuses_gelu says so.
-
-    Args:
-      x: float [m, nx]
-      b: float [nf]
-      activation: None, or a function that is applied to the result.
-      w: float [1, nx, nf]
-    Returns: float [1, m, nf]
-    """
-    if activation is model.gelu and fuses_gelu():
-        return packed.fused_linear(x, b, activation, w=w[0])[None]
-    y = model.product(x, w)[None] + b
-    if activation is None:
-        return y
-    return gelu(y) if activation is model.gelu else activation(y)
-
-
-def attend(q, k, v, past):
+def attend(qkv, past):
     """What model.attn takes as `attend`, for texts that nothing precedes or follows."""
-    assert past is None
-    return causal_attention(q, k, v), None
+    return causal_attention(*model.split_heads(qkv)), None

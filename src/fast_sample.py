@@ -1,4 +1,4 @@
-"""The slow steps of sample.py in a form that is fast on every engine.
+"""The slow steps of sample.py in a way that is fast on every engine.
 
 The docstrings give the TensorFlow equivalent where it is one line.
 """
@@ -11,11 +11,34 @@ import tensorflow.compat.v1 as tf
 TINY = 1.2e-38  # the smallest float32 that no processor flushes to zero
 GROUP_SIZE = 29  # logits of which `largest` takes the maximum first; divides n_vocab of the release
 TOP_K_BOUNDS = (64, 512)  # sizes of partial sorts; any k up to a bound is read from its sort
-BLOCK_SIZE = 256  # so many probabilities are looked at one by one; more are summed in blocks first
+BLOCK_SIZE = 256  # probabilities looked at one by one; more of them are summed in blocks first
+
+
+def draw_from_top_k(logits, k, draw):
+    """Draw a token for each row among those that top-k keeps.
+
+    The definition is the second branch. If the tokens are few, `draw` handles these alone.
+
+    Args:
+      logits, k: as in `kth_largest`.
+      draw: gives an index int32 [batch] for logits float [batch, n]; -inf excludes one.
+    Returns: int32 [batch]
+    """
+    x, tokens, are_all = candidates(logits, k)
+    return tf.cond(
+        are_all,
+        lambda: tf.gather(tokens, draw(x), batch_dims=1),
+        lambda: draw(mask_below(logits, kth_largest(logits, k), float("-inf"))),
+    )
+
+
+def mask_below(logits, threshold, masked):
+    """`logits` float [batch, n], with `masked` where they are below `threshold` [batch, 1]."""
+    return tf.where_v2(logits < threshold, tf.cast(masked, logits.dtype), logits)
 
 
 def candidates(logits, k):
-    """The tokens that top-k keeps, where they are few: so what follows need not look at n_vocab.
+    """The tokens that top-k keeps, if they are few: later steps then handle n values, not n_vocab.
 
     Args: as in `kth_largest`.
     Returns: float [batch, n], logits in the order of the vocabulary, -inf where top-k drops them.
@@ -90,12 +113,12 @@ def largest(logits, k):
 
 def nucleus(p, least):
     """Which tokens are in each row's nucleus, the smallest set whose total probability reaches
-    `least`. For few tokens, the code says what that is.
+    `least`.
 
-    To sort a vocabulary takes long. This is a radix selection: the bits of floats from 0 to 1 are
-    integers in the same order, and three passes find the smallest one in the nucleus, ten bits at a
-    time. Probabilities are added as multiples of 2^-30, since sums of integers do not depend on
-    their order, which differs between processors.
+    The first branch is the definition. To sort a large vocabulary takes long, so the other is a
+    radix selection: the bits of floats from 0 to 1 are integers in the same order, and three passes
+    find the smallest one in the nucleus, ten bits at a time. Probabilities are added as multiples
+    of 2^-30, since sums of integers do not depend on their order, which differs between processors.
 
     Args:
       p: float32 [batch, n_vocab], probabilities.

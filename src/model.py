@@ -86,7 +86,19 @@ def merge_states(x):
     return tf.reshape(x, [*start, n * m])
 
 
-def conv1d(x, scope, nf, *, w_init_stdev=0.02, activation=None):
+def linear(x, w, b, activation=None):
+    """A linear map and what follows it: activation(x w + b).
+
+    Args:
+      x: float [m, nx]; w: float [1, nx, nf]; b: float [nf]
+      activation: None, or a function that is applied to the result.
+    Returns: float [m, nf]
+    """
+    y = tf.matmul(x, tf.squeeze(w, 0)) + b
+    return activation(y) if activation else y
+
+
+def conv1d(x, scope, nf, *, w_init_stdev=0.02, activation=None, linear=linear):
     """The same linear map at each position.
 
     Args:
@@ -94,7 +106,7 @@ def conv1d(x, scope, nf, *, w_init_stdev=0.02, activation=None):
       scope: variable scope; it holds `w` [1, nx, nf] and `b` [nf].
       nf: features out.
       w_init_stdev: standard deviation of the initial weights.
-      activation: None, or a function that is applied to the result.
+      activation, linear: what computes the map, as the function above, and its `activation`.
     Returns: float [batch, sequence, nf]
     """
     with tf.variable_scope(scope):
@@ -103,30 +115,7 @@ def conv1d(x, scope, nf, *, w_init_stdev=0.02, activation=None):
             "w", [1, nx, nf], initializer=tf.random_normal_initializer(stddev=w_init_stdev)
         )
         b = tf.get_variable("b", [nf], initializer=tf.constant_initializer(0))
-        x = tf.reshape(x, [-1, nx])
-        if callable(w):  # decoder.py has weights that compute all of this at once
-            return tf.reshape(w(x, b, activation), [*start, nf])
-        y = product(x, w)
-        # On a CPU, TensorFlow fuses a product, a bias and a GELU, which is faster. It would also
-        # fuse a product and a bias alone, which is slower: the reshape between them prevents that.
-        if activation is None:
-            return tf.reshape(y, [*start, nf]) + b
-        return tf.reshape(activation(y + b), [*start, nf])
-
-
-def product(x, w):
-    """Matrix product of float [m, nx] and float [nx, nf].
-
-    The matrix can also be given in blocks of rows, as [blocks, nx // blocks, nf].
-
-    Returns: float [m, nf]
-    """
-    if w.shape[0] == 1:
-        w = tf.reshape(w, w.shape[1:])
-    if w.shape.ndims == 2:
-        return tf.matmul(x, w)
-    x = tf.transpose(split_states(x, w.shape[0]), [1, 0, 2])
-    return tf.reduce_sum(tf.matmul(x, w), axis=0)
+        return tf.reshape(linear(tf.reshape(x, [-1, nx]), w, b, activation), [*start, nf])
 
 
 def attention_mask(nd, ns, *, dtype):
@@ -142,29 +131,35 @@ def attention_mask(nd, ns, *, dtype):
     return tf.cast(i >= j - ns + nd, dtype)
 
 
-def attention(q, k, v, bias, product=tf.matmul):
+def attention(q, k, v, bias, matmul=tf.matmul):
     """Scaled dot-product attention: softmax(q kᵀ / sqrt(head_dim) + bias) v.
 
     Args:
       q: float [..., queries, head_dim]; k, v: float [..., keys, head_dim]
       bias: float, added to the scores [..., queries, keys]; -1e10 masks a key.
-      product: what multiplies matrices, as tf.matmul does.
+      matmul: what multiplies matrices, as tf.matmul does.
     Returns: float [..., queries, head_dim]
     """
     q *= tf.rsqrt(tf.cast(v.shape.as_list()[-1], q.dtype))
-    return product(softmax(product(q, k, transpose_b=True) + bias), v)
+    return matmul(softmax(matmul(q, k, transpose_b=True) + bias), v)
 
 
-def causal_attention(q, k, v, past):
+def split_heads(qkv):
+    """float [batch, sequence, 3, n_head, head_dim] -> 3 x [batch, n_head, sequence, head_dim]"""
+    return tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))
+
+
+def causal_attention(qkv, past):
     """Attention of each position to itself and to all earlier ones, as in the paper.
 
     Args:
-      q, k, v: float [batch, n_head, sequence, head_dim]
+      qkv: float [batch, sequence, 3, n_head, head_dim], queries, keys and values.
       past: None, or keys and values of earlier positions, float
         [batch, 2, n_head, past, head_dim].
     Returns: float [batch, n_head, sequence, head_dim]; and the keys and values of these positions,
       float [batch, 2, n_head, sequence, head_dim].
     """
+    q, k, v = split_heads(qkv)
     present = tf.stack([k, v], axis=1)
     if past is not None:
         past_k, past_v = tf.unstack(past, axis=1)
@@ -174,33 +169,27 @@ def causal_attention(q, k, v, past):
     return attention(q, k, v, causal_bias(nd, ns, dtype=q.dtype)), present
 
 
-def attn(x, scope, n_state, *, past, hparams, attend=causal_attention):
+def attn(x, scope, n_state, *, past, hparams, attend=causal_attention, linear=linear):
     """Masked multi-head self-attention.
 
     Args:
       x: float [batch, sequence, n_embd]
       n_state: width of queries, keys and values; n_head divides it.
       past: what `attend` takes as `past`.
-      attend: computes attention from q, k, v and `past`, as causal_attention does.
+      attend: computes attention, as causal_attention does.
+      linear: as in conv1d.
     Returns: float [batch, sequence, n_state]; and the second result of `attend`.
     """
     if x.shape.ndims != 3:
         raise ValueError(f"x must be [batch, sequence, n_embd], got shape {x.shape}")
 
-    def split_heads(x):  # [batch, sequence, 3 * n_state] -> 3 x [batch, n_head, sequence, head_dim]
-        x = split_states(split_states(x, 3), hparams.n_head)
-        if x.shape[1] == 1:  # only the axis of 3 moves, and slices are faster than a transposition
-            return [tf.transpose(t, [0, 2, 1, 3]) for t in tf.unstack(x, axis=2)]
-        return tf.unstack(tf.transpose(x, [2, 0, 3, 1, 4]))  # one pass over x
-
     def merge_heads(x):  # [batch, n_head, sequence, head_dim] -> [batch, sequence, n_state]
         return merge_states(tf.transpose(x, [0, 2, 1, 3]))
 
     with tf.variable_scope(scope):
-        c = conv1d(x, "c_attn", n_state * 3)
-        q, k, v = split_heads(c)
-        a, present = attend(q, k, v, past)
-        return conv1d(merge_heads(a), "c_proj", n_state), present
+        c = conv1d(x, "c_attn", n_state * 3, linear=linear)
+        a, present = attend(split_states(split_states(c, 3), hparams.n_head), past)
+        return conv1d(merge_heads(a), "c_proj", n_state, linear=linear), present
 
 
 def causal_bias(nd, ns, *, dtype):
@@ -213,25 +202,25 @@ def causal_bias(nd, ns, *, dtype):
     return tf.where_v2(attention_mask(nd, ns, dtype=tf.bool), tf.zeros_like(hidden), hidden)
 
 
-def mlp(x, scope, n_state, *, hparams):
+def mlp(x, scope, n_state, *, hparams, linear=linear):
     """Two linear maps with a GELU between: [batch, sequence, n_embd] -> n_state -> n_embd."""
     with tf.variable_scope(scope):
-        h = conv1d(x, "c_fc", n_state, activation=gelu)
-        return conv1d(h, "c_proj", x.shape[-1])
+        h = conv1d(x, "c_fc", n_state, activation=gelu, linear=linear)
+        return conv1d(h, "c_proj", x.shape[-1], linear=linear)
 
 
-def block(x, scope, *, past, hparams, attend=causal_attention, keep=lambda x: x):
+def block(x, scope, *, past, hparams, attend=causal_attention, linear=linear, select=lambda x: x):
     """One layer: attention, then the MLP, each on the normalised input and added to the input.
 
     Args: as in `attn`, and
-      keep: picks from `x` the positions that `attend` gives a result for; by default all.
+      select: takes from `x` the positions that `attend` gives a result for; by default all.
     Returns: as in `attn`; the result is as wide as `x`.
     """
     with tf.variable_scope(scope):
-        nx = x.shape[-1]
-        a, present = attn(norm(x, "ln_1"), "attn", nx, past=past, hparams=hparams, attend=attend)
-        x = keep(x) + a
-        m = mlp(norm(x, "ln_2"), "mlp", nx * 4, hparams=hparams)
+        nx, how = x.shape[-1], {"hparams": hparams, "linear": linear}
+        a, present = attn(norm(x, "ln_1"), "attn", nx, past=past, attend=attend, **how)
+        x = select(x) + a
+        m = mlp(norm(x, "ln_2"), "mlp", nx * 4, **how)
         return x + m, present
 
 
@@ -279,9 +268,8 @@ def transformer(hparams, X, positions, pasts, block=block):
         [hparams.n_ctx, hparams.n_embd],
         initializer=tf.random_normal_initializer(stddev=0.01),
     )
-    wte = token_embedding(hparams)
     # As tensors: TensorFlow copies a variable at each read once tf.gather has read it.
-    wte, wpe = tf.convert_to_tensor(wte), tf.convert_to_tensor(wpe)
+    wte, wpe = tf.convert_to_tensor(token_embedding(hparams)), tf.convert_to_tensor(wpe)
     h = tf.gather(wte, X) + tf.gather(wpe, positions)
     presents = []
     for layer, past in enumerate(pasts):
@@ -299,11 +287,13 @@ def token_embedding(hparams):
     )
 
 
-def predict(hparams, h):
-    """Logits float [..., n_vocab] of the next token from `h` float [..., n_embd]."""
+def predict(hparams, h, matmul=tf.matmul):
+    """Logits float [..., n_vocab] of the next token from `h` float [..., n_embd].
+
+    Args: matmul, as in `attention`.
+    """
     *start, nx = shape_list(h)
-    wte = token_embedding(hparams)
-    logits = tf.matmul(tf.reshape(h, [-1, nx]), wte, transpose_b=True)
+    logits = matmul(tf.reshape(h, [-1, nx]), token_embedding(hparams), transpose_b=True)
     return tf.reshape(logits, [*start, hparams.n_vocab])
 
 

@@ -10,13 +10,12 @@ The settings `length`, `temperature`, `top_k` and `top_p` are numbers or scalar 
 placeholders. Numbers are checked before the graph is built, tensors when it runs.
 """
 
-import functools
-
 import tensorflow.compat.v1 as tf
 
 import decoder
 import fast_sample
 import model
+import strategies
 from hparams import Sampling
 from user_error import UserError, require
 
@@ -27,12 +26,14 @@ def sample_by_definition(hparams, context, uniform, length, choose):
     Args:
       context: int32 [batch, context]; uniform: float32 [batch, at least length], in [0, 1).
       length: int.
-      choose: picks a token for each row from logits and uniform numbers, as `sample_token`.
+      choose: picks a token for each row; see strategies.py.
     """
     tokens = context
     for i in range(length):
         logits = model.model(hparams, tokens, reuse=tf.AUTO_REUSE)["logits"][:, -1]
-        token = choose(logits, uniform[:, i])
+        token = choose(
+            logits, uniform[:, i], tokens, tf.fill(tf.shape(tokens)[:1], tokens.shape[1])
+        )
         tokens = tf.concat([tokens, token[:, None]], axis=1)
     return tokens
 
@@ -51,7 +52,7 @@ def top_k_logits(logits, k):
     if tf.get_static_value(k) == 0:
         return logits
     # Faithful: -1e10, not infinity.
-    return _mask_below(logits, fast_sample.kth_largest(logits, k), -1e10)
+    return fast_sample.mask_below(logits, fast_sample.kth_largest(logits, k), -1e10)
 
 
 def top_p_logits(logits, p):
@@ -83,10 +84,6 @@ def _mask_outside_nucleus(logits, p, masked):
     return tf.ensure_shape(tf.cond(p >= 1, lambda: logits, search), logits.shape)
 
 
-def _mask_below(logits, threshold, masked):
-    return tf.where_v2(logits < threshold, tf.cast(masked, logits.dtype), logits)
-
-
 def sample_token(logits, uniform, temperature=1, top_k=0, top_p=1):
     """Sample a token for each row, by inverting the cumulative distribution.
 
@@ -102,30 +99,22 @@ def sample_token(logits, uniform, temperature=1, top_k=0, top_p=1):
       temperature, top_k, top_p: as in sample_sequence.
     Returns: int32 [batch]; -1 where the logits are not numbers, as with damaged weights.
     """
-    temperature = tf.cast(temperature, tf.float32)
-    logits = tf.cast(logits, tf.float32)
+    temperature, logits = tf.cast(temperature, tf.float32), tf.cast(logits, tf.float32)
 
     def draw(x):
         x -= tf.reduce_max(x, axis=-1, keepdims=True)
         x /= tf.maximum(temperature, fast_sample.TINY)  # which leaves the maximum at 0
-        x = _mask_outside_nucleus(x, top_p, float("-inf"))
-        return fast_sample.inverse_cdf(model.softmax(x), uniform)
-
-    def draw_from_all():
-        return draw(_mask_below(logits, fast_sample.kth_largest(logits, top_k), float("-inf")))
-
-    def draw_from_kept():
-        x, tokens, are_all = fast_sample.candidates(logits, top_k)
-        return tf.cond(are_all, lambda: tf.gather(tokens, draw(x), batch_dims=1), draw_from_all)
+        p = model.softmax(_mask_outside_nucleus(x, top_p, float("-inf")))
+        return fast_sample.inverse_cdf(p, uniform)
 
     token = tf.cond(
         tf.equal(temperature, 0) | tf.equal(top_k, 1),
         lambda: tf.argmax(logits, axis=-1, output_type=tf.int32),
-        draw_from_kept,
+        lambda: fast_sample.draw_from_top_k(logits, top_k, draw),
     )
     # A NaN or an infinity is in the sum, too; -inf only excludes a token.
-    token = tf.where_v2(tf.reduce_sum(logits, axis=-1) < float("inf"), token, -1)
-    return tf.ensure_shape(token, logits.shape[:1])
+    are_numbers = tf.reduce_sum(logits, axis=-1) < float("inf")
+    return tf.ensure_shape(tf.where_v2(are_numbers, token, strategies.NO_TOKEN), logits.shape[:1])
 
 
 def sample_sequence(
@@ -138,6 +127,7 @@ def sample_sequence(
     temperature=1,
     top_k=0,
     top_p=1,
+    choose=None,
 ):
     """Continue each context by `length` sampled tokens.
 
@@ -150,9 +140,11 @@ def sample_sequence(
       temperature: divides the logits; 0 takes the most likely token.
       top_k: sample among the k most likely tokens; 0 among all.
       top_p: sample among the most likely tokens that together reach this probability.
+      choose: a strategy of your own, in place of these three; see strategies.py.
     Returns: int32 [batch, context + length]
     Raises: UserError (a ValueError) if a number is out of range. A tensor that is out of range
-      raises tf.errors.InvalidArgumentError with the same message when the graph runs.
+      raises tf.errors.InvalidArgumentError with the same message when the graph runs, and so do
+      weights that give logits that are not numbers.
     """
     settings = Sampling(length, temperature, top_k, top_p)
     if (start_token is None) == (context is None):
@@ -171,10 +163,20 @@ def sample_sequence(
             fits = tf.debugging.Assert(fits, [message, n_context, length])
         with tf.control_dependencies([fits]):
             context = tf.identity(context)
-        choose = functools.partial(sample_token, temperature=temperature, top_k=top_k, top_p=top_p)
+        message = "there is no next token, as the logits are not numbers"
+        if choose is not None:
+            strategy = strategies.checked(choose, hparams.n_vocab)
+            message += "; or choose gave an id outside the vocabulary"
+        else:
+
+            def strategy(logits, uniform, *text):
+                return sample_token(logits, uniform, temperature, top_k, top_p)
+
         uniform = tf.random.uniform([tf.shape(context)[0], hparams.n_ctx])
-        tokens = decoder.generate(hparams, choose, context, uniform, length)
-        return tf.concat([context, tokens], axis=1)
+        tokens = decoder.generate(hparams, strategy, context, uniform, length)
+        exist = tf.debugging.Assert(tf.reduce_all(tokens >= 0), [message])
+        with tf.control_dependencies([exist]):
+            return tf.identity(tokens)
 
 
 def _check(settings, hparams):

@@ -53,7 +53,7 @@ class Decoding:
     def generate(
         self,
         contexts: Sequence[list[int]],
-        numbers: Sequence[int],
+        sample_indices: Sequence[int],
         sampling: Sampling,
         *,
         seed: int | None,
@@ -68,18 +68,20 @@ class Decoding:
 
         Args:
           contexts: lists of token ids, of any lengths; at most as many as the batch size.
-          numbers: of the samples.
+          sample_indices: of the samples.
           stop: token that finishes a sample; when all are finished, no more are generated.
           at_once: someone waits for each token, so runs are short.
           either: take tokens from the other loop while one is compiled.
-        Yields: int32 [len(contexts), tokens]
+        Yields: int32 [len(contexts), tokens]; strategies.NO_TOKEN ends a sample.
         """
         n_done = 0
         while n_done < sampling.length:
             rest = replace(sampling, length=sampling.length - n_done)
             for tokens in self._until_interrupted(
-                contexts, numbers, rest, n_done, seed, stop, at_once, either
+                contexts, sample_indices, rest, n_done, seed, stop, at_once, either
             ):
+                if not tokens.size:  # every sample has ended
+                    return
                 n_done += tokens.shape[1]
                 pairs = zip(contexts, tokens.tolist(), strict=True)
                 contexts = [row + new for row, new in pairs]
@@ -88,7 +90,7 @@ class Decoding:
     def _until_interrupted(
         self,
         contexts: Sequence[list[int]],
-        numbers: Sequence[int],
+        sample_indices: Sequence[int],
         sampling: Sampling,
         n_before: int,
         seed: int | None,
@@ -102,7 +104,7 @@ class Decoding:
         """
         import numpy as np
 
-        decoder, feed = self.decoder, self._feed(contexts, numbers, sampling, seed, stop)
+        decoder, feed = self.decoder, self._feed(contexts, sample_indices, sampling, seed, stop)
         feed[decoder.n_before] = n_before
         first = max(map(len, contexts)) + 1  # the caches hold the first token at this length
         last = first + sampling.length - 1
@@ -121,12 +123,12 @@ class Decoding:
         def go_on() -> "np.ndarray":
             nonlocal n_done, held, chunk
             began, before = time.monotonic(), n_done
-            slots = range(first - 1 + n_done, last)
-            length = self._cache_length(slots)
+            positions = range(first - 1 + n_done, last)
+            length = self._cache_length(positions)
             if held < length:
                 self._session.run(self._fetch("grow"), {decoder.cache_length: length})
                 held = length
-            loop = self._loop(feed, length, slots, either, n_before + n_done)
+            loop = self._loop(feed, length, positions, either, n_before + n_done)
             end = min(n_done + chunk, sampling.length)
             n_done, tokens = self._session.run(loop, {**feed, decoder.end: end})
             if at_once:
@@ -174,7 +176,7 @@ class Decoding:
     def _feed(
         self,
         contexts: Sequence[list[int]],
-        numbers: Sequence[int],
+        sample_indices: Sequence[int],
         sampling: Sampling,
         seed: int | None,
         stop: int = -1,
@@ -188,22 +190,22 @@ class Decoding:
             decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
             decoder.lengths: [len(row) for row in rows],
             decoder.seed: seed,
-            decoder.numbers: [*numbers, *[numbers[0]] * n_padding],
+            decoder.sample_indices: [*sample_indices, *[sample_indices[0]] * n_padding],
             decoder.stop: stop,
             decoder.end: 0,
             decoder.cache_length: 0,
             **{self._settings[name]: getattr(sampling, name) for name in self._settings},
         }
 
-    def _cache_length(self, slots: range) -> int:
-        """The shortest caches that have the first of these slots; 0 if none is needed."""
-        return self._cache_lengths(slots)[0] if slots else 0
+    def _cache_length(self, positions: range) -> int:
+        """The shortest caches that have the first of these positions; 0 if none is needed."""
+        return self._cache_lengths(positions)[0] if positions else 0
 
-    def _cache_lengths(self, slots: range) -> list[int]:
-        """All lengths that the caches will have while these slots are filled."""
-        lengths = self.decoder.cache_lengths(slots[-1])
-        reached = next(n for n in lengths if n >= slots[-1])
-        return [n for n in lengths if slots[0] <= n <= reached]
+    def _cache_lengths(self, positions: range) -> list[int]:
+        """All lengths that the caches will have while these positions are filled."""
+        lengths = self.decoder.cache_lengths(positions[-1])
+        reached = next(n for n in lengths if n >= positions[-1])
+        return [n for n in lengths if positions[0] <= n <= reached]
 
     def _fetch(self, name: str) -> Any:
         """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
@@ -213,33 +215,35 @@ class Decoding:
         return getattr(self.decoder, name)
 
     def _loop(
-        self, feed: dict[Any, Any], length: int, slots: range, either: bool, n_done: int
+        self, feed: dict[Any, Any], length: int, positions: range, either: bool, n_done: int
     ) -> Any:
         """What generates the next tokens.
 
         Args:
           feed: as for the loop.
           length: of the caches.
-          slots: of the caches that the text will use from now on.
+          positions: of the caches that the text will use from now on.
           either: as in `generate`.
           n_done: tokens that the text has.
         """
-        if not either or not self.decoder.compiled or length in self.compiled:
+        if not either or not self.decoder.engine.compiled or length in self.compiled:
             return self._fetch("decode")
-        is_long = n_done >= FIRST_TOKENS and len(slots) > WORTH_COMPILING
+        is_long = n_done >= FIRST_TOKENS and len(positions) > WORTH_COMPILING
         if is_long or self._n_short > MANY_TOKENS:
-            self._compile(feed, slots)
+            self._compile(feed, positions)
         return self._fetch("decode_uncompiled")
 
-    def _compile(self, feed: dict[Any, Any], slots: range) -> None:
-        """Compile the loop in the background, for all cache lengths that have these slots.
+    def _compile(self, feed: dict[Any, Any], positions: range) -> None:
+        """Compile the loop in the background, for all cache lengths that have these positions.
 
         There is one task at a time, and none after one that failed: `compiled` then stays as it is.
         """
         task = self.compiling
-        if not self.decoder.compiled or (task is not None and (task.is_alive() or task.error)):
+        if not self.decoder.engine.compiled or (
+            task is not None and (task.is_alive() or task.error)
+        ):
             return
-        missing = [n for n in self._cache_lengths(slots) if n not in self.compiled]
+        missing = [n for n in self._cache_lengths(positions) if n not in self.compiled]
         if missing:
             self.compiling = Task(lambda: self._compile_for(missing, feed))
 

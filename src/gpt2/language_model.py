@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # what takes long to import is imported where it is needed
     from encoder import Encoder
     from gpt2.scorer import TokenScore
 
+Strategy = Callable[[Any, Any, Any, Any], Any]
+MOST_STRATEGIES = 16  # each needs 40 to 55 MB
 OPTIONS = {"length": int, "temperature": float, "top_k": int, "top_p": float}
 
 
@@ -138,6 +140,7 @@ class LanguageModel:
         self._batch_size_is_given = batch_size is not None
         self.seed, self._seed_is_drawn = _whole("seed", seed), False
         self._n_generated = 0
+        self._strategies: set[Strategy] = set()  # that have a graph
 
     @property
     def encoder(self) -> "Encoder":
@@ -157,6 +160,7 @@ class LanguageModel:
         seed: int | None = None,
         stop_at_end: bool = True,
         stop: str | Sequence[str] = (),
+        choose: Strategy | None = None,
         **options: Any,
     ) -> list[str]:
         """Continue one prompt or several.
@@ -167,6 +171,8 @@ class LanguageModel:
           seed: makes the call repeatable. Without it each call gives other samples.
           stop_at_end: end a sample before its first `<|endoftext|>`.
           stop: a text, or several, before which a sample ends.
+          choose: a sampling strategy of your own, see strategies.py, in place of temperature, top_k
+            and top_p. Its graph is built at its first use and kept, so define it once.
           options: length, temperature, top_k, top_p instead of the model's.
         Returns: the continuations without the prompts; those of a prompt follow each other.
         """
@@ -177,7 +183,7 @@ class LanguageModel:
         nsamples = typed_value("nsamples", nsamples, int)
         require("nsamples", nsamples, nsamples >= 1, "at least 1")
         seed, stop_at_end = _whole("seed", seed), typed_value("stop_at_end", stop_at_end, bool)
-        stops, sampling = _stop_strings(stop), self._sampling(options)
+        stops, sampling = _stop_strings(stop), self._sampling(options, choose)
         contexts = [self.context(prompt, sampling) for prompt in prompts]
         short = sampling.length <= WORTH_COMPILING
         either = short and seed is None and self._either_loop()
@@ -190,11 +196,11 @@ class LanguageModel:
                 for i in range(nsamples)
             ]
             for start in range(0, len(samples), self.batch_size):
-                batch, sample_numbers = zip(*samples[start : start + self.batch_size], strict=True)
+                batch, indices = zip(*samples[start : start + self.batch_size], strict=True)
                 # Powers of two: each size is compiled once.
                 size = min(self.batch_size, 1 << (len(batch) - 1).bit_length())
                 chunks = self._chunks(
-                    *(batch, sample_numbers, stop_at_end, sampling, seed, size), either=either
+                    *(batch, indices, stop_at_end, sampling, seed, size, False, either, choose)
                 )
                 rows = [SampleText(self.encoder, stops) for _ in batch]
                 for chunk in chunks:
@@ -214,6 +220,7 @@ class LanguageModel:
         seed: int | None = None,
         stop_at_end: bool = True,
         stop: str | Sequence[str] = (),
+        choose: Strategy | None = None,
         **options: Any,
     ) -> Iterator[str]:
         """Continue a prompt, and yield the text as it is generated.
@@ -225,7 +232,10 @@ class LanguageModel:
         Args: as in `generate`.
         """
         seed, stop_at_end = _whole("seed", seed), typed_value("stop_at_end", stop_at_end, bool)
-        row, sampling = SampleText(self.encoder, _stop_strings(stop)), self._sampling(options)
+        row, sampling = (
+            SampleText(self.encoder, _stop_strings(stop)),
+            self._sampling(options, choose),
+        )
         context = self.context(prompt, sampling)
         either = seed is None and self._either_loop()
         with self.session.alone():
@@ -233,7 +243,7 @@ class LanguageModel:
 
         def texts() -> Iterator[str]:
             for (ids,) in self._chunks(
-                [context], [number], stop_at_end, sampling, seed, 1, True, either
+                [context], [number], stop_at_end, sampling, seed, 1, True, either, choose
             ):
                 yield row.add(ids)
                 if row.stopped:
@@ -375,7 +385,7 @@ class LanguageModel:
     def stream_tokens(
         self,
         contexts: Sequence[list[int]],
-        numbers: Sequence[int],
+        sample_indices: Sequence[int],
         stop_at_end: bool = False,
         at_once: bool = False,
     ) -> Iterator[list[list[int]]]:
@@ -383,7 +393,7 @@ class LanguageModel:
 
         Args:
           contexts: at most batch_size lists of token ids, of any lengths.
-          numbers: of the samples; seed and number determine a sample's random numbers.
+          sample_indices: of the samples; seed and index determine a sample's random numbers.
           stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
           at_once: someone waits for each token. Unless the seed was given, tokens come from the
             uncompiled loop while the other is compiled: the two can differ in the last digit, and
@@ -393,7 +403,7 @@ class LanguageModel:
         either = at_once and self._either_loop()
         self._set_seed()
         return self._chunks(
-            *(contexts, numbers, stop_at_end, self.sampling, self.seed, self.batch_size),
+            *(contexts, sample_indices, stop_at_end, self.sampling, self.seed, self.batch_size),
             *(at_once, either),
         )
 
@@ -402,20 +412,27 @@ class LanguageModel:
     def _chunks(
         self,
         contexts: Sequence[list[int]],
-        numbers: Sequence[int],
+        sample_indices: Sequence[int],
         stop_at_end: bool,
         sampling: Sampling,
         seed: int | None,
         batch_size: int,
         at_once: bool = False,
         either: bool = False,
+        choose: Strategy | None = None,
     ) -> Iterator[list[list[int]]]:
-        decoding = self._decoding(batch_size, either)
+        decoding = self._decoding(batch_size, either, choose)
         stop = self.end_of_text if stop_at_end else -1
         finished = [False] * len(contexts)
         for tokens in decoding.generate(
-            *(contexts, numbers, sampling), seed=seed, stop=stop, at_once=at_once, either=either
+            *(contexts, sample_indices, sampling),
+            seed=seed,
+            stop=stop,
+            at_once=at_once,
+            either=either,
         ):
+            if choose is not None and (tokens < 0).any():
+                raise UserError("choose gave an id outside the vocabulary")
             yield self._cut_at_end(tokens, finished, stop_at_end)
             if all(finished):
                 return
@@ -438,20 +455,30 @@ class LanguageModel:
         """Whether tokens may come from the compiled loop or the other, as time will have it."""
         return (self.seed is None or self._seed_is_drawn) and not engine.chosen()
 
-    def _decoding(self, batch_size: int, either: bool = False) -> Decoding:
+    def _decoding(
+        self, batch_size: int, either: bool = False, choose: Strategy | None = None
+    ) -> Decoding:
+        if choose is not None and choose not in self._strategies:
+            if len(self._strategies) == MOST_STRATEGIES:
+                raise UserError(
+                    f"{MOST_STRATEGIES} strategies have a graph, and no more can: load the model "
+                    "again, and define a strategy once, not anew for each call"
+                )
+            self._strategies.add(choose)
         sample = sample_bytes(self.hparams, self.sampling.length)
         return self.session.build(
-            ("decoding", batch_size),
-            lambda: self._build_decoding(batch_size),
+            ("decoding", batch_size, choose),
+            lambda: self._build_decoding(batch_size, choose),
             lambda decoding: decoding.get_ready(self.sampling, either),
             n_bytes=weight_bytes(self.hparams, batch_size) + batch_size * sample,
         )
 
-    def _build_decoding(self, batch_size: int) -> Decoding:
+    def _build_decoding(self, batch_size: int, own: Strategy | None) -> Decoding:
         import tensorflow.compat.v1 as tf
 
         import decoder
         import sample
+        import strategies
 
         settings = {
             "temperature": tf.placeholder(tf.float32, []),
@@ -460,9 +487,13 @@ class LanguageModel:
         }
         known = [i in self.encoder.decoder for i in range(self.hparams.n_vocab)]
 
-        def choose(logits: Any, uniform: Any) -> Any:
+        own = own and strategies.checked(own, self.hparams.n_vocab)
+
+        def choose(logits: Any, uniform: Any, *text: Any) -> Any:
             if not all(known):  # other trainers add rows that are not tokens
                 logits = tf.where_v2(known, logits, tf.cast(-math.inf, logits.dtype))
+            if own:
+                return own(logits, uniform, *text)
             return sample.sample_token(logits, uniform, **settings)
 
         dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
@@ -477,8 +508,10 @@ class LanguageModel:
         ids = tf.placeholder(tf.int32, [None, None])
         return ids, model.model(self.hparams, ids, reuse=tf.AUTO_REUSE)["logits"]
 
-    def _sampling(self, options: dict[str, Any]) -> Sampling:
+    def _sampling(self, options: dict[str, Any], choose: Strategy | None = None) -> Sampling:
         _check_names(options, OPTIONS)
+        if choose is not None and (unused := sorted(options.keys() - {"length"})):
+            raise UserError(f"{unused[0]} has no effect with choose, which decides alone")
         values = {name: typed_value(name, value, OPTIONS[name]) for name, value in options.items()}
         sampling = replace(self.sampling, **values)
         sampling.check(self.hparams)

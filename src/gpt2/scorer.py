@@ -103,7 +103,7 @@ def build(hparams: HParams, top: int = 0) -> ScoreGraph:
     import tensorflow.compat.v1 as tf
 
     import decoder
-    import engine
+    import engines
     import fast_model
     import model
 
@@ -111,8 +111,7 @@ def build(hparams: HParams, top: int = 0) -> ScoreGraph:
     kept = tf.placeholder(tf.float32, [hparams.n_vocab])
     X, targets = ids[:, :-1], tf.reshape(ids[:, 1:], [-1])
     with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
-        linear = fast_model.linear if engine.has_fast_linear(tf.float32) else None
-        block = decoder.shared_block(hparams, fast_model.attend, linear)
+        block = decoder.shared_block(hparams, fast_model.attend, engines.text_linear())
         pasts = [None] * hparams.n_layer
         h, _ = model.transformer(hparams, X, model.positions_for(X, 0), pasts, block)
         h = tf.reshape(h, [-1, hparams.n_embd])

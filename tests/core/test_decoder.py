@@ -20,7 +20,7 @@ import engine as engine_rule
 import kv_cache
 import model
 import numpy_gpt2
-import packed
+import onednn
 import sample
 from hparams import HParams
 
@@ -29,12 +29,17 @@ SHORT = HParams(n_vocab=17, n_ctx=40, n_embd=12, n_head=3, n_layer=2)  # one cac
 CONTEXT = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
 
 
-@pytest.fixture(scope="module", params=["XLA", "TensorFlow"])
+@pytest.fixture(scope="module", params=["xla", "tensorflow"])
 def engine(request):
     """What runs the loop; normally that depends on the batch size."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(decoder, "is_compiled", lambda *_: request.param == "XLA")
-        yield
+        monkeypatch.setenv("GPT2_ENGINE", request.param)
+        yield request.param
+
+
+def strategy(**options):
+    """sample_token as a strategy."""
+    return lambda logits, uniform, *text: sample.sample_token(logits, uniform, **options)
 
 
 def cache_lengths(n_ctx, batch_size, compiled, n_positions):
@@ -64,7 +69,7 @@ def test_uncompiled_loops_have_many_cache_lengths():
 def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch, engine):
     # What is chosen are the bits of the largest logit. As token ids they are out of range: they
     # stand for the last token where the logit is positive, for token 0 where it is negative.
-    def choose(logits, uniform):
+    def choose(logits, *_):
         return tf.bitcast(tf.reduce_max(logits, axis=1), tf.int32)
 
     def transformer(hparams, X, *args):
@@ -77,7 +82,8 @@ def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch, engine)
     tokens = decoder.generate(GROWING, choose, tf.constant(CONTEXT), uniform, 296)
     model_weights.assign(tf, sess, weights)
     for context, row in zip(CONTEXT, sess.run(tokens), strict=True):
-        found = row.view(np.float32)
+        assert row[:5].tolist() == context
+        found = row[5:].view(np.float32)
         ids = [*context, *np.where(found > 0, GROWING.n_vocab - 1, 0)]
         expected = numpy_gpt2.logits(GROWING, weights, np.array(ids[:-1]))[4:].max(axis=1)
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
@@ -85,47 +91,84 @@ def test_logits_along_the_way_equal_recomputation(tf, sess, monkeypatch, engine)
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_the_engine_equals_the_loop_by_definition(tf, sess, engine, batch_size):
-    choose = functools.partial(sample.sample_token, temperature=0.8, top_k=9, top_p=0.95)
+    choose = strategy(temperature=0.8, top_k=9, top_p=0.95)
     context = tf.constant(np.arange(4 * batch_size).reshape(batch_size, 4), tf.int32)
     uniform = tf.constant(np.random.default_rng(2).random([batch_size, 40]), tf.float32)
     expected = sample.sample_by_definition(SHORT, context, uniform, 6, choose)
     tokens = decoder.generate(SHORT, choose, context, uniform, 6)
     model_weights.assign(tf, sess, model_weights.random_weights(SHORT, seed=4))
-    expected, tokens = sess.run([expected[:, 4:], tokens])
+    expected, tokens = sess.run([expected, tokens])
     assert len(np.unique(tokens)) > 3
     np.testing.assert_array_equal(tokens, expected)
 
 
-def test_another_strategy_is_an_argument(tf, sess, engine):
-    """Here: tokens below 9 are forbidden, and of the others the most likely is taken."""
-    forbidden = tf.range(SHORT.n_vocab) < 9
+@pytest.mark.parametrize("engine", engine_rule.ENGINES)
+def test_a_strategy_sees_each_text_so_far(tf, sess, monkeypatch, engine):
+    """Here: the sum of all tokens of the text, weighted by their indices."""
 
-    def choose(logits, uniform):
-        allowed = tf.where_v2(forbidden, float("-inf"), logits)
-        return sample.sample_token(allowed, uniform, temperature=0)
+    def choose(logits, uniform, tokens, lengths):
+        index = tf.range(tf.shape(tokens)[1])
+        terms = tf.where_v2(index < lengths[:, None], tokens * (index + 1), 0)
+        return tf.reduce_sum(terms, axis=1) % SHORT.n_vocab
 
-    context, uniform = tf.constant(CONTEXT), tf.zeros([2, SHORT.n_ctx])
-    expected = sample.sample_by_definition(SHORT, context, uniform, 4, choose)
-    tokens = decoder.generate(SHORT, choose, context, uniform, 4)
+    def continued(text, n):
+        text = list(text)
+        for _ in range(n):
+            terms = [token * (i + 1) for i, token in enumerate(text)]
+            text.append(sum(terms) % SHORT.n_vocab)
+        return text
+
+    monkeypatch.setenv("GPT2_ENGINE", engine)
+    tokens = sample.sample_sequence(
+        hparams=SHORT, length=36, context=tf.constant(CONTEXT), choose=choose
+    )
+    loop = decoder.Decoder(SHORT, choose, 2, constant=True)
     model_weights.assign(tf, sess, model_weights.random_weights(SHORT, seed=15))
-    expected, tokens = sess.run([expected[:, 5:], tokens])
-    assert (tokens >= 9).all()
-    np.testing.assert_array_equal(tokens, expected)
+    assert sess.run(tokens).tolist() == [continued(row, 36) for row in CONTEXT]
+    feed = {loop.context: CONTEXT, loop.lengths: [5, 3], loop.sample_indices: [1, 2], loop.seed: 1}
+    feed |= {loop.stop: -1, loop.end: 9, loop.cache_length: 40}
+    sess.run(loop.prefill, feed)
+    for end in (9, 30):
+        n_done, found = sess.run(loop.decode, feed | {loop.end: end})
+        assert n_done == end
+        for row, context, n in zip(found.tolist(), CONTEXT, (5, 3), strict=True):
+            assert row == continued(context[:n], end)[n:]
 
 
-@pytest.fixture(scope="module")
-def decode(tf, engine):
+@pytest.mark.parametrize("engine", engine_rule.ENGINES)
+def test_a_loop_ends_where_the_weights_give_no_numbers(tf, sess, monkeypatch, engine):
+    monkeypatch.setenv("GPT2_ENGINE", engine)
+    context = tf.constant(CONTEXT)
+    tokens = sample.sample_sequence(hparams=SHORT, length=30, context=context)
+    loop = decoder.Decoder(SHORT, strategy(), 2, constant=True)
+    weights = model_weights.random_weights(SHORT, seed=15)
+    weights["model/wpe"][9] = np.nan  # of the tenth token
+    model_weights.assign(tf, sess, weights)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the logits are not numbers"):
+        sess.run(tokens)
+    feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.sample_indices: [1, 2], loop.seed: 1}
+    feed |= {loop.stop: -1, loop.end: 30, loop.cache_length: 40}
+    sess.run(loop.prefill, feed)
+    for _ in range(2):
+        n_done, found = sess.run(loop.decode, feed)
+        assert n_done == 6
+        assert (found[:, :5] >= 0).all() and found[:, 5].tolist() == [decoder.NO_TOKEN] * 2
+
+
+@pytest.fixture(scope="module", params=engine_rule.ENGINES)
+def decode(tf, request):
     """A function that samples 290 tokens in pieces of some size."""
     sess = tf.Session(graph=tf.Graph())
-    choose = functools.partial(sample.sample_token, top_k=5)
-    with sess.graph.as_default():
-        loop = decoder.Decoder(GROWING, choose, 2)
+    choose = strategy(top_k=5)
+    with sess.graph.as_default(), pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("GPT2_ENGINE", request.param)
+        loop = decoder.Decoder(GROWING, choose, 2, constant=True)
         model_weights.assign(tf, sess, model_weights.random_weights(GROWING, seed=12))
     feed = {
         loop.context: [CONTEXT[0], [7, 8, 0, 0, 0]],
         loop.lengths: [5, 2],
         loop.seed: 1,
-        loop.numbers: [1, 2],
+        loop.sample_indices: [1, 2],
         loop.stop: -1,
     }
 
@@ -151,17 +194,21 @@ def decode(tf, engine):
 @pytest.mark.skipif(engine_rule.processor() == "other", reason="oneDNN is for x86")
 @pytest.mark.parametrize("min_rows", [1, 3])
 def test_packed_weights_give_the_same_tokens(tf, sess, monkeypatch, min_rows):
-    monkeypatch.setattr(packed, "MAX_ROWS", 24)  # so that one matrix is cut
-    monkeypatch.setitem(packed.MIN_ROWS, engine_rule.processor(), min_rows)  # of 2, or one more
-    monkeypatch.setattr(decoder, "is_compiled", lambda *_: False)
-    monkeypatch.setattr(decoder, "is_packed", lambda dtype: True)
-    choose = functools.partial(sample.sample_token, top_k=5)
+    monkeypatch.setattr(onednn, "MAX_ROWS", 24)  # so that one matrix is cut
+    monkeypatch.setitem(engine_rule.MIN_ROWS, engine_rule.processor(), min_rows)  # of 2, or more
+    monkeypatch.setenv("GPT2_ENGINE", "packed")
+    choose = strategy(top_k=5)
     loops = [decoder.Decoder(SHORT, choose, 2, constant=constant) for constant in (False, True)]
     model_weights.assign(tf, sess, model_weights.random_weights(SHORT, seed=16))
-    assert [loop.packed for loop in loops] == [False, True]
+    assert [loop.engine.shares_block for loop in loops] == [True, False]
     made = []
     for loop in loops:
-        feed = {loop.context: CONTEXT, loop.lengths: [5, 4], loop.numbers: [1, 2], loop.seed: 3}
+        feed = {
+            loop.context: CONTEXT,
+            loop.lengths: [5, 4],
+            loop.sample_indices: [1, 2],
+            loop.seed: 3,
+        }
         feed |= {loop.stop: -1, loop.end: 30, loop.cache_length: 40}
         sess.run(loop.prefill, feed)
         sess.run(loop.grow, feed)
@@ -196,7 +243,7 @@ def test_bfloat16_follows_float32_to_its_precision(tf, sess, engine):
     made = {}
     for dtype in ("float32", "bfloat16"):
         logits, caches, _ = decoder.prefill(SHORT, tf.constant(CONTEXT), lengths, dtype=dtype)
-        loop = decoder.Decoder(SHORT, sample.sample_token, 2, dtype=dtype)
+        loop = decoder.Decoder(SHORT, strategy(), 2, dtype=dtype)
         for x in (logits, caches[0][0], loop.state.caches[0][0]):
             assert x.dtype == dtype
         made[dtype] = tf.cast(logits, tf.float32)
@@ -205,7 +252,7 @@ def test_bfloat16_follows_float32_to_its_precision(tf, sess, engine):
     assert not np.array_equal(made["bfloat16"], made["float32"])
     np.testing.assert_allclose(made["bfloat16"], made["float32"], atol=0.3)
     feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.seed: 1, loop.stop: -1}
-    feed |= {loop.numbers: [1, 2], loop.end: 20, loop.cache_length: 40}
+    feed |= {loop.sample_indices: [1, 2], loop.end: 20, loop.cache_length: 40}
     sess.run(loop.prefill, feed)
     sess.run(loop.grow, feed)
     done, tokens = sess.run(loop.decode, feed)
@@ -231,9 +278,9 @@ def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can fill new memory")
 def test_compiling_generates_nothing_whatever_the_memory_held(tf, sess, monkeypatch):
-    monkeypatch.setattr(decoder, "is_compiled", lambda *_: True)
-    loop = decoder.Decoder(SHORT, sample.sample_token, 2)
-    feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.seed: 1, loop.numbers: [1, 2]}
+    monkeypatch.setenv("GPT2_ENGINE", "xla")
+    loop = decoder.Decoder(SHORT, strategy(), 2)
+    feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.seed: 1, loop.sample_indices: [1, 2]}
     feed |= {loop.stop: -1, loop.end: 0, loop.cache_length: 40}
     model_weights.assign(tf, sess, model_weights.random_weights(SHORT, seed=14))
     work = threading.Thread(target=sess.run, args=(loop.compile, feed), daemon=True)

@@ -3,6 +3,7 @@
 import pytest
 
 import engine
+import onednn
 from user_error import UserError
 
 KINDS = {
@@ -34,77 +35,61 @@ def test_without_a_list_of_flags_the_kind_is_other(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_large_batches_are_not_compiled_for_a_cpu(kind, on):
+def test_one_sample_is_compiled_and_many_are_not_on_a_cpu(kind, on):
     on(kind)
-    for can_pack, first in (False, 2 if kind == "avx2" else 16), (True, 2):
-        compiled = [engine.is_compiled(n, can_pack) for n in (None, 1, first - 1, first)]
-        assert compiled == [True, True, True, False]
+    first = 2 if kind == "avx2" else 16
+    names = [engine.choose(n) for n in (None, 1, first - 1, first)]
+    assert names == ["xla", "xla", "xla", "tensorflow"]
+    names = [engine.choose(n, "bfloat16", constant=True) for n in (1, first - 1, first)]
+    assert names == ["xla", "xla", "tensorflow"]
 
 
-def test_weights_are_packed_where_it_was_measured_unless_the_user_says_otherwise(
-    tf, on, monkeypatch
-):
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    packed = {}
-    for kind in KINDS:
-        on(kind)
-        packed[kind] = engine.is_packed(tf.float32)
-    assert packed == {"avx512": True, "avx2": True, "other": False}
-    on("avx2")
-    assert not engine.is_packed(tf.bfloat16)
-    monkeypatch.setenv("GPT2_ENGINE", "tensorflow")
-    assert not engine.is_packed(tf.float32)
-    monkeypatch.setenv("GPT2_ENGINE", "packed")
-    assert engine.is_packed(tf.float32)
-    assert not engine.is_compiled(1)
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_stay_the_same_are_packed_where_that_was_measured(kind, on, monkeypatch):
+    on(kind)
+    names = [engine.choose(n, constant=True) for n in (None, 1, 2, 16)]
+    packs = ["packed", "packed"] if kind != "other" else ["xla", "tensorflow"]
+    assert names == ["xla", "xla", *packs]
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert not engine.is_packed(tf.float32)
+    assert engine.choose(16, constant=True) == "tensorflow"
 
 
-def test_weights_are_not_packed_where_tensorflow_lacks_the_private_operation(tf, on, monkeypatch):
+def test_weights_are_not_packed_where_tensorflow_lacks_the_private_operation(on, monkeypatch):
     on("avx2")
-    monkeypatch.setattr(engine, "FUSED_PRODUCT", "_NoSuchOperation")
-    assert not engine.is_packed(tf.float32)
-    assert not engine.is_compiled(8)
+    monkeypatch.setattr(onednn, "FUSED_PRODUCT", "_NoSuchOperation")
+    assert engine.choose(8, constant=True) == "tensorflow"
 
 
-def test_all_batches_are_compiled_for_a_gpu(tf, on, monkeypatch):
-    on("avx2")
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_batches_are_compiled_for_a_gpu(kind, tf, on, monkeypatch):
+    on(kind)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
-    assert engine.is_compiled(32)
-    assert not engine.is_packed(tf.float32)
+    assert engine.choose(32, constant=True) == "xla"
+    assert engine.rewrites_graphs()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_gelu_is_fused_where_that_is_faster(kind, tf, on, monkeypatch):
-    on(kind)
-    assert engine.fuses_gelu() == (kind == "avx512")
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert not engine.fuses_gelu()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_graphs_are_rewritten_where_they_are_not_built_for_the_processor(kind, tf, on, monkeypatch):
+def test_graphs_are_rewritten_where_they_are_not_built_for_the_processor(kind, on):
     on(kind)
     assert engine.rewrites_graphs() == (kind == "other")
-    assert engine.has_fast_linear(tf.float32) == (kind != "other")
-    assert not engine.has_fast_linear(tf.bfloat16)
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
-    assert engine.rewrites_graphs()
-    assert not engine.has_fast_linear(tf.float32)
 
 
-def test_the_user_chooses_the_engine(on, monkeypatch):
+@pytest.mark.parametrize("name", engine.ENGINES)
+def test_the_user_chooses_the_engine(name, on, monkeypatch):
     on("avx2")
-    monkeypatch.setenv("GPT2_ENGINE", "xla")
-    assert engine.is_compiled(1000)
-    monkeypatch.setenv("GPT2_ENGINE", "tensorflow")
-    assert not engine.is_compiled(1)
+    monkeypatch.setenv("GPT2_ENGINE", name)
+    assert {engine.choose(n, constant=True) for n in (None, 1, 1000)} == {name}
+    if name == "packed":  # weights that change cannot be
+        assert engine.choose(1) == engine.choose(1, "bfloat16", constant=True) == "tensorflow"
+    assert engine.copies_of_weights(1) == (2 if name == "packed" else 1)
+
+
+def test_an_unknown_engine_is_refused_before_tensorflow_is_imported(monkeypatch):
     monkeypatch.setenv("GPT2_ENGINE", "torch")
     with pytest.raises(
         UserError, match="GPT2_ENGINE must be one of xla, tensorflow, packed, got torch"
     ):
-        engine.set_environment()  # before TensorFlow is imported
+        engine.set_environment()
 
 
 def test_one_dnn_is_on_where_it_was_measured_unless_the_user_says_otherwise(on, monkeypatch):

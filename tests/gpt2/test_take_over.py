@@ -98,7 +98,7 @@ def test_a_seed_or_an_engine_that_was_given_is_left_to_one_loop(tf, fresh, monke
     assert len(tokens(lm, at_once=True)) == 220
     decoding = lm._decoding(1)
     assert decoding.compiling is None
-    assert decoding.decoder.compiled == (engine != "tensorflow")
+    assert decoding.decoder.engine.compiled == (engine != "tensorflow")
     assert "decode_uncompiled" not in vars(decoding.decoder)
 
 
@@ -131,7 +131,7 @@ def test_blocks_are_traced_as_often_whatever_the_number_of_layers(tf, monkeypatc
         decoder._variables_of_a_layer.cache_clear()
         hparams = HParams(n_vocab=17, n_ctx=24, n_embd=12, n_head=3, n_layer=n_layer)
         with tf.Graph().as_default():
-            made = decoder.Decoder(hparams, sample.sample_token, 1)
+            made = decoder.Decoder(hparams, lambda x, u, *text: sample.sample_token(x, u), 1)
             _ = made.decode, made.decode_uncompiled
         counts.append(len(traced))
         traced.clear()

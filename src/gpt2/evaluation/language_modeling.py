@@ -29,7 +29,7 @@ class LongText:
     units: Callable[[Counts], int]  # how many of the metric's units a text has
     # What is wrong with a line (with a piece, if there is no detokenizer), or None. The second
     # argument says whether only blank lines came before.
-    format_error: Callable[[str, bool], str | None]
+    mistake: Callable[[str, bool], str | None]
     detokenizer: Detokenizer | None = None  # None: the text is natural already
     test_part: int = 0  # bytes at the end of the complete file that are its test part; 0: all
 
@@ -63,10 +63,10 @@ class LongText:
         """Lines or pieces, counted. Raises: UserError for one that is not in the format."""
         first = True
         for number, part in enumerate(parts, 1):
-            error = self.format_error(part, first)
-            if error:
+            mistake = self.mistake(part, first)
+            if mistake:
                 place = f", line {number}" if self.detokenizer else ""
-                raise UserError(f"{path}{place}: {error}")
+                raise UserError(f"{path}{place}: {mistake}")
             first = first and not part.strip()
             counts.add(part)
             yield part
@@ -85,7 +85,7 @@ def words_and_line_ends(counts: Counts) -> int:
     return counts.words + counts.lines
 
 
-def _wikitext_format_error(line: str, first: bool) -> str | None:
+def _wikitext_mistake(line: str, first: bool) -> str | None:
     if not line.strip():
         return None
     if first and not re.fullmatch(r" = .+ = \n?", line):
@@ -93,50 +93,42 @@ def _wikitext_format_error(line: str, first: bool) -> str | None:
     return None if re.fullmatch(r" .* \n?", line) else "a WikiText line begins and ends in a space"
 
 
-def _ptb_format_error(line: str, _: bool) -> str | None:
+def _ptb_mistake(line: str, _: bool) -> str | None:
     if re.search("[A-MO-Z]", line):
         return "the Penn Treebank of language modelling has no capital letter but N"
     found = re.fullmatch(r" (?:\S+ )+\n?", line)
     return None if found else "a Penn Treebank line is words with a space around each"
 
 
-def _one_billion_words_format_error(line: str, _: bool) -> str | None:
+def _one_billion_words_mistake(line: str, _: bool) -> str | None:
     if not re.fullmatch(r"\S+(?: \S+)*\n?", line):
         return "a line of 1BW is one sentence, with single spaces between its tokens"
     return "not tokenised: a comma against a word" if re.search(r"[^\W\d],(?:\s|$)", line) else None
 
 
-def _text8_format_error(piece: str, _: bool) -> str | None:
+def _text8_mistake(piece: str, _: bool) -> str | None:
     wrong = re.search("[^a-z ]", piece.removesuffix("\n"))
     return f"text8 has only a to z and spaces, not {wrong[0]!r}" if wrong else None
 
 
-def _enwik8_format_error(piece: str, first: bool) -> str | None:
+def _enwik8_mistake(piece: str, first: bool) -> str | None:
     wiki = not first or "[[" in piece or "<page>" in piece
     return None if wiki else "no Wikipedia markup in it: enwik8 is a dump in XML"
 
 
 LONG_TEXTS = {
-    "wikitext-2": LongText(
-        "perplexity per word", words_and_line_ends, _wikitext_format_error, WIKITEXT
-    ),
-    "ptb": LongText("perplexity per word", words_and_line_ends, _ptb_format_error, PTB),
+    "wikitext-2": LongText("perplexity per word", words_and_line_ends, _wikitext_mistake, WIKITEXT),
+    "ptb": LongText("perplexity per word", words_and_line_ends, _ptb_mistake, PTB),
     "enwik8": LongText(
-        "bits per byte", lambda counts: counts.bytes, _enwik8_format_error, test_part=5_000_000
+        "bits per byte", lambda counts: counts.bytes, _enwik8_mistake, test_part=5_000_000
     ),
     "text8": LongText(
-        "bits per character",
-        lambda counts: counts.characters,
-        _text8_format_error,
-        test_part=5_000_000,
+        "bits per character", lambda counts: counts.characters, _text8_mistake, test_part=5_000_000
     ),
     "wikitext-103": LongText(
-        "perplexity per word", words_and_line_ends, _wikitext_format_error, WIKITEXT
+        "perplexity per word", words_and_line_ends, _wikitext_mistake, WIKITEXT
     ),
     "1bw": LongText(
-        "perplexity per word",
-        words_and_line_ends,
-        _one_billion_words_format_error,
-        ONE_BILLION_WORDS,
+        "perplexity per word", words_and_line_ends, _one_billion_words_mistake, ONE_BILLION_WORDS
     ),
 }

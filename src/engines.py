@@ -1,0 +1,118 @@
+"""What a step of the loop is made of, for each of the three engines, and what a whole text is.
+
+  xla         XLA compiles the loop as a whole
+  tensorflow  TensorFlow's own operations
+  packed      the same, with weights that oneDNN packs once (onednn.py)
+
+They give the same tokens, but for the last digit of a logit. engine.py has the rule that chooses.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+import engine
+import fast_model
+import kv_cache
+import model
+import onednn
+
+
+class Engine(NamedTuple):
+    """What a step is made of."""
+
+    compiled: bool  # whether XLA compiles the loop, once for each length of the caches
+    shares_block: bool  # whether all layers can call one block that was traced once
+    prepare: Callable  # gives a weight of conv1d, before the loop, the shape that `linear` takes
+    linear: Callable  # as model.linear
+    predict: Callable  # multiplies with wte, as model.predict's `matmul`
+    matmul: Callable  # in attention, as tf.matmul
+    write: Callable  # writes a position of a cache, as kv_cache.write_in_place
+
+
+def engine_for(batch_size, dtype="float32", constant=False):
+    """The Engine that engine.choose names; arguments and errors as there."""
+    return by_name(engine.choose(batch_size, dtype, constant), batch_size)
+
+
+def by_name(name, batch_size=None):
+    """The Engine of a name in engine.ENGINES, for a batch size; None is any."""
+    if name == "xla":
+        # For one row, XLA is faster with blocks of rows, which it multiplies in parallel.
+        prepare = split_rows if batch_size == 1 else one_matrix
+        return Engine(True, True, prepare, linear, tf.matmul, tf.matmul, kv_cache.write_to_copy)
+    write = kv_cache.write_in_place
+    if name == "tensorflow":
+        return Engine(False, True, one_matrix, linear, tf.matmul, tf.matmul, write)
+    packed = functools.partial(onednn.packed_linear, min_rows=engine.MIN_ROWS[engine.processor()])
+
+    def predict(h, wte, transpose_b):
+        return packed(h, wte, tf.zeros(wte.shape[:1]), transpose_b=transpose_b)
+
+    # Each packed copy belongs to one operation, so the layers share no block.
+    return Engine(False, False, one_matrix, packed, predict, small_products, write)
+
+
+def text_linear(dtype="float32"):
+    """What computes the linear maps of whole texts, as model.linear does."""
+    if engine.rewrites_graphs() or tf.as_dtype(dtype) != tf.float32:
+        return linear
+    # On AVX2, oneDNN's GELU takes a third as long as the product; on AVX-512 it gains.
+    fuses = engine.processor() == "avx512" and onednn.is_available()
+
+    def fast_linear(x, w, b, activation=None):
+        if activation is not model.gelu:
+            return linear(x, w, b, activation)
+        if fuses:
+            return onednn.fused_linear(x, w[0], b, activation)
+        return fast_model.gelu(linear(x, w, b))
+
+    return fast_linear
+
+
+def one_matrix(w):
+    """[1, nx, nf] -> [nx, nf]"""
+    return tf.squeeze(w, 0)
+
+
+def split_rows(w, n=8):
+    """[1, nx, nf] -> [n, nx // n, nf] if n divides nx, else [nx, nf].
+
+    A reshape inside the loop would keep XLA from sharing the product among the cores.
+    """
+    _, nx, nf = w.shape.as_list()
+    return tf.reshape(w, [n, nx // n, nf]) if nx % n == 0 else one_matrix(w)
+
+
+def linear(x, w, b, activation=None):
+    """model.linear, for a `w` in any number of blocks of rows.
+
+    On a CPU, TensorFlow fuses a product, a bias and a GELU, which is faster. It would also fuse a
+    product and a bias alone, which is slower: the additional axis between them prevents that.
+
+    Args: as in model.linear, but w: float [nx, nf] or [blocks, nx // blocks, nf].
+    """
+    y = product(x, w)
+    if activation:
+        return activation(y + b)
+    return tf.squeeze(y[None] + b, 0)
+
+
+def product(x, w):
+    """x w: float [m, nf], for `w` as in `linear`."""
+    if w.shape.ndims == 2:
+        return tf.matmul(x, w)
+    if w.shape[0] == 1:
+        return tf.matmul(x, one_matrix(w))
+    x = tf.transpose(model.split_states(x, w.shape[0]), [1, 0, 2])
+    return tf.reduce_sum(tf.matmul(x, w), axis=0)
+
+
+def small_products(x, y, transpose_b=False):
+    """tf.matmul(x, y, transpose_b=transpose_b) of many matrices with one row, by Eigen.
+
+    TensorFlow gives tf.matmul to oneDNN, which takes up to a third longer for them.
+    """
+    return tf.raw_ops.BatchMatMulV3(x=x, y=y, Tout=x.dtype, adj_y=transpose_b)
