@@ -1,4 +1,4 @@
-"""Work in a second thread while text is shown or typed: a model is loaded, a loop compiled."""
+"""Loading a model or compiling a loop in a second thread, while text is shown or typed."""
 
 import os
 import sys

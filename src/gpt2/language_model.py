@@ -452,7 +452,7 @@ class LanguageModel:
         return chunk
 
     def _either_loop(self) -> bool:
-        """Whether tokens may come from the compiled loop or the other, as time will have it."""
+        """Whether tokens may come from either loop, depending on timing."""
         return (self.seed is None or self._seed_is_drawn) and not engine.chosen()
 
     def _decoding(

@@ -26,12 +26,14 @@ class Scores:
     top_probability: "np.ndarray"  # of the most likely token
     top_ids: "np.ndarray | None" = None  # [n_scored, top], the most likely first
     top_probabilities: "np.ndarray | None" = None  # [n_scored, top]
-    kept_logprob: "np.ndarray | None" = None  # over the kept tokens and this one only
-    kept_rank: "np.ndarray | None" = None  # among the same
+    filtered_logprob: "np.ndarray | None" = None  # over the allowed tokens and this one only
+    filtered_rank: "np.ndarray | None" = None  # among the same
 
 
-INTEGERS = ("rank", "kept_rank", "top_ids")  # the fields of Scores that are int32
-CHUNK = 8  # predictions whose statistics are computed together: they fit in a processor's cache
+INTEGERS = ("rank", "filtered_rank", "top_ids")  # the fields of Scores that are int32
+SCORED_AT_ONCE = (
+    8  # predictions whose statistics are computed together: they fit in a processor's cache
+)
 
 
 class Alternative(NamedTuple):
@@ -54,37 +56,37 @@ class TokenScore(NamedTuple):
     alternatives: tuple[Alternative, ...] = ()  # the most likely first, if they were asked for
 
 
-def statistics(logits: Any, targets: Any, kept: Any = None, top: int = 0) -> dict[str, Any]:
+def statistics(logits: Any, targets: Any, allowed: Any = None, top: int = 0) -> dict[str, Any]:
     """The graph of `Scores`.
 
     Args:
       logits: float [sequence, n_vocab], unnormalised log-probabilities.
-      targets: int32 [sequence], the tokens that came.
-      kept: None, or float [n_vocab]: 0 for tokens to exclude, else 1.
+      targets: int32 [sequence], the actual next tokens.
+      allowed: None, or float [n_vocab]: 0 for tokens to exclude, else 1.
       top: how many of the most likely tokens to list.
     Returns: the fields of Scores, each [sequence] or [sequence, top].
     """
     import tensorflow.compat.v1 as tf
 
     logits = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
-    ex = tf.exp(logits)
-    total = tf.reduce_sum(ex, axis=-1)
+    exp = tf.exp(logits)
+    total = tf.reduce_sum(exp, axis=-1)
     chosen = tf.gather(logits, targets, batch_dims=1)
-    better = tf.cast(logits > chosen[:, None], tf.float32)
+    is_greater = tf.cast(logits > chosen[:, None], tf.float32)
     output = {
         "logprob": chosen - tf.log(total),
-        "rank": 1 + tf.cast(tf.reduce_sum(better, axis=-1), tf.int32),
+        "rank": 1 + tf.cast(tf.reduce_sum(is_greater, axis=-1), tf.int32),
         # -sum(p * log p) with p = exp(logits) / total
-        "entropy": tf.log(total) - tf.reduce_sum(ex * logits, axis=-1) / total,
+        "entropy": tf.log(total) - tf.reduce_sum(exp * logits, axis=-1) / total,
         "top_probability": 1 / total,  # the largest logit is 0 here
     }
     if top:
-        values, output["top_ids"] = tf.math.top_k(ex, top)
+        values, output["top_ids"] = tf.math.top_k(exp, top)
         output["top_probabilities"] = values / total[:, None]
-    if kept is not None:
-        missing = tf.exp(chosen) * (1 - tf.gather(kept, targets))
-        output["kept_logprob"] = chosen - tf.log(tf.linalg.matvec(ex, kept) + missing)
-        output["kept_rank"] = 1 + tf.cast(tf.linalg.matvec(better, kept), tf.int32)
+    if allowed is not None:
+        missing = tf.exp(chosen) * (1 - tf.gather(allowed, targets))
+        output["filtered_logprob"] = chosen - tf.log(tf.linalg.matvec(exp, allowed) + missing)
+        output["filtered_rank"] = 1 + tf.cast(tf.linalg.matvec(is_greater, allowed), tf.int32)
     return output
 
 
@@ -92,10 +94,10 @@ class ScoreGraph(NamedTuple):
     """A graph that scores windows."""
 
     ids: Any  # placeholder, int32 [batch, sequence + 1]
-    kept: Any  # placeholder, as in `statistics`; only for kept_scores
+    allowed: Any  # placeholder, as in `statistics`; only for filtered_scores
     logits: Any  # float [batch, sequence, n_vocab]
     scores: dict[str, Any]  # the fields of Scores, each [batch, sequence, ...]
-    kept_scores: dict[str, Any]  # the same, with those that need `kept`
+    filtered_scores: dict[str, Any]  # the same, with those that need `allowed`
 
 
 def build(hparams: HParams, top: int = 0) -> ScoreGraph:
@@ -108,7 +110,7 @@ def build(hparams: HParams, top: int = 0) -> ScoreGraph:
     import model
 
     ids = tf.placeholder(tf.int32, [None, None])
-    kept = tf.placeholder(tf.float32, [hparams.n_vocab])
+    allowed = tf.placeholder(tf.float32, [hparams.n_vocab])
     X, targets = ids[:, :-1], tf.reshape(ids[:, 1:], [-1])
     with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
         block = decoder.shared_block(hparams, fast_model.attend, engines.text_linear())
@@ -116,7 +118,7 @@ def build(hparams: HParams, top: int = 0) -> ScoreGraph:
         h, _ = model.transformer(hparams, X, model.positions_for(X, 0), pasts, block)
         h = tf.reshape(h, [-1, hparams.n_embd])
         n = tf.shape(h)[0]
-        padding = [0, -n % CHUNK]  # so that all chunks are alike
+        padding = [0, -n % SCORED_AT_ONCE]  # so that all chunks are alike
         logits = model.predict(hparams, tf.pad(h, [padding, [0, 0]]))
     targets = tf.pad(targets, [padding])
 
@@ -124,13 +126,15 @@ def build(hparams: HParams, top: int = 0) -> ScoreGraph:
         """Without the padding, [batch, sequence, *size]."""
         return tf.reshape(tf.reshape(x, [-1, *size])[:n], [*model.shape_list(X), *size])
 
-    def scores(kept: Any) -> dict[str, Any]:
+    def scores(allowed: Any) -> dict[str, Any]:
         names = ["logprob", "rank", "entropy", "top_probability"]
         names += ["top_ids", "top_probabilities"] if top else []
-        names += [] if kept is None else ["kept_logprob", "kept_rank"]
+        names += [] if allowed is None else ["filtered_logprob", "filtered_rank"]
         chunks = tf.map_fn(
-            lambda i: statistics(logits[i : i + CHUNK], targets[i : i + CHUNK], kept, top),
-            tf.range(0, n, CHUNK),
+            lambda i: statistics(
+                logits[i : i + SCORED_AT_ONCE], targets[i : i + SCORED_AT_ONCE], allowed, top
+            ),
+            tf.range(0, n, SCORED_AT_ONCE),
             fn_output_signature={
                 name: tf.int32 if name in INTEGERS else tf.float32 for name in names
             },
@@ -139,7 +143,9 @@ def build(hparams: HParams, top: int = 0) -> ScoreGraph:
         lists = "top_ids", "top_probabilities"
         return {name: as_windows(x, *[top] * (name in lists)) for name, x in chunks.items()}
 
-    return ScoreGraph(ids, kept, as_windows(logits, hparams.n_vocab), scores(None), scores(kept))
+    return ScoreGraph(
+        ids, allowed, as_windows(logits, hparams.n_vocab), scores(None), scores(allowed)
+    )
 
 
 class Scorer:
@@ -162,7 +168,7 @@ class Scorer:
         top = self.options.top
         return self.model.build(("scores", top), lambda: build(self.hparams, top))
 
-    def all_but(self, words: Collection[str]) -> "np.ndarray":
+    def allowed_tokens(self, words: Collection[str]) -> "np.ndarray":
         """Float [n_vocab]: 0 for tokens that are a space and one of the lower-case words."""
         import numpy as np
 
@@ -173,13 +179,13 @@ class Scorer:
         return 1 - np.array(out, np.float32)
 
     def __call__(
-        self, windows: Iterable[Window], kept: "np.ndarray | None" = None
+        self, windows: Iterable[Window], allowed: "np.ndarray | None" = None
     ) -> Iterator[tuple[Window, Scores]]:
         """Score windows, in their order.
 
         Args:
           windows: they may differ in length.
-          kept: None, or float [n_vocab], 0 or 1: asks for the scores among these tokens too.
+          allowed: None, or float [n_vocab], 0 or 1: asks for the scores among these tokens too.
         Raises: DamagedModelError if the model computes something that is not a number.
         """
         import numpy as np
@@ -191,10 +197,12 @@ class Scorer:
             for row, window in zip(ids, batch, strict=True):
                 row[: len(window.ids)] = window.ids
             graph = self._graph
-            if kept is None:
+            if allowed is None:
                 output = self.model.run(graph.scores, {graph.ids: ids})
             else:
-                output = self.model.run(graph.kept_scores, {graph.ids: ids, graph.kept: kept})
+                output = self.model.run(
+                    graph.filtered_scores, {graph.ids: ids, graph.allowed: allowed}
+                )
             if not np.isfinite(output["logprob"]).all():
                 raise self.model.damaged()
             for row, window in enumerate(batch):

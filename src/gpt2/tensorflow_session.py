@@ -50,13 +50,13 @@ def import_tensorflow() -> Any:
 
 @contextlib.contextmanager
 def without_collections(stays: bool = True) -> Iterator[None]:
-    """Look for no garbage meanwhile, and afterwards only in what is younger.
+    """Pause garbage collection, then exempt the objects made in the block.
 
-    An import, or a vocabulary, makes objects that stay. To search them again and again takes a
-    fifth to a quarter of its time.
+    An import, or a vocabulary, makes objects that live as long as the process. Searching them again
+    and again would take a fifth to a quarter of the time.
 
-    Args: stays, whether all of it stays. If not, it is searched afterwards. So is all that comes
-      after TensorFlow's import, as a model that was made before may be garbage by now.
+    Args: stays, whether the objects live that long. If not, they are searched afterwards, as is
+      everything made after TensorFlow's import: a model made before it may be garbage by then.
     """
     stays = stays and "tensorflow" not in sys.modules
     if not gc.isenabled():
@@ -83,8 +83,8 @@ def choose_device(device: str, tf: Any) -> tuple[Any, str]:
     Args:
       device: "cpu"; "gpu", the first one; "gpu:N"; or "auto", the first GPU if there is one.
       tf: tensorflow.compat.v1
-    Returns: a tf.ConfigProto for sessions, and the processor in words.
-    Raises: UserError, which says why, if TensorFlow does not see it.
+    Returns: a tf.ConfigProto for sessions, and a description of the processor.
+    Raises: UserError, with the reason, if TensorFlow does not see it.
     """
     check_device(device)
     gpus = tf.config.list_physical_devices("GPU")
@@ -114,10 +114,10 @@ def check_process() -> None:
 
 
 def open_session(tf: Any, config: Any, growing: Any) -> Any:
-    """A tf.Session with a new graph, in which one thread may run what another does not build.
+    """A tf.Session with a new graph, which one thread may extend while another runs parts of it.
 
-    A session takes over the graph's new operations before it runs anything. It must not do so
-    while they are built, which would also take it long.
+    A session takes over the graph's new operations before it runs anything. It must not do this
+    while another thread is adding them, and need not wait for operations that it will not run.
 
     Args: growing, a lock that is held by whoever adds to the graph.
     """
@@ -173,10 +173,10 @@ def interrupted_afterwards() -> Iterator[None]:
 
 
 def _optimize_less(options: Any) -> None:
-    """Leave out what takes TensorFlow a second and more at the first run, and gains nothing here.
+    """Switch off the rewrites of graphs that take a second or more and make nothing faster here.
 
-    What is left folds constants, and fuses a product, a bias and a GELU. While a graph is rewritten
-    for what is run for the first time, no other run of the session can begin.
+    The remaining ones fold constants, and fuse a product, a bias and a GELU. They happen when
+    something runs for the first time, and no other run of the session can begin until they end.
     """
     if not engine.rewrites_graphs():
         options.disable_meta_optimizer = True
@@ -192,7 +192,7 @@ def _optimize_less(options: Any) -> None:
 
 
 def _seen(gpus: list[Any], tf: Any) -> str:
-    """What there is instead of the GPU that was asked for, and how to get it."""
+    """Which processors there are instead of the requested one, and how to get a GPU to work."""
     install = 'pip install "tensorflow[and-cuda]"'
     if gpus:
         return f"cpu, gpu:0 to gpu:{len(gpus) - 1}"

@@ -59,6 +59,6 @@ def test_rows_without_a_token_are_never_drawn(folder):
 
 
 def test_rows_without_a_token_are_no_words(folder):
-    kept = Scorer(load(folder, n_vocab=1304).session).all_but({"the"})
+    kept = Scorer(load(folder, n_vocab=1304).session).allowed_tokens({"the"})
     assert kept.shape == (1304,)
     assert kept.sum() == 1303

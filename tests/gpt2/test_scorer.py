@@ -33,8 +33,8 @@ def expected_scores(tiny, window, kept=None, top=0):
     if kept is not None:
         those = np.array([kept.astype(bool) | (np.arange(len(kept)) == t) for t in targets])
         logp = log_probabilities(np.where(those, logits, -1e30))
-        output["kept_logprob"] = logp[np.arange(n), targets]
-        output["kept_rank"] = (logp > output["kept_logprob"][:, None]).sum(-1) + 1
+        output["filtered_logprob"] = logp[np.arange(n), targets]
+        output["filtered_rank"] = (logp > output["filtered_logprob"][:, None]).sum(-1) + 1
     return output
 
 
@@ -68,10 +68,10 @@ def test_logits_stay_in_the_graph(tf, sess, tiny):
     graph = scorer.build(tiny.hparams)
     sess.run(tf.global_variables_initializer())
     ids = RNG.integers(0, 1280, [2, 8])
-    fetches = [graph.scores, graph.kept_scores]
-    plain, kept = sess.run(fetches, {graph.ids: ids, graph.kept: np.ones(1280)})
+    fetches = [graph.scores, graph.filtered_scores]
+    plain, kept = sess.run(fetches, {graph.ids: ids, graph.allowed: np.ones(1280)})
     assert {value.shape for value in [*plain.values(), *kept.values()]} == {(2, 7)}
-    np.testing.assert_allclose(plain["logprob"], kept["kept_logprob"], atol=1e-5)
+    np.testing.assert_allclose(plain["logprob"], kept["filtered_logprob"], atol=1e-5)
 
 
 def test_statistics_of_a_flat_and_of_a_certain_prediction(tf, sess):
@@ -85,7 +85,7 @@ def test_statistics_of_a_flat_and_of_a_certain_prediction(tf, sess):
 
 def test_excluded_tokens_are_a_space_and_a_word_in_any_case(tiny):
     scorer = scorer_of(tiny, batch_size=1)
-    out = np.flatnonzero(scorer.all_but({"the", "i", "our"}) == 0)
+    out = np.flatnonzero(scorer.allowed_tokens({"the", "i", "our"}) == 0)
     assert {scorer.encoder.decode([i]) for i in out} == {" the", " I", " our"}
 
 

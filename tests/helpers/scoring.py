@@ -27,7 +27,7 @@ class MadeUp(Scorer):
         super().__init__(gpt2.load("1M"), EvaluationOptions(**options))
         self._rng = np.random.default_rng(seed)
 
-    def __call__(self, windows, kept=None):
+    def __call__(self, windows, allowed=None):
         n_vocab, top = self.hparams.n_vocab, self.options.top
         for window in windows:
             n = window.n_scored

@@ -60,7 +60,7 @@ def measure_lambada(scorer: Scorer, path: str, on_read: OnRead) -> dict[str, flo
             ids = scorer.encoder.encode(word)
             yield Window((scorer.encoder.encode(context) + ids)[-n_ctx - 1 :], len(ids))
 
-    scored = scorer(windows(), scorer.all_but(STOP_WORDS))
+    scored = scorer(windows(), scorer.allowed_tokens(STOP_WORDS))
     rows = [
         (_last_word(scores, False), _last_word(scores, True), word.strip().lower() in STOP_WORDS)
         for (_, scores), (_, word) in zip(scored, passages, strict=True)
@@ -80,6 +80,6 @@ def _last_word(scores: Scores, filtered: bool) -> list[tuple[bool, float]]:
     """Right or not, and log-probability: of the last token, and of the whole word."""
     rank, logprob = scores.rank.copy(), scores.logprob.astype("float64")
     if filtered:
-        assert scores.kept_rank is not None and scores.kept_logprob is not None
-        rank[0], logprob[0] = scores.kept_rank[0], scores.kept_logprob[0]
+        assert scores.filtered_rank is not None and scores.filtered_logprob is not None
+        rank[0], logprob[0] = scores.filtered_rank[0], scores.filtered_logprob[0]
     return [(bool(rank[-1] == 1), logprob[-1]), (bool((rank == 1).all()), logprob.sum())]

@@ -100,8 +100,8 @@ def test_an_interrupted_run_resumes_where_it_stopped(tiny, tmp_path):
     class Watched(Scorer):
         computed, fails_after = 0, None
 
-        def __call__(self, windows, kept=None):
-            for result in super().__call__(windows, kept):
+        def __call__(self, windows, allowed=None):
+            for result in super().__call__(windows, allowed):
                 if self.computed == self.fails_after:
                     raise KeyboardInterrupt
                 self.computed += 1

@@ -133,7 +133,7 @@ def test_of_a_complete_file_of_100_million_bytes_the_end_is_measured(tiny, tmp_p
 def test_lambada_perplexity_by_numpy(tiny, file, passages):
     scorer = scorer_of(tiny, batch_size=2)
     metrics = run_task("lambada", scorer, DATA / file)
-    stop = np.flatnonzero(scorer.all_but(STOP_WORDS) == 0)
+    stop = np.flatnonzero(scorer.allowed_tokens(STOP_WORDS) == 0)
     last, whole, kept_whole = [], [], []
     for passage in passages:
         context, word = passage.split("|")
@@ -179,7 +179,7 @@ class Scripted(Scorer):
         super().__init__(gpt2.load(tiny.folder), EvaluationOptions(batch_size=1))
         self.answer = answer
 
-    def __call__(self, windows, kept=None):
+    def __call__(self, windows, allowed=None):
         for window in windows:
             yield window, self.answer(window)
 
@@ -188,9 +188,9 @@ def test_lambada_accuracy_by_hand(tiny):
     # Of three passages: all right; the last token right only; right, but a stop word.
     answers = iter(
         [
-            scores_of([-1.0, -2], [1, 1], kept_logprob=[-0.5, -2], kept_rank=[1, 1]),
-            scores_of([-4.0, -1], [3, 1], kept_logprob=[-3, -1], kept_rank=[1, 1]),
-            scores_of([-0.5], [1], kept_logprob=[-0.1], kept_rank=[1]),
+            scores_of([-1.0, -2], [1, 1], filtered_logprob=[-0.5, -2], filtered_rank=[1, 1]),
+            scores_of([-4.0, -1], [3, 1], filtered_logprob=[-3, -1], filtered_rank=[1, 1]),
+            scores_of([-0.5], [1], filtered_logprob=[-0.1], filtered_rank=[1]),
         ]
     )
     scorer = Scripted(tiny, lambda _: next(answers))

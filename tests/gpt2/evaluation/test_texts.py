@@ -83,7 +83,7 @@ def test_the_end_of_text_in_a_text_is_ordinary_and_reported_once(caplog):
 
 def test_a_prompt_is_seen_and_not_scored():
     class Watched(MadeUp):
-        def __call__(self, windows, kept=None):
+        def __call__(self, windows, allowed=None):
             windows = list(windows)
             seen.extend(windows)
             return super().__call__(windows)
