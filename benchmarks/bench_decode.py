@@ -63,11 +63,13 @@ class Ours:
 
         tf = import_tensorflow()
         self.imported = time.time()
-        from gpt2 import checkpoint
+        from gpt2.model_folder import ModelFolder
 
         # Token ids come and go, so no vocabulary is needed.
-        checkpoint.load_encoder = lambda _, hparams: SimpleNamespace(
-            encoder={"<|endoftext|>": -1}, decoder=range(hparams.n_vocab)
+        ModelFolder.encoder = property(
+            lambda model: SimpleNamespace(
+                encoder={"<|endoftext|>": -1}, decoder=range(model.hparams.n_vocab)
+            )
         )
         self.name = f"TensorFlow {tf.__version__}"
         self.folder, self.sampler, self.made_for = folder, None, None

@@ -4,8 +4,9 @@
 import signal
 import sys
 
-from gpt2 import checkpoint, model_folder
 from gpt2.command_line import run
+from gpt2.installation import ROOT
+from gpt2.model_folder import check_name, find_model
 from gpt2.terminal import status_line
 from gpt2.user_file import expand
 
@@ -18,8 +19,8 @@ def convert_from(folder: str, /, model_name: str, models_dir: str | None = None)
       model_name: name of the new model.
       models_dir: folder that it goes to; models/ of the repository unless given.
     """
-    checkpoint.check_name(model_name)
-    target = (expand(models_dir) if models_dir else checkpoint.ROOT / "models") / model_name
+    check_name(model_name)
+    target = (expand(models_dir) if models_dir else ROOT / "models") / model_name
     source = expand(folder)
     with status_line(f"loading {source.name} ..."):
         from gpt2.conversion import from_hf  # with NumPy
@@ -35,7 +36,7 @@ def convert_to(model: str, folder: str, /, models_dir: str = "models") -> None:
       folder: new folder to write.
     """
     target = expand(folder)
-    source = model_folder.find(model, models_dir)
+    source = find_model(model, models_dir)
     with status_line(f"loading {source.name} ..."):
         from gpt2.conversion import to_hf  # with NumPy
     to_hf.convert(source, target)

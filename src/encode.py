@@ -4,9 +4,8 @@
 import sys
 from pathlib import Path
 
-from gpt2.checkpoint import choose_model
 from gpt2.command_line import run
-from gpt2.model_folder import ModelFolder
+from gpt2.model_folder import choose_model
 from gpt2.terminal import status_line
 from user_error import UserError
 
@@ -21,8 +20,7 @@ def encode(
       output: file to write; its name ends in .npz.
       model_name: model whose vocabulary is used.
     """
-    folder, notice = choose_model(model_name, models_dir)
-    model = ModelFolder(folder)
+    model, notice = choose_model(model_name, models_dir)
     with status_line(f"loading {model.name} ..."):
         from gpt2.training.dataset import encode_files, find_files, write_tokens  # with NumPy
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from gpt2 import checkpoint
 from gpt2.command_line import run
 from gpt2.evaluation.page import page
 from gpt2.evaluation.paper_results import FILES, SIZES, find_file, published
@@ -15,6 +14,7 @@ from gpt2.evaluation.perplexity import SavedState, measure, open_state
 from gpt2.evaluation.score_report import Report, ScoredText, format_number, jsonl, show, table
 from gpt2.evaluation.tasks import TASKS, measure_task
 from gpt2.evaluation.texts import check_files, counted, is_list, read_texts
+from gpt2.model_folder import find_model
 from gpt2.model_session import ModelSession
 from gpt2.scorer import Scorer
 from gpt2.text_stream import Counts, fingerprint, text_chunks
@@ -220,7 +220,7 @@ def _find_first(names: tuple[str, ...], models_dir: str) -> Path | UserError:
     errors = []
     for name in names:
         try:
-            return checkpoint.find_model(name, models_dir)
+            return find_model(name, models_dir).path
         except UserError as error:
             errors.append(error)
     return errors[0]

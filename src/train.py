@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2 import checkpoint, model_folder
 from gpt2.command_line import run
 from gpt2.file_lock import write_lock
-from gpt2.model_folder import ModelFolder
+from gpt2.model_folder import SMALL_FILES, ModelFolder, find_model
 from gpt2.tensorflow_session import check_device, choose_device, import_tensorflow
 from gpt2.terminal import status_line
 from gpt2.training.options import TrainingOptions
@@ -84,7 +83,7 @@ def train(
       seed: seed of the random weights and of the choice of windows.
     """
     tf_config = read_tf_config()
-    model = model_folder.find(model_name, models_dir)
+    model = find_model(model_name, models_dir)
     options = TrainingOptions(
         window=model.hparams.n_ctx if window is None else window,
         steps=steps,
@@ -222,7 +221,7 @@ def check_run_folder(run_name: str, checkpoint_dir: Path, model: ModelFolder) ->
     if folder.is_dir() and not any(folder.iterdir()):
         return folder
     start = f"--models_dir {folder.parent} --model_name {folder.name}"
-    missing = [name for name in checkpoint.VOCABULARY if not (folder / name).is_file()]
+    missing = [name for name in SMALL_FILES if not (folder / name).is_file()]
     copy = f", after copying {', '.join(missing)} there from {model.path}" if missing else ""
     raise UserError(
         f"{folder} was not made by train.py, so nothing in it is touched; choose another "
@@ -232,7 +231,7 @@ def check_run_folder(run_name: str, checkpoint_dir: Path, model: ModelFolder) ->
 
 def check_same_model(folder: Path, model: ModelFolder) -> None:
     """Raise UserError unless a run has the shape and the vocabulary of the model."""
-    for name in checkpoint.VOCABULARY:
+    for name in SMALL_FILES:
         saved, given = folder / name, model.path / name
         if saved.exists() and saved.read_bytes() != given.read_bytes():
             raise UserError(

@@ -119,17 +119,18 @@ def make_random_model(folder: Path) -> None:
 def run_here(folder: Path, work: Path, texts: list[Path]) -> dict[str, np.ndarray]:
     """What this repository makes of a model."""
     from gpt2 import checkpoint
+    from gpt2.model_folder import ModelFolder
     from gpt2.tensorflow_session import import_tensorflow
 
     tf = import_tensorflow()
     import model
 
-    hparams = checkpoint.load_hparams(folder)
-    encoder = checkpoint.load_encoder(folder, hparams)
+    model_folder = ModelFolder(folder)
+    hparams, encoder = model_folder.hparams, model_folder.encoder
     tokens = np.random.default_rng(1).integers(0, hparams.n_vocab, [BATCH, SEQUENCE])
     with tf.Graph().as_default(), tf.Session() as session:
         output = model.model(hparams, tf.constant(tokens, tf.int32))
-        checkpoint.restore(session, checkpoint.find_weights(folder, hparams))
+        checkpoint.restore(session, model_folder.weights)
         logits = session.run(output["logits"])
     ids = [encoder.encode(read(path), allow_special=True) for path in texts]
     return {

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import fire
 
-from gpt2 import background, checkpoint
-from gpt2.checkpoint import DEFAULT_MODEL, EMBEDDED_MODEL
-from gpt2.terminal import VisibleText, escaped
+from gpt2 import background
+from gpt2.model_folder import DEFAULT_MODEL, EMBEDDED_MODEL
+from gpt2.terminal import VisibleText, escaped, log_once
 from gpt2.typed_value import parser
 from user_error import UserError
 
@@ -123,7 +123,7 @@ def _print_error(message: str) -> None:
 
 def _replace_and_report(error: UnicodeError) -> tuple[str | bytes, int]:
     """Put U+FFFD where standard input is not UTF-8, and say so once."""
-    checkpoint.say_once("standard input is not UTF-8 text: U+FFFD stands for each wrong byte")
+    log_once("standard input is not UTF-8 text: U+FFFD stands for each wrong byte")
     return codecs.replace_errors(error)
 
 

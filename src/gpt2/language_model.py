@@ -353,7 +353,7 @@ class LanguageModel:
         self._set_seed()
         return {
             "model": self.folder.name,
-            "weights": self.session.fingerprint(),
+            "fingerprint": self.session.fingerprint(),
             "seed": self.seed,
             **vars(self.sampling),
             "dtype": self.dtype,

@@ -1,14 +1,31 @@
-"""A model on disk, as one object: what the scripts and the package pass around."""
+"""A model on disk: finding its folder, and reading and checking its files.
 
+A model is a folder with the released file set: `hparams.json`, `encoder.json`, `vocab.bpe`,
+`checkpoint`, and `model.ckpt.*`. Nothing here needs TensorFlow.
+"""
+
+import hashlib
+import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2 import checkpoint
-from hparams import HParams
+from gpt2 import tensor_index
+from gpt2.checkpoint_file import newest_weights
+from gpt2.installation import ROOT, download_command
+from gpt2.terminal import log_once
+from gpt2.user_file import expand, parse_json, read_text
+from hparams import KEYS, HParams
+from user_error import UserError
 
 if TYPE_CHECKING:
     from encoder import Encoder
+
+SMALL_FILES = ("hparams.json", "encoder.json", "vocab.bpe")  # all that is not the weights
+DEFAULT_MODEL = "117M"
+EMBEDDED_MODEL = "1M"  # comes with the repository
+MOST_PADDING = 1024  # rows without a token: other trainers round n_vocab up
 
 
 class ModelFolder:
@@ -17,12 +34,8 @@ class ModelFolder:
     Args:
       path: the folder.
     Attributes:
-      path: the folder; name: its last part.
-      hparams: the shape of the model.
-      encoder: its vocabulary.
-      weights: the prefix of the weights' file names, as `tf.train.Saver` takes it.
-      end_of_text: the id of `<|endoftext|>`.
-    Raises: UserError, at each attribute, if a file is missing or wrong.
+      path, name: the folder, and the last part of its path.
+    Raises: UserError, at each of the properties, if a file is missing or wrong.
     """
 
     def __init__(self, path: Path):
@@ -30,21 +43,166 @@ class ModelFolder:
 
     @cached_property
     def hparams(self) -> HParams:
-        return checkpoint.load_hparams(self.path)
+        """The shape of the model."""
+        path = self.path / "hparams.json"
+        try:
+            values = parse_json(read_text(path))
+            if not isinstance(values, dict):
+                raise UserError(f"expected an object with {', '.join(KEYS)}")
+            missing = [key for key in KEYS if key not in values]
+            if missing:
+                raise UserError(f"{missing[0]} is missing")
+            return HParams().override_from_dict(values)
+        except OSError as error:
+            advice = self._advice_for_fork() or f"{error.strerror}; {remedy(self.name)}"
+            raise UserError(f"{path}: {advice}") from None
+        except ValueError as error:  # also a UserError, broken JSON, and broken UTF-8
+            raise UserError(f"{path}: {error}; {remedy(self.name)}") from None
 
     @cached_property
     def encoder(self) -> "Encoder":
-        return checkpoint.load_encoder(self.path, self.hparams)
+        """The vocabulary. If it is irregular, the log gets a line about that.
 
-    @cached_property
-    def weights(self) -> Path:
-        return checkpoint.find_weights(self.path, self.hparams)
+        It may have added tokens, which no text is encoded as, and the model up to MOST_PADDING
+        rows without a token.
+        """
+        from gpt2.encoder_files import learned_tokens, read_encoder
+
+        encoder = read_encoder(self.path)
+        ids, n_vocab = encoder.encoder, self.hparams.n_vocab
+        learned = learned_tokens(encoder)
+        needed = 1 + max(ids[token] for token in learned & ids.keys())
+        if n_vocab < needed or n_vocab - len(ids) > MOST_PADDING:
+            raise UserError(
+                f"{self.path}: hparams.json has {n_vocab} tokens, encoder.json has {len(ids)}; "
+                "they belong to different models"
+            )
+        if added := sorted(ids.keys() - learned, key=ids.__getitem__):
+            log_once(
+                f"{self.path}: irregular vocabulary: no merge makes {len(added)} of the tokens in "
+                f"encoder.json, {added[0]!r} for one; text is never encoded as these"
+            )
+        elif not encoder.regular:
+            log_once(f"{self.path}: irregular vocabulary: text is encoded slowly")
+        return encoder
 
     @property
     def end_of_text(self) -> int:
+        """The id of `<|endoftext|>`."""
         return self.encoder.end_of_text
 
+    @cached_property
+    def weights(self) -> Path:
+        """The prefix of the weights' file names, as `tf.train.Saver` takes it.
 
-def find(model_name: str, models_dir: str = "models") -> ModelFolder:
-    """The model of a name. Raises: UserError if there is none; see checkpoint.find_model."""
-    return ModelFolder(checkpoint.find_model(model_name, models_dir))
+        The files must be there, in full length, and hold at least as much as the model needs.
+        """
+        advice = remedy(self.name)
+        try:
+            prefix = newest_weights(self.path)
+        except UserError as error:
+            raise UserError(f"{error}; {advice}") from None
+        index = _index(prefix)
+        if not index.is_file():
+            raise UserError(f"{index} is missing; {advice}")
+        try:
+            sizes = tensor_index.data_files(index)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{index} is damaged: {error}; {advice}") from None
+        for path, size in sizes.items():
+            if not path.is_file():
+                raise UserError(f"{path} is missing; {advice}")
+            if (found := path.stat().st_size) < size:
+                raise UserError(f"{path} is cut short: {found} bytes of {size}; {advice}")
+        size, needed = sum(sizes.values()), 4 * self.hparams.n_params()  # float32
+        if size < needed:
+            raise UserError(
+                f"{self.path / 'hparams.json'} belongs to another model: it needs {needed} bytes "
+                f"of weights, and {prefix.name} has {size}"
+            )
+        return prefix
+
+    @cached_property
+    def vocabulary_fingerprint(self) -> str:
+        """A short name for the shape and the vocabulary, which others do not share."""
+        encoder = self.encoder
+        ids, merges = sorted(encoder.encoder.items()), list(encoder.bpe_ranks.items())
+        content = json.dumps([self.hparams.values(), ids, merges])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short name for all that the model consists of, the weights included."""
+        index = _index(self.weights).read_bytes()  # it has a checksum of each tensor
+        return hashlib.sha256(index + self.vocabulary_fingerprint.encode()).hexdigest()[:16]
+
+    def is_complete(self) -> bool:
+        """Whether all files are there, and the weights in full length."""
+        try:
+            index = _index(newest_weights(self.path))
+        except UserError:
+            return False
+        has_small_files = all((self.path / name).is_file() for name in SMALL_FILES)
+        return has_small_files and tensor_index.is_complete(index)
+
+    def _advice_for_fork(self) -> str:
+        """What to do with weights alone, as nshepperd's code and gpt-2-simple save them; or ""."""
+        if not any(self.path.glob("model*.index")) or (self.path / "hparams.json").exists():
+            return ""
+        missing = [name for name in SMALL_FILES if not (self.path / name).exists()]
+        return (
+            f"No such file, although there are weights; copy {', '.join(missing)} to {self.path} "
+            "from the model that the weights were fine-tuned from (117M, for example)"
+        )
+
+
+def find_model(model_name: str, models_dir: str = "models") -> ModelFolder:
+    """The model with this name.
+
+    Args:
+      model_name: name of the folder.
+      models_dir: folder that holds it; `~` and `$NAME` are expanded. A relative one is looked
+        up in the working directory, then in the repository.
+    Raises: UserError if there is no such folder.
+    """
+    check_name(model_name)
+    models = expand(models_dir)
+    for folder in (models / model_name, ROOT / models / model_name):
+        if folder.is_dir():
+            return ModelFolder(folder)
+    raise UserError(f"no model in {models / model_name}; {remedy(model_name)}")
+
+
+def check_name(model_name: str) -> None:
+    """Raise UserError for a name that means the folder of all models, or one above it."""
+    if model_name.strip("./\\") == "":
+        raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
+
+
+def choose_model(model_name: str | None, models_dir: str) -> tuple[ModelFolder, str]:
+    """The model with this name; without a name, the best one that is here.
+
+    Returns: the model, and a notice for the user if it is not DEFAULT_MODEL by default.
+    Raises: UserError if there is no model of that name.
+    """
+    if model_name is not None:
+        return find_model(model_name, models_dir), ""
+    try:
+        model = find_model(DEFAULT_MODEL, models_dir)
+        if model.is_complete():
+            return model, ""
+        again = download_command(DEFAULT_MODEL)
+        reason = f"{model.path} is only partly downloaded; run `{again}` again"
+    except UserError as error:
+        reason = str(error)
+    return find_model(EMBEDDED_MODEL), f"using the small model {EMBEDDED_MODEL}: {reason}"
+
+
+def remedy(model_name: str) -> str:
+    """How to get a model whose files are missing or damaged."""
+    released = re.fullmatch(r"(117|124|345|355|774|762|1558|1542)M", model_name)
+    return f"download it with: {download_command(model_name if released else '117M')}"
+
+
+def _index(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".index")

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from gpt2 import checkpoint
 from gpt2.checkpoint_file import newest_weights
 from gpt2.installation import download_command
+from gpt2.model_folder import check_name, find_model
 from gpt2.user_file import expand
 from user_error import UserError
 
@@ -18,7 +18,7 @@ def locate(model: object, models_dir: object) -> tuple[str | None, str]:
         weights, such as `models/1M/model.ckpt`; or `owner/name`, which is downloaded as `name`.
       models_dir: str or Path.
     Raises: UserError if it is none of these. A folder that is missing is left to
-      checkpoint.find_model.
+      model_folder.find_model.
     """
     if not isinstance(models_dir, str | Path):
         raise UserError(f"models_dir must be the path of a folder, got {models_dir!r}")
@@ -26,7 +26,7 @@ def locate(model: object, models_dir: object) -> tuple[str | None, str]:
         return None, str(models_dir)
     if not isinstance(model, str | Path):
         raise UserError(f"a model must be a name or a path, got {model!r}")
-    checkpoint.check_name(str(model))
+    check_name(str(model))
     path, given = expand(str(model)), str(model)
     is_path = isinstance(model, Path) or bool(set(given) & set("/\\"))
     if is_path and path.is_dir():
@@ -39,7 +39,7 @@ def locate(model: object, models_dir: object) -> tuple[str | None, str]:
         return str(path), str(models_dir)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", given):
         try:
-            checkpoint.find_model(path.name, str(models_dir))
+            find_model(path.name, str(models_dir))
         except UserError:
             command = download_command(given)
             raise UserError(f"no model {given}; download it with: {command}") from None

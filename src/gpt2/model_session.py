@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gpt2 import checkpoint
 from gpt2.background import Task
 from gpt2.memory import memory_bytes
-from gpt2.model_folder import ModelFolder
+from gpt2.model_folder import ModelFolder, choose_model
 from gpt2.model_place import locate
 from gpt2.tensorflow_session import (
     check_device,
@@ -64,8 +64,7 @@ class ModelSession:
         check_device(device)
         names = ", ".join(DTYPES)
         require("dtype", dtype, typed_value("dtype", dtype, str) in DTYPES, f"one of {names}")
-        path, self._notice = checkpoint.choose_model(*locate(model_name, models_dir))
-        self.folder = ModelFolder(path)
+        self.folder, self._notice = choose_model(*locate(model_name, models_dir))
         self.hparams = self.folder.hparams
         self.device, self.dtype = device, dtype
         self._weights = self.folder.weights
@@ -162,7 +161,7 @@ class ModelSession:
 
     def fingerprint(self) -> str:
         """A short name for the weights, which other weights do not share."""
-        return checkpoint.fingerprint(self._weights)
+        return self.folder.fingerprint
 
     def damaged(self) -> DamagedModelError:
         """The error for logits that are not numbers."""
@@ -226,7 +225,7 @@ class ModelSession:
                 work()
             else:
                 # The files were found when the model was opened, which may be long ago.
-                checkpoint.find_weights(self.folder.path, self.hparams)
+                _ = ModelFolder(self.folder.path).weights
                 with interrupted_afterwards():
                     decoder.create_variables(self.hparams)
                 checkpoint.restore(self._session, self._weights, meanwhile=work)

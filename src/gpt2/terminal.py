@@ -1,11 +1,14 @@
 """What a terminal shows: a status line, and text in which nothing can control it."""
 
 import contextlib
+import functools
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+log = logging.getLogger("gpt2")
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
 
 
@@ -30,6 +33,12 @@ def status_line(text: str) -> Iterator[None]:
 def escaped(text: str) -> str:
     """One line that is safe on a terminal: unprintable characters are written as `\\x1b`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@functools.cache
+def log_once(line: str) -> None:
+    """Log a line, which scripts print on stderr, unless this process has logged it before."""
+    log.warning(escaped(line))
 
 
 class VisibleText:

@@ -11,6 +11,7 @@ from conftest import shared
 import model
 import numpy_gpt2
 from gpt2 import checkpoint
+from gpt2.model_folder import ModelFolder
 from hparams import HParams
 
 # Tiny sizes, no two alike, so that axes which are swapped do not pass unseen.
@@ -25,10 +26,10 @@ def golden():
 
 def restore_small(tf, sess):
     folder = shared("golden/small")
-    hparams = checkpoint.load_hparams(folder)
+    hparams = ModelFolder(folder).hparams
     X = tf.placeholder(tf.int32, [None, None])
     output = model.model(hparams, X)
-    checkpoint.restore(sess, checkpoint.find_weights(folder, hparams))
+    checkpoint.restore(sess, ModelFolder(folder).weights)
     return hparams, X, output
 
 
@@ -51,7 +52,7 @@ def test_logits_with_past_equal_the_original(tf, sess, golden):
 
 def test_variables_are_those_of_the_release(tf, sess):
     folder = shared("gpt2")
-    model.model(checkpoint.load_hparams(folder), tf.placeholder(tf.int32, [None, None]))
+    model.model(ModelFolder(folder).hparams, tf.placeholder(tf.int32, [None, None]))
     built = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     index = tf.train.load_checkpoint(str(folder / "model.ckpt"))
     assert built == index.get_variable_to_shape_map()

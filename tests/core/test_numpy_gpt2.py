@@ -4,13 +4,13 @@ import numpy as np
 from conftest import shared
 
 import numpy_gpt2
-from gpt2 import checkpoint
+from gpt2.model_folder import ModelFolder
 
 
 def test_logits_and_greedy_tokens_equal_the_original(tf):
     folder = shared("golden/small")
     golden = np.load(folder / "reference.npz")
-    hparams = checkpoint.load_hparams(folder)
+    hparams = ModelFolder(folder).hparams
     reader = tf.train.load_checkpoint(str(folder / "model.ckpt"))
     weights = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     for tokens, logits in zip(golden["tokens"], golden["logits"], strict=True):

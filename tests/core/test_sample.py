@@ -10,6 +10,7 @@ import fast_sample
 import numpy_gpt2
 import sample
 from gpt2 import checkpoint
+from gpt2.model_folder import ModelFolder
 from hparams import HParams
 from user_error import UserError
 
@@ -19,10 +20,10 @@ TINY = HParams(n_vocab=13, n_ctx=24, n_embd=15, n_head=3, n_layer=2)
 def test_greedy_tokens_equal_the_original(tf, sess):
     folder = shared("golden/small")
     golden = np.load(folder / "reference.npz")
-    hparams = checkpoint.load_hparams(folder)
+    hparams = ModelFolder(folder).hparams
     X = tf.placeholder(tf.int32, [3, None])
     output = sample.sample_sequence(hparams=hparams, length=40, context=X, top_k=1)
-    checkpoint.restore(sess, checkpoint.find_weights(folder, hparams))
+    checkpoint.restore(sess, ModelFolder(folder).weights)
     for case in range(4):
         expected = golden[f"greedy_tokens_{case}"]
         found = sess.run(output, {X: golden[f"greedy_context_{case}"]})

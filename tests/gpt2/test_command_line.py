@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from gpt2.checkpoint import choose_model
+from gpt2.model_folder import choose_model
 
 SCRIPT = """
 import sys
@@ -267,7 +267,7 @@ def test_model_that_is_partly_downloaded_is_reported_and_not_used(tmp_path, lack
     elif lacks:
         (folder / lacks).unlink()
     chosen, notice = choose_model(None, str(tmp_path))
-    assert chosen.resolve() == (ROOT / "models" / "1M" if lacks else folder)
+    assert chosen.path.resolve() == (ROOT / "models" / "1M" if lacks else folder)
     if lacks:
         assert "using the small model 1M" in notice and "only partly downloaded" in notice
         assert "download_model.py 117M` again" in notice

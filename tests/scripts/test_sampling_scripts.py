@@ -19,8 +19,8 @@ from conftest import ROOT
 from fake_model import FakeModel
 from tqdm import tqdm
 
-from gpt2.checkpoint import choose_model
 from gpt2.language_model import LanguageModel
+from gpt2.model_folder import choose_model
 from gpt2.sampling import dump
 from gpt2.sampling.batch import Ends, ThisProcess, batches
 from gpt2.sampling.sample_file import FORMATS, Stream
@@ -99,7 +99,8 @@ def test_samples_are_counted_right_for_every_batch_size(call_here, nsamples, bat
 
 def test_117m_is_the_default_where_it_is_there(tmp_path):
     shutil.copytree(ROOT / "models" / "1M", tmp_path / "117M")
-    assert choose_model(None, str(tmp_path)) == (tmp_path / "117M", "")
+    model, notice = choose_model(None, str(tmp_path))
+    assert (model.path, notice) == (tmp_path / "117M", "")
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, CONDITIONAL])

@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT
 
 import train
-from gpt2 import checkpoint
+from gpt2.model_folder import SMALL_FILES, ModelFolder
 from gpt2.training.options import TrainingOptions
 from user_error import UserError
 
@@ -141,8 +141,7 @@ def test_the_last_checkpoints_and_the_best_are_kept_in_the_released_files(tf, se
     validation_loss = curves(undisturbed)[:, 3]
     assert names(undisturbed / "best") == VOCABULARY | weights_of(1 + np.nanargmin(validation_loss))
     assert 'model_checkpoint_path: "model-60"' in read(undisturbed / "checkpoint")
-    hparams = checkpoint.load_hparams(undisturbed)
-    prefix = checkpoint.find_weights(undisturbed, hparams)
+    hparams, prefix = ModelFolder(undisturbed).hparams, ModelFolder(undisturbed).weights
     found = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
     model.model(hparams, tf.placeholder(tf.int32, [None, None]))
     assert found == {v.op.name: v.shape.as_list() for v in tf.global_variables()}
@@ -182,8 +181,7 @@ def test_a_run_killed_while_it_saves_resumes_as_if_nothing_had_happened(
     run = folder / "checkpoint" / "killed"
     assert len(curves(run)) == 40
     assert names(run) >= weights_of(20) | weights_of(40)
-    hparams = checkpoint.load_hparams(run)
-    assert checkpoint.find_weights(run, hparams) == run / "model-20"
+    assert ModelFolder(run).weights == run / "model-20"
 
     (run / "best" / "model-35.data-00000-of-00001.tempstate8").touch()  # as a kill may leave it
     capsys.readouterr()
@@ -319,7 +317,7 @@ def test_a_run_that_diverges_ends_before_it_replaces_anything(tf, folder, undist
     flags = flags_for(folder, run.name, steps=61, held_out=held_out, sample_every=1)
     with pytest.raises(UserError, match=r"^the loss after step 61 is nan; ") as caught:
         train.train(**flags | {"learning_rate": 1e30, "schedule": "constant"})
-    best = checkpoint.find_weights(run / "best", checkpoint.load_hparams(run))
+    best = ModelFolder(run / "best").weights
     assert f"; still good: {run / 'model-60'}, {best}; use a lower" in str(caught.value)
     for place in (".", "best", "state"):
         assert names(run / place) == names(undisturbed / place)
@@ -449,4 +447,4 @@ def test_only_files_of_a_run_are_deleted_in_its_folder(tf, tmp_path, folder):
         weights = [tf.get_variable("x", [1])]
         RunFolder(tmp_path, folder / "models" / "tiny", b"", weights, 2).prepare()
     left = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert left == {*foreign, *checkpoint.VOCABULARY}
+    assert left == {*foreign, *SMALL_FILES}

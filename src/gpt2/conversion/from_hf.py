@@ -1,19 +1,22 @@
 """From a folder in Hugging Face's form to one in the released form."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from encoder import END_OF_TEXT
 from gpt2 import checkpoint
-from gpt2.checkpoint import say_once
 from gpt2.conversion.config import read_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
 from gpt2.conversion.vocabulary import read_vocabulary, write_released
 from gpt2.conversion.weights import Tensors, progress_bar, tensors_of
+from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import import_tensorflow
-from gpt2.terminal import status_line
+from gpt2.terminal import log_once, status_line
 from hparams import HParams
 from user_error import UserError
+
+log = logging.getLogger("gpt2")
 
 
 def convert(source_folder: Path, target_folder: Path) -> None:
@@ -36,25 +39,25 @@ def convert(source_folder: Path, target_folder: Path) -> None:
     with Tensors(source_folder, hparams) as tensors, new_folder(target_folder) as folder:
         write_object(folder / "hparams.json", hparams.values())
         write_released(folder, ids, merges)
-        _check_vocabulary(source_folder, folder, hparams)
+        _check_vocabulary(source_folder, folder)
         _write_checkpoint(folder, tensors, hparams)
     if left_out:
-        say_once(f"left out, as the model has no row for them: {' '.join(left_out)}")
+        log_once(f"left out, as the model has no row for them: {' '.join(left_out)}")
     end = config.get("eos_token_id")
     if end not in (None, ids[END_OF_TEXT]):
-        say_once(f"texts end with {END_OF_TEXT} here, not with token {end!r}")
+        log_once(f"texts end with {END_OF_TEXT} here, not with token {end!r}")
 
 
-def _check_vocabulary(source: Path, folder: Path, hparams: HParams) -> None:
+def _check_vocabulary(source: Path, folder: Path) -> None:
     """Raise UserError if the vocabulary that was written cannot be used."""
-    checkpoint.log.disabled = True  # it says the same whenever it is loaded
+    log.disabled = True  # what is irregular is logged whenever the model is loaded
     try:
-        checkpoint.load_encoder(folder, hparams)
+        _ = ModelFolder(folder).encoder
     except UserError as error:
         reason = str(error).partition(";")[0].replace(str(folder), str(source))
         raise UserError(f"the vocabulary cannot be used: {reason}") from None
     finally:
-        checkpoint.log.disabled = False
+        log.disabled = False
 
 
 def _write_checkpoint(folder: Path, tensors: Tensors, hparams: HParams) -> None:

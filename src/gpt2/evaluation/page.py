@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from string import Template
 
-from gpt2.checkpoint import say_once
 from gpt2.evaluation.pictures import HISTOGRAMS, histogram
 from gpt2.evaluation.score_report import Report, ScoredText, format_number
 from gpt2.scorer import TokenScore
+from gpt2.terminal import log_once
 
 PARTS = Path(__file__).parent
 COMFORTABLE = 50_000  # tokens: a page of more is slow to open
@@ -40,7 +40,7 @@ def page(report: Report) -> Iterator[str]:
     sections = [_Section(report.models, text) for text in report.texts]
     tokens = sum(section.n_tokens for section in sections)
     if tokens > COMFORTABLE:
-        say_once(
+        log_once(
             f"a page of {tokens} tokens is slow to open; for a text of this length, "
             "--format table or --format jsonl suits better"
         )

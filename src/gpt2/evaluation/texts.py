@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from gpt2.checkpoint import say_once
+from gpt2.terminal import log_once
 from gpt2.text_stream import Counts, lines, safe_pieces, text_chunks, text_record
 from user_error import UserError
 
@@ -71,7 +71,7 @@ def counted(chunks: Iterable[str], counts: Counts) -> Iterator[str]:
 
     for piece in safe_pieces(chunks):
         if END_OF_TEXT in piece:
-            say_once(
+            log_once(
                 f"the text contains {END_OF_TEXT}, which is scored as ordinary characters and does "
                 "not end a text; to score texts separately, use a .jsonl file"
             )

@@ -21,6 +21,7 @@ import tensorflow.compat.v1 as tf
 
 from gpt2 import checkpoint
 from gpt2.atomic_file import replacing
+from gpt2.model_folder import SMALL_FILES
 from user_error import UserError
 
 # The files that `save` writes; the last group matches incomplete ones.
@@ -102,7 +103,7 @@ class RunFolder:
             place.mkdir(parents=True, exist_ok=True)
             self._delete_incomplete_checkpoints(place)
         for place in (self.folder, self.best):
-            for name in checkpoint.VOCABULARY:
+            for name in SMALL_FILES:
                 with replacing(place / name) as file:
                     file.write((self._model_folder / name).read_bytes())
 

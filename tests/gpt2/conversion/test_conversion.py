@@ -11,7 +11,6 @@ import pytest
 from conftest import ROOT
 
 import encoder
-from gpt2 import checkpoint
 from gpt2.conversion import from_hf, to_hf
 from gpt2.conversion import weights as hf_weights
 from gpt2.model_folder import ModelFolder
@@ -102,9 +101,8 @@ def test_added_tokens_and_padding_are_carried_there_and_back(tf, source, target,
         "left out, as the model has no row for them: [NO ROW]",
         "texts end with <|endoftext|> here, not with token 7",
     ]
-    hparams = checkpoint.load_hparams(target)
-    assert hparams.n_vocab == 1344
-    assert checkpoint.load_encoder(target, hparams).decode([1280, 1281]) == "[PAD]<new é>"
+    assert ModelFolder(target).hparams.n_vocab == 1344
+    assert ModelFolder(target).encoder.decode([1280, 1281]) == "[PAD]<new é>"
 
     to_hf.convert(ModelFolder(target), tmp_path / "there")
     from_hf.convert(tmp_path / "there", tmp_path / "back")

@@ -11,10 +11,10 @@ import pytest
 from chromium import browser
 from scoring import MadeUp, report_of
 
-from gpt2 import checkpoint
 from gpt2.evaluation import page as page_module
 from gpt2.evaluation.page import CONTROL_PICTURES, PARTS, page
 from gpt2.evaluation.pictures import HISTOGRAMS, histogram
+from gpt2.terminal import log_once
 from user_error import UserError
 
 TEXT = "Now is the winter\nof our <b>discontent</b> & é 中文.\n"
@@ -134,7 +134,7 @@ def test_an_empty_text_is_an_error_before_anything_is_written():
 
 def test_a_long_text_is_reported_and_cut_into_paragraphs(monkeypatch, caplog):
     monkeypatch.setattr(page_module, "COMFORTABLE", 50)
-    checkpoint.say_once.cache_clear()
+    log_once.cache_clear()
     source = page_of({"a": "word " * 2000 + "\n" + "A line.\n" * 400 + "x" * 20_000})
     assert "--format table or --format jsonl suits better" in caplog.text
     found = re.findall("<p>(<span.*?)</p>", source, re.DOTALL)

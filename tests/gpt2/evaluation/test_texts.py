@@ -6,9 +6,9 @@ import json
 import pytest
 from scoring import MadeUp
 
-from gpt2 import checkpoint
 from gpt2.evaluation.score_report import ScoredText
 from gpt2.evaluation.texts import Text, check_files, counted, is_list, read_texts
+from gpt2.terminal import log_once
 from gpt2.text_stream import Counts
 from user_error import UserError
 
@@ -74,7 +74,7 @@ def test_counting_leaves_the_text_as_it_is():
 
 
 def test_the_end_of_text_in_a_text_is_ordinary_and_reported_once(caplog):
-    checkpoint.say_once.cache_clear()
+    log_once.cache_clear()
     text = "One.<|endoftext|>Two. <|endoftext|>"
     assert "".join(counted([text], Counts())) == "".join(counted(text, Counts())) == text
     (record,) = caplog.records

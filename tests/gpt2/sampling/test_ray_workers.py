@@ -121,8 +121,9 @@ def test_a_worker_without_the_model_or_with_another_names_its_node(monkeypatch, 
     settings = LanguageModel(model_name="1M", seed=9, length=24).settings()
     where = {"model_name": "1M", "models_dir": str(ROOT / "models"), "seed": 9, "length": 24}
     node = f"^node {socket.gethostname()}: "
-    other = settings | {"weights": "0" * 16}
-    with pytest.raises(ClusterError, match=rf"{node}.*1M is another model: weights \w+, not 0+$"):
+    other = settings | {"fingerprint": "0" * 16}
+    message = rf"{node}.*1M is another model: fingerprint \w+, not 0+$"
+    with pytest.raises(ClusterError, match=message):
         Worker(where, Ends(), other, 1).load()
     where |= {"model_name": "lost", "models_dir": str(tmp_path)}
     with pytest.raises(ClusterError, match=rf"{node}no model in {tmp_path}/lost; "):

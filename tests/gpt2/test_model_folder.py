@@ -1,0 +1,201 @@
+"""Finding models, and everything that can be wrong with their files."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from gpt2.model_folder import ModelFolder, find_model
+from user_error import UserError
+
+MODEL = ROOT / "models" / "1M"
+JSON = (MODEL / "hparams.json").read_text(encoding="utf-8")
+DATA = "model.ckpt.data-00000-of-00001"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A copy of 1M to break."""
+    return Path(shutil.copytree(MODEL, tmp_path / "tiny"))
+
+
+def change(path: Path, **fields: object) -> None:
+    """Set fields of a JSON object in a file."""
+    values = json.loads(path.read_text(encoding="utf-8")) | fields
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def test_finds_a_model_from_the_working_directory_then_from_the_repository(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert find_model("tiny", ".").path.samefile(folder)
+    assert find_model("1M").path == MODEL
+
+
+def test_models_dir_expands_home_and_variables(folder, monkeypatch):
+    monkeypatch.setenv("MODELS", str(folder.parent))
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent))
+    assert find_model("tiny", "$MODELS").path.samefile(folder)
+    assert find_model("tiny", "~").path.samefile(folder)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/"])
+def test_a_model_needs_a_name(tmp_path, name):
+    with pytest.raises(UserError, match="--model_name must be the name of a folder, got"):
+        find_model(name, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("345M", "download_model.py 345M"), ("x", "download_model.py 117M")]
+)
+def test_unknown_model_names_folder_and_command(tmp_path, name, command):
+    with pytest.raises(UserError) as caught:
+        find_model(name, str(tmp_path))
+    assert str(tmp_path / name) in str(caught.value)
+    assert str(caught.value).endswith(command)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "hparams.json: Expecting property name"),
+        ("[" * 100_000, "hparams.json: the JSON is nested too deeply"),
+        ("[]", "hparams.json: expected an object with n_vocab"),
+        (JSON.replace('"n_ctx": 256, ', ""), "hparams.json: n_ctx is missing"),
+        (JSON.replace("n_ctx", "n_contex"), "hparams.json: n_ctx is missing"),
+        (JSON.replace("{", '{"n_heads": 2, '), "hparams.json: unknown hyperparameter 'n_heads'"),
+        (JSON.replace("128,", "-128,"), "hparams.json: n_embd must be a whole number"),
+        ("\xff", r"hparams.json: .*utf-8"),
+    ],
+)
+def test_broken_hparams_are_named(tmp_path, text, message):
+    (tmp_path / "hparams.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=message) as caught:
+        _ = ModelFolder(tmp_path).hparams
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_before_hparams_is_dropped(tmp_path):
+    (tmp_path / "hparams.json").write_text("\ufeff" + JSON, encoding="utf-8")
+    assert ModelFolder(tmp_path).hparams == ModelFolder(MODEL).hparams
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "model.ckpt.index", DATA])
+def test_missing_file_is_named(folder, name):
+    assert ModelFolder(folder).is_complete()
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=rf"{name}( is missing|: No such file).*download_model.py"):
+        _ = ModelFolder(folder).weights
+    assert not ModelFolder(folder).is_complete()
+
+
+def test_file_that_is_cut_short_is_named_with_its_size(folder):
+    whole = (folder / DATA).read_bytes()
+    (folder / DATA).write_bytes(whole[:-1])
+    with pytest.raises(UserError, match=f"{len(whole) - 1} bytes of {len(whole)}"):
+        _ = ModelFolder(folder).weights
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "model.ckpt.index"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=f"{name}.* (is missing|a pipe or a device, not a file)"):
+        _ = ModelFolder(folder).weights
+
+
+def test_a_larger_n_ctx_in_hparams_is_not_blamed_on_the_weights(folder):
+    change(folder / "hparams.json", n_ctx=4096)
+    with pytest.raises(UserError, match=r"hparams\.json belongs to another model: it n") as caught:
+        _ = ModelFolder(folder).weights
+    assert "download" not in str(caught.value)
+
+
+@pytest.mark.parametrize("n_vocab", [1280, 1282, 1344, 2304])
+@pytest.mark.parametrize(
+    "tokens", [{"<|pad|>": 1280, "ĠROMEOĠROMEO": 1281}, {"<|pad|>": 1281, "zyzzyva": 1300}]
+)
+def test_tokens_that_were_added_load_with_a_line_about_them(folder, caplog, n_vocab, tokens):
+    change(folder / "encoder.json", **tokens)
+    change(folder / "hparams.json", n_vocab=n_vocab)
+    encoder = ModelFolder(folder).encoder
+    assert encoder.decode(encoder.encode("What, The <|pad|>")) == "What, The <|pad|>"
+    assert encoder.decode([1281]) in ("ROMEO ROMEO", " ROMEO ROMEO", "<|pad|>")
+    _ = ModelFolder(folder).encoder
+    (line,) = caplog.messages
+    assert "irregular vocabulary: no merge makes 2 of the tokens in encoder.json, '<|pad|>'" in line
+
+
+@pytest.mark.parametrize("n_vocab", [1000, 1279, 1280 + 1025, 50257])
+def test_a_vocabulary_of_another_size_is_refused(folder, n_vocab):
+    change(folder / "hparams.json", n_vocab=n_vocab)
+    with pytest.raises(UserError, match=f"hparams.json has {n_vocab} tokens, encoder.json has"):
+        _ = ModelFolder(folder).encoder
+
+
+def test_merges_that_are_cut_short_are_refused_next_to_added_tokens(folder):
+    change(folder / "encoder.json", **{"<|pad|>": 1280})
+    change(folder / "hparams.json", n_vocab=1281)
+    path = folder / "vocab.bpe"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for end in (0, 1, 500, -1):
+        path.write_text("".join(lines[:end]), encoding="utf-8")
+        with pytest.raises(UserError, match=r"vocab.bpe is cut short"):
+            _ = ModelFolder(folder).encoder
+
+
+def test_the_fingerprint_is_of_the_content_and_not_of_names_and_spelling(folder):
+    expected = ModelFolder(MODEL).fingerprint
+    for path in folder.glob("model.ckpt*"):
+        path.rename(path.with_name(path.name.replace("model.ckpt", "model-7")))
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model-7"', encoding="utf-8")
+    for name in ("hparams.json", "encoder.json"):
+        values = dict(reversed(json.loads((folder / name).read_bytes()).items()))
+        (folder / name).write_text(json.dumps(values, indent=1), encoding="utf-8")
+    assert ModelFolder(folder).fingerprint == expected
+
+
+def exchange_tokens(folder: Path) -> None:
+    ids = json.loads((folder / "encoder.json").read_bytes())
+    change(folder / "encoder.json", a=ids["b"], b=ids["a"])
+
+
+def exchange_merges(folder: Path) -> None:
+    lines = (folder / "vocab.bpe").read_text(encoding="utf-8").split("\n")
+    lines[1], lines[2] = lines[2], lines[1]
+    (folder / "vocab.bpe").write_text("\n".join(lines), encoding="utf-8")
+
+
+def change_a_weight(folder: Path) -> None:
+    index = bytearray((folder / "model.ckpt.index").read_bytes())
+    index[index.index(b"\x35", index.index(b"model/h0")) + 1] ^= 1  # a checksum of a tensor
+    (folder / "model.ckpt.index").write_bytes(index)
+
+
+@pytest.mark.parametrize(
+    "change_it",
+    [
+        exchange_tokens,
+        exchange_merges,
+        change_a_weight,
+        lambda folder: change(folder / "hparams.json", n_head=2),
+    ],
+)
+def test_the_fingerprint_covers_all_that_a_model_consists_of(folder, change_it):
+    change_it(folder)
+    assert ModelFolder(folder).fingerprint != ModelFolder(MODEL).fingerprint
+
+
+def test_a_run_folder_of_a_fork_names_the_files_to_copy(tmp_path):
+    run = tmp_path / "run1"
+    run.mkdir()
+    for name in ["checkpoint", "counter", "model-6.index", "model-6.meta"]:
+        (run / name).touch()
+    with pytest.raises(UserError) as caught:
+        _ = ModelFolder(run).hparams
+    message = str(caught.value)
+    assert f"copy hparams.json, encoder.json, vocab.bpe to {run} from the model" in message
+    assert "download" not in message
