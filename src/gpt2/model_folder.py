@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2 import tensor_index
-from gpt2.checkpoint_file import newest_weights
 from gpt2.installation import ROOT, download_command
 from gpt2.terminal import log_once
 from gpt2.user_file import expand, parse_json, read_text
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 SMALL_FILES = ("hparams.json", "encoder.json", "vocab.bpe")  # all that is not the weights
 DEFAULT_MODEL = "117M"
 EMBEDDED_MODEL = "1M"  # comes with the repository
+NEWEST = re.compile(
+    r"""^\s*model_checkpoint_path\s*:\s*(?P<quote>["'])(?P<path>.*)(?P=quote)""", re.M
+)
 MOST_PADDING = 1024  # rows without a token: other trainers round n_vocab up
 
 
@@ -154,6 +156,25 @@ class ModelFolder:
             f"No such file, although there are weights; copy {', '.join(missing)} to {self.path} "
             "from the model that the weights were fine-tuned from (117M, for example)"
         )
+
+
+def newest_weights(folder: Path) -> Path:
+    """The prefix of the weights that the file `checkpoint` in a folder calls the newest.
+
+    The file has lines such as `model_checkpoint_path: "model-600"`. Only the last part of the path
+    counts, as a folder may have been moved. Raises: UserError if the file names nothing usable.
+    """
+    path = folder / "checkpoint"
+    try:
+        found = NEWEST.search(read_text(path))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        found = None
+    name = re.split(r"[/\\]", found["path"])[-1] if found else ""
+    if not name.isprintable() or not 0 < len(name) < 200:
+        raise UserError(f'{path} has no line of the form model_checkpoint_path: "NAME"')
+    return folder / name
 
 
 def find_model(model_name: str, models_dir: str = "models") -> ModelFolder:

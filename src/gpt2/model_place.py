@@ -3,9 +3,8 @@
 import re
 from pathlib import Path
 
-from gpt2.checkpoint_file import newest_weights
 from gpt2.installation import download_command
-from gpt2.model_folder import check_name, find_model
+from gpt2.model_folder import check_name, find_model, newest_weights
 from gpt2.user_file import expand
 from user_error import UserError
 

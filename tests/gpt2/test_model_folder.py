@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from gpt2.model_folder import ModelFolder, find_model
+from gpt2.model_folder import ModelFolder, find_model, newest_weights
 from user_error import UserError
 
 MODEL = ROOT / "models" / "1M"
@@ -199,3 +199,32 @@ def test_a_run_folder_of_a_fork_names_the_files_to_copy(tmp_path):
     message = str(caught.value)
     assert f"copy hparams.json, encoder.json, vocab.bpe to {run} from the model" in message
     assert "download" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'model_checkpoint_path: "model-6"\nall_model_checkpoint_paths: "model-3"\n',
+        'all_model_checkpoint_paths: "model-3"\r\nmodel_checkpoint_path: "model-6" \t\r\n',
+        "model_checkpoint_path: 'model-6'",
+        '  model_checkpoint_path :"model-6"  # the last one',
+        'model_checkpoint_path: "/home/me/caf\\303\\251/a:b # c/model-6"',
+        r'model_checkpoint_path: "C:\\Users\\me\\run\\model-6"',
+        r'model_checkpoint_path: "C:\Users\me\run\model-6"',
+    ],
+)
+def test_the_file_checkpoint_is_read_as_tensorflow_and_people_write_it(tmp_path, text):
+    (tmp_path / "checkpoint").write_text(text, encoding="utf-8")
+    assert newest_weights(tmp_path) == tmp_path / "model-6"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"<html>", b'model_checkpoint_path: "a', b'model_checkpoint_path: "run/"',
+     b'model_checkpoint_path: "\xff"', b'model_checkpoint_path: "\x1b[31mred"',
+     b'model_checkpoint_path: "' + b"m" * 5000 + b'"'],
+)  # fmt: skip
+def test_a_file_checkpoint_that_names_no_file_is_refused(tmp_path, text):
+    (tmp_path / "checkpoint").write_bytes(text)
+    with pytest.raises(UserError, match="has no line of the form model_checkpoint_path"):
+        newest_weights(tmp_path)
