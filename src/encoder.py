@@ -214,10 +214,7 @@ class Encoder:
 
 
 def _surrogate_error(text: str) -> UserError:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        at = error.start
+    at = next(i for i, char in enumerate(text) if "\ud800" <= char <= "\udfff")
     return UserError(
         f"character {at} of the text is {text[at]!r}, a lone surrogate, which is half a character "
         "and has no UTF-8 form; remove it, or read the text with errors='replace'"
@@ -225,10 +222,9 @@ def _surrogate_error(text: str) -> UserError:
 
 
 def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") -> Encoder:
-    """The encoder of a model, from its `encoder.json` and `vocab.bpe`.
+    """The encoder of a model, from two files that are trusted; gpt2/encoder_files.py checks them.
 
-    A relative models_dir is looked up in the working directory, then in the repository. This
-    trusts the files; gpt2/encoder_files.py checks them.
+    A relative models_dir is looked up in the working directory, then in the repository.
     """
     folder = Path(models_dir) / model_name
     in_repository = Path(__file__).resolve().parents[1] / folder

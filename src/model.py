@@ -87,13 +87,7 @@ def merge_states(x):
 
 
 def linear(x, w, b, activation=None):
-    """A linear map and what follows it: activation(x w + b).
-
-    Args:
-      x: float [m, nx]; w: float [1, nx, nf]; b: float [nf]
-      activation: None, or a function that is applied to the result.
-    Returns: float [m, nf]
-    """
+    """activation(x w + b), float [m, nf], for x [m, nx], w [1, nx, nf] and b [nf]."""
     y = tf.matmul(x, tf.squeeze(w, 0)) + b
     return activation(y) if activation else y
 
@@ -106,7 +100,8 @@ def conv1d(x, scope, nf, *, w_init_stdev=0.02, activation=None, linear=linear):
       scope: variable scope; it holds `w` [1, nx, nf] and `b` [nf].
       nf: features out.
       w_init_stdev: standard deviation of the initial weights.
-      activation, linear: what computes the map, as the function above, and its `activation`.
+      activation: None, or a function that is applied to the result.
+      linear: computes the map, as the function above does.
     Returns: float [batch, sequence, nf]
     """
     with tf.variable_scope(scope):
@@ -288,10 +283,7 @@ def token_embedding(hparams):
 
 
 def predict(hparams, h, matmul=tf.matmul):
-    """Logits float [..., n_vocab] of the next token from `h` float [..., n_embd].
-
-    Args: matmul, as in `attention`.
-    """
+    """Logits float [..., n_vocab] of the next token from `h` float [..., n_embd]."""
     *start, nx = shape_list(h)
     logits = matmul(tf.reshape(h, [-1, nx]), token_embedding(hparams), transpose_b=True)
     return tf.reshape(logits, [*start, hparams.n_vocab])

@@ -16,8 +16,8 @@ import decoder
 import fast_sample
 import model
 import strategies
-from hparams import Sampling
-from user_error import UserError, require
+from sampling_settings import Sampling, assertions
+from user_error import UserError
 
 
 def sample_by_definition(hparams, context, uniform, length, choose):
@@ -151,8 +151,12 @@ def sample_sequence(
         raise UserError("give either start_token or context")
     if context is None and batch_size is None:
         raise UserError("start_token needs batch_size")
+
+    def by_settings(logits, uniform, *text):
+        return sample_token(logits, uniform, temperature, top_k, top_p)
+
     with tf.name_scope("sample_sequence"):
-        checks = _check(settings, hparams)
+        checks = assertions(settings, hparams)
         if context is None:
             context = tf.fill([batch_size, 1], start_token)
         context = tf.convert_to_tensor(context, tf.int32)
@@ -163,29 +167,10 @@ def sample_sequence(
             fits = tf.debugging.Assert(fits, [message, n_context, length])
         with tf.control_dependencies([fits]):
             context = tf.identity(context)
-        message = "there is no next token, as the logits are not numbers"
-        if choose is not None:
-            strategy = strategies.checked(choose, hparams.n_vocab)
-            message += "; or choose gave an id outside the vocabulary"
-        else:
-
-            def strategy(logits, uniform, *text):
-                return sample_token(logits, uniform, temperature, top_k, top_p)
-
+        strategy = strategies.checked(choose, hparams.n_vocab) if choose else by_settings
         uniform = tf.random.uniform([tf.shape(context)[0], hparams.n_ctx])
         tokens = decoder.generate(hparams, strategy, context, uniform, length)
+        message = "no next token: the logits are not numbers, or choose gave an id out of range"
         exist = tf.debugging.Assert(tf.reduce_all(tokens >= 0), [message])
         with tf.control_dependencies([exist]):
             return tf.identity(tokens)
-
-
-def _check(settings, hparams):
-    """Check numbers at once; returns the operations that check tensors."""
-    operations = []
-    for name, value, holds, legal in settings.limits(hparams, least=0):
-        if tf.is_tensor(holds):
-            message = f"{name} must be {legal}, got"
-            operations.append(tf.debugging.Assert(holds, [message, value]))
-        else:
-            require(name, value, holds, legal)
-    return operations

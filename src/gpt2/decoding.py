@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2.background import Task
 from gpt2.tensorflow_session import interrupted_afterwards
-from hparams import Sampling
+from sampling_settings import Sampling
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,7 +22,7 @@ from gpt2.model_session import ModelSession
 from gpt2.sample_text import SampleText
 from gpt2.typed_value import typed_value
 from gpt2.windows import EvaluationOptions
-from hparams import Sampling
+from sampling_settings import Sampling
 from user_error import UserError, require
 
 if TYPE_CHECKING:  # what takes long to import is imported where it is needed
@@ -103,7 +103,7 @@ class LanguageModel:
       seed: of the random numbers; None draws one when the model is loaded. Sample i of a seed is
         always the same.
       batch_size: the most samples that are generated together; None lets the memory decide.
-      length, temperature, top_k, top_p: as in hparams.Sampling; `generate` and `stream` can
+      length, temperature, top_k, top_p: as in Sampling; `generate` and `stream` can
         override them. A length of None is half of n_ctx.
     Attributes:
       session: the ModelSession.

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from hparams import HParams, Sampling
+from hparams import HParams
+from sampling_settings import Sampling
 from user_error import UserError
 
 

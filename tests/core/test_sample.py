@@ -282,12 +282,12 @@ def settings_placeholders(tf):
 
 COMBINATIONS = [
     {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    for temperature in (0, 0.7, 1, 1.5, 30)
+    for temperature in (0, 0.7)
     for top_k, top_p in ((0, 1), (4, 1), (0, 0.8), (6, 0.9))
 ]
 
 
-def test_one_graph_of_placeholders_equals_twenty_graphs_of_numbers(tf, sess):
+def test_one_graph_of_placeholders_equals_eight_graphs_of_numbers(tf, sess):
     random = np.random.default_rng(1)
     logits = tf.constant(random.normal(0, 2, [50, 2200]), tf.float32)
     uniform = tf.constant(random.random(50), tf.float32)

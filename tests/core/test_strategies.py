@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import gpt2
 import sample
 import strategies
+from gpt2 import language_model
 from hparams import HParams
 from user_error import UserError
 
@@ -99,3 +101,22 @@ def test_what_a_strategy_raises_reaches_the_caller(tf, sess):
 
     with pytest.raises(ZeroDivisionError, match="mine"):
         sample.sample_sequence(hparams=TINY, length=4, start_token=0, batch_size=2, choose=choose)
+
+
+def test_a_loaded_model_takes_a_strategy_and_keeps_its_graph(tf, monkeypatch):
+    def echo(logits, uniform, tokens, lengths):
+        return tf.gather(tokens, lengths - 1, batch_dims=1)
+
+    def outside(logits, uniform, tokens, lengths):
+        return lengths * 0 + 1280
+
+    monkeypatch.setattr(language_model, "MOST_STRATEGIES", 2)
+    with gpt2.load("1M", batch_size=2) as lm:
+        assert lm.generate(["a", "b"], length=4, choose=echo) == ["aaaa", "bbbb"]
+        with pytest.raises(UserError, match="choose gave an id outside the vocabulary"):
+            lm.generate(["a", "b"], length=4, choose=outside)
+        with pytest.raises(UserError, match="top_k has no effect with choose"):
+            lm.generate("a", top_k=3, choose=echo)
+        with pytest.raises(UserError, match="2 strategies have a graph, and no more can"):
+            lm.generate("a", choose=lambda *_: None)
+        assert lm.generate(["c", "d"], length=4, choose=echo) == ["cccc", "dddd"]
