@@ -221,8 +221,8 @@ def choose_model(model_name: str | None, models_dir: str) -> tuple[ModelFolder, 
 
 def remedy(model_name: str) -> str:
     """How to get a model whose files are missing or damaged."""
-    released = re.fullmatch(r"(117|124|345|355|774|762|1558|1542)M", model_name)
-    return f"download it with: {download_command(model_name if released else '117M')}"
+    known = re.fullmatch(r"(117|124|345|355|774|762|1558|1542)M|[\w.-]+/[\w.-]+", model_name)
+    return f"download it with: {download_command(model_name if known else '117M')}"
 
 
 def _index(prefix: Path) -> Path:

@@ -1,9 +1,9 @@
 """What a user may write for a model: a name, a path, or `owner/name` as on Hugging Face."""
 
+import contextlib
 import re
 from pathlib import Path
 
-from gpt2.installation import download_command
 from gpt2.model_folder import check_name, find_model, newest_weights
 from gpt2.user_file import expand
 from user_error import UserError
@@ -37,12 +37,10 @@ def locate(model: object, models_dir: object) -> tuple[str | None, str]:
     if len(path.parts) == 1 or in_models_dir.is_dir():
         return str(path), str(models_dir)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", given):
-        try:
+        with contextlib.suppress(UserError):
             find_model(path.name, str(models_dir))
-        except UserError:
-            command = download_command(given)
-            raise UserError(f"no model {given}; download it with: {command}") from None
-        return path.name, str(models_dir)
+            return path.name, str(models_dir)
+        return given, str(models_dir)  # find_model's error names the command that downloads it
     return path.name, str(path.parent)
 
 
