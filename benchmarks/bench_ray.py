@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.batch import Ends, ThisProcess, batches
+from gpt2.sampling.batch import StopConditions, ThisProcess, batches
 from gpt2.sampling.dump import NO_PROMPT
 from gpt2.sampling.ray_workers import RayWorkers
 from gpt2.sampling.sample_file import FORMATS, Output
@@ -26,12 +26,12 @@ from gpt2.sampling.sample_file import FORMATS, Output
 GOAL = 0.95  # of the speed without Ray
 
 
-def make_dump(maker, sampler, path, nsamples, first):
+def make_dump(backend, sampler, path, nsamples, first):
     """Write samples of new numbers to a file; the tokens of a second."""
     wanted = batches(NO_PROMPT, 1, first, 1, first + nsamples - 1, sampler.batch_size)
     out = Output(path, FORMATS["jsonl"], sampler.settings(), {})
     began, n_tokens = time.perf_counter(), 0
-    for samples in maker.make(wanted, lambda _: None):
+    for samples in backend.make(wanted, lambda _: None):
         out.write(samples)
         n_tokens += sum(len(sample.tokens) for sample in samples)
     out.close()
@@ -60,20 +60,20 @@ def main():
         top_k=40,
         device="cpu",
     )
-    makers = {"without": ThisProcess(), "with": RayWorkers("local", 1)}
+    backends = {"without": ThisProcess(), "with": RayWorkers("local", 1)}
     nsamples = flags.batch_size * flags.batches
     print(f"{flags.model_name}, {nsamples} samples of {flags.length}, {flags.batch_size} a batch")
     print(f"{'turn':>5} {'without Ray, tokens/s':>22} {'with, tokens/s':>15} {'ratio':>6}")
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            for maker in makers.values():
-                maker.start(sampler, Ends())
+            for backend in backends.values():
+                backend.start(sampler, StopConditions())
             for turn in range(flags.turns + 1):  # the first warms up
-                paths = {name: Path(folder, f"{turn}-{name}") for name in makers}
+                paths = {name: Path(folder, f"{turn}-{name}") for name in backends}
                 speeds = {
-                    name: make_dump(maker, sampler, paths[name], nsamples, 1 + turn * nsamples)
-                    for name, maker in sorted(makers.items(), reverse=turn % 2)
+                    name: make_dump(backend, sampler, paths[name], nsamples, 1 + turn * nsamples)
+                    for name, backend in sorted(backends.items(), reverse=turn % 2)
                 }
                 assert paths["with"].read_bytes() == paths["without"].read_bytes()
                 if turn:
@@ -84,8 +84,8 @@ def main():
                         flush=True,
                     )
         finally:
-            for maker in makers.values():
-                maker.close()
+            for backend in backends.values():
+                backend.close()
     ratio = statistics.median(ratios)
     verdict = "ok" if ratio >= GOAL else f"BELOW {GOAL}"
     print(f"median ratio {ratio:.3f}, {min(ratios):.3f} to {max(ratios):.3f}  {verdict}")

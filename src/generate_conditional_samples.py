@@ -5,7 +5,7 @@ import sys
 
 from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.dump import choose_maker, dump
+from gpt2.sampling.dump import choose_backend, dump
 from gpt2.sampling.prompts import PromptFile
 
 
@@ -44,7 +44,7 @@ def continue_model(
         continued again. 0 means no limit: until Ctrl-C.
       length: number of tokens in a sample; half of the model's n_ctx by default.
     """
-    maker = choose_maker(ray, workers, cpus_per_worker, gpus_per_worker)
+    backend = choose_backend(ray, workers, cpus_per_worker, gpus_per_worker)
     sampler = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
@@ -66,7 +66,7 @@ def continue_model(
         stop_at_end=stop_at_end,
         stop=stop,
         shard=shard,
-        maker=maker,
+        backend=backend,
     )
 
 

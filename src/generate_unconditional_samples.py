@@ -5,7 +5,7 @@ import sys
 
 from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.dump import choose_maker, dump
+from gpt2.sampling.dump import choose_backend, dump
 
 
 def sample_model(
@@ -31,7 +31,7 @@ def sample_model(
     gpus_per_worker: float | None = None,
 ) -> None:
     """Generate samples without a prompt: each starts after <|endoftext|>, where texts begin."""
-    maker = choose_maker(ray, workers, cpus_per_worker, gpus_per_worker)
+    backend = choose_backend(ray, workers, cpus_per_worker, gpus_per_worker)
     sampler = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
@@ -54,7 +54,7 @@ def sample_model(
         stop_at_end=stop_at_end,
         stop=stop,
         shard=shard,
-        maker=maker,
+        backend=backend,
     )
 
 

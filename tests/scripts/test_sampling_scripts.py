@@ -22,7 +22,7 @@ from tqdm import tqdm
 from gpt2.language_model import LanguageModel
 from gpt2.model_folder import choose_model
 from gpt2.sampling import dump
-from gpt2.sampling.batch import Ends, ThisProcess, batches
+from gpt2.sampling.batch import StopConditions, ThisProcess, batches
 from gpt2.sampling.sample_file import FORMATS, Stream
 
 pytestmark = pytest.mark.end_to_end
@@ -361,10 +361,10 @@ def test_the_progress_bar_counts_the_tokens_that_were_made(monkeypatch, stops):
             seen.append((self.n, self.total))
 
     monkeypatch.setattr("tqdm.tqdm", Bar)
-    maker, out = ThisProcess(), Stream(io.StringIO(), FORMATS["jsonl"], {})
-    maker.start(model, Ends(True, stops))
+    backend, out = ThisProcess(), Stream(io.StringIO(), FORMATS["jsonl"], {})
+    backend.start(model, StopConditions(True, stops))
     wanted = batches([("", "To be"), ("", "is the question")], 2, 1, 1, 4, 2)
-    dump.write(maker, wanted, out, 2 * 2 * 50, model)
+    dump.write(backend, wanted, out, 2 * 2 * 50, model)
     records = map(json.loads, out.stream.getvalue().splitlines())
     counts = [len(record["tokens"]) for record in records]
     n_made = sum(counts)

@@ -15,7 +15,7 @@ from gpt2.sampling.sample_file import Sample
 
 
 @dataclass(frozen=True)
-class Ends:
+class StopConditions:
     """What ends a sample before it has its full length."""
 
     stop_at_end: bool = False  # `<|endoftext|>`
@@ -57,7 +57,7 @@ Show = Callable[[int, "str | None", str], object]  # a sample's number, prompt, 
 def make_samples(
     sampler: LanguageModel,
     batch: Batch,
-    ends: Ends,
+    ends: StopConditions,
     on_tokens: Callable[[int], object],
     show: Show | None = None,
 ) -> list[Sample]:
@@ -101,7 +101,7 @@ def _sample(sampler: LanguageModel, number: int, prompt: str | None, row: Sample
 class ThisProcess:
     """Makes batches one after the other in the process that asks for them."""
 
-    def start(self, sampler: LanguageModel, ends: Ends, watched: bool = False) -> None:
+    def start(self, sampler: LanguageModel, ends: StopConditions, watched: bool = False) -> None:
         """Load the model, the slow step."""
         self._sampler, self._ends = sampler, ends
         sampler.prepare(at_once=watched)
@@ -115,10 +115,6 @@ class ThisProcess:
         """The samples of each batch in turn; on_tokens and show as in make_samples."""
         for batch in wanted:
             yield make_samples(self._sampler, batch, self._ends, on_tokens, show)
-
-    def status(self) -> dict[str, Any]:
-        """What the progress bar shows besides."""
-        return {}
 
     def close(self) -> None:
         """Leave the model loaded."""

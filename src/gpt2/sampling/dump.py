@@ -13,7 +13,7 @@ from typing import Any, Protocol, TextIO
 from gpt2.file_lock import write_lock
 from gpt2.language_model import LanguageModel
 from gpt2.sample_text import read_stop_strings
-from gpt2.sampling.batch import Batch, Ends, Show, ThisProcess, batches
+from gpt2.sampling.batch import Batch, Show, StopConditions, ThisProcess, batches
 from gpt2.sampling.prompts import NO_PROMPT, Prompt
 from gpt2.sampling.sample_file import FORMATS, Output, Sample, Stream, read_record
 from user_error import UserError, require
@@ -21,10 +21,10 @@ from user_error import UserError, require
 log = logging.getLogger("gpt2")
 
 
-class Maker(Protocol):
+class Backend(Protocol):
     """What makes the samples of batches: this process, or workers elsewhere."""
 
-    def start(self, sampler: LanguageModel, ends: Ends, watched: bool = False) -> None:
+    def start(self, sampler: LanguageModel, ends: StopConditions, watched: bool = False) -> None:
         """Get ready to make samples as this model would; `watched`, to show them as they grow."""
 
     def make(
@@ -34,9 +34,6 @@ class Maker(Protocol):
         show: Show | None = None,
     ) -> Iterator[list[Sample]]:
         """The samples of each batch, in this order; on_tokens, show as in batch.make_samples."""
-
-    def status(self) -> dict[str, Any]:
-        """What the progress bar shows besides."""
 
     def close(self) -> None:
         """End what `start` began."""
@@ -52,7 +49,7 @@ def dump(
     shard: str = "1/1",
     stop_at_end: bool = False,
     stop: Sequence[str] = (),
-    maker: Maker | None = None,
+    backend: Backend | None = None,
 ) -> None:
     """Make samples and write them, batch by batch.
 
@@ -69,16 +66,16 @@ def dump(
       shard: "i/n" makes the samples i, i + n, i + 2n, ... alone.
       stop_at_end: whether `<|endoftext|>` ends a sample.
       stop: texts before which a sample ends, as --stop gives them.
-      maker: makes the samples; this process by default.
+      backend: makes the samples; this process by default.
     Raises: UserError if one of these is wrong; OSError if the output can't be written.
     """
     require("nsamples", nsamples, nsamples >= 0, "0 (no limit) or above")
     require("format", format, format in FORMATS, f"one of {', '.join(FORMATS)}")
     number, step = parse_shard(shard)
-    ends = Ends(stop_at_end, read_stop_strings(stop))
+    ends = StopConditions(stop_at_end, read_stop_strings(stop))
     check_name(output)
     with write_lock(Path(output)) if isinstance(output, str) else nullcontext():
-        n_prompts, fingerprint = survey(sampler, prompts)
+        n_prompts, fingerprint = check_prompts(sampler, prompts)
         settings = ends.settings() | {"prompts": fingerprint}
         out = open_output(sampler, output, format, settings, shard)
         first, last = number + out.done * step, nsamples * n_prompts
@@ -87,19 +84,19 @@ def dump(
         if watched and n_left:
             sampler.expect(n_left)
         wanted = batches(prompts, n_prompts, first, step, last, sampler.batch_size)
-        maker = maker or ThisProcess()
+        backend = backend or ThisProcess()
         try:
-            maker.start(sampler, ends, watched)
-            write(maker, wanted, out, n_left * sampler.sampling.length, sampler)
+            backend.start(sampler, ends, watched)
+            write(backend, wanted, out, n_left * sampler.sampling.length, sampler)
             if isinstance(out, Output):
                 out.check()
         finally:
             out.close()
-            maker.close()
+            backend.close()
 
 
 def write(
-    maker: Maker,
+    backend: Backend,
     wanted: Iterable[Batch],
     out: Output | Stream,
     n_tokens_left: int,
@@ -118,14 +115,16 @@ def write(
     with tqdm(total=total, unit="token", unit_scale=True, leave=False, disable=None) as bar:
         on_tokens, show = (bar.update, None) if isinstance(out, Output) else watch(out, bar)
         try:
-            for samples in maker.make(wanted, on_tokens, show):
+            for samples in backend.make(wanted, on_tokens, show):
                 with tqdm.external_write_mode():  # no bar before a sample in the same terminal
                     out.write(samples)
                 n_made = sum(len(sample.tokens) for sample in samples)
                 n_tokens += n_made
                 if bar.total:  # samples that ended early make the whole shorter
                     bar.total -= len(samples) * sampler.sampling.length - n_made
-                bar.set_postfix(samples=out.done - done_before, **maker.status())
+                bar.set_postfix(
+                    samples=out.done - done_before,
+                )
         finally:
             if isinstance(out, Stream):
                 out.close()  # before the bar, which starts its line again
@@ -152,12 +151,12 @@ def watch(out: Stream, bar: Any) -> tuple[Callable[[int], object], Show]:
     return count, show
 
 
-def choose_maker(
+def choose_backend(
     ray: str | None,
     workers: int | None,
     cpus_per_worker: int | None,
     gpus_per_worker: float | None,
-) -> Maker:
+) -> Backend:
     """This process, or the workers of a Ray cluster; see RayWorkers. Raises: UserError."""
     if ray is not None:
         from gpt2.sampling.ray_workers import RayWorkers
@@ -170,7 +169,7 @@ def choose_maker(
     return ThisProcess()
 
 
-def survey(sampler: LanguageModel, prompts: Iterable[Prompt]) -> tuple[int, str]:
+def check_prompts(sampler: LanguageModel, prompts: Iterable[Prompt]) -> tuple[int, str]:
     """Read all prompts once: how many there are, and a short name for their token ids.
 
     Raises: UserError, which says where the first wrong one is, or that there is none.

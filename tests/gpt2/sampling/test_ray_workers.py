@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -20,10 +19,11 @@ from fake_model import FakeModel
 from test_sampling_scripts import CONDITIONAL, UNCONDITIONAL, assert_refused, banners
 
 from gpt2.language_model import LanguageModel
-from gpt2.sampling import ray_workers
-from gpt2.sampling.batch import Batch, Ends
+from gpt2.sampling import ray_address
+from gpt2.sampling.batch import StopConditions
 from gpt2.sampling.dump import dump
-from gpt2.sampling.ray_workers import ClusterError, Queue, RayWorkers, Worker, check_address
+from gpt2.sampling.ray_address import ClusterError, check_address
+from gpt2.sampling.ray_workers import Job, RayWorkers, make_on_worker
 from user_error import UserError
 
 SAMPLING = {"seed": 9, "length": 24, "top_k": 50, "batch_size": 16}  # 16 are not compiled
@@ -32,22 +32,6 @@ TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}
 
 
 # Without a cluster --------------------------------------------------------------------------------
-
-
-def test_batches_come_back_in_order_and_a_few_are_open():
-    wanted = [Batch([i], [None]) for i in range(40)]
-    queue, rng, out, held = Queue(wanted), random.Random(1), [], []
-    while not queue.done:
-        while job := queue.take(most_open=6):
-            held.append(job)
-        assert len(held) <= queue.open <= 6
-        job = held.pop(rng.randrange(len(held)))
-        if rng.random() < 0.3:
-            queue.give_back(job)
-        else:
-            queue.put(job, list(job[1].numbers))
-        out += queue.in_order()
-    assert out == [[i] for i in range(40)]
 
 
 @pytest.mark.parametrize("address", ["", "here", "localhost", "::", "h:1e9", "h:99999", "http://h"])
@@ -75,7 +59,7 @@ def test_an_address_where_nobody_answers_is_one_line(call_here, script):
 @pytest.mark.usefixtures("ray_is_here")
 @pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", None])
 def test_a_server_that_is_not_ray_is_one_line(monkeypatch, said):
-    monkeypatch.setattr(ray_workers, "PATIENCE", 0.2)
+    monkeypatch.setattr(ray_address, "CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer():
@@ -111,23 +95,23 @@ def test_wrong_flags_are_one_line(call_here, flags, message):
 
 
 def test_a_machine_without_ray_is_told_what_to_install(monkeypatch):
-    monkeypatch.setattr(ray_workers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_address.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--ray needs Ray: .*pip install -r requirements-ray.txt"):
         check_address("local")
 
 
 def test_a_worker_without_the_model_or_with_another_names_its_node(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "")
-    settings = LanguageModel(model_name="1M", seed=9, length=24).settings()
-    where = {"model_name": "1M", "models_dir": str(ROOT / "models"), "seed": 9, "length": 24}
+    options = {"model_name": "1M", "models_dir": str(ROOT / "models"), "seed": 9, "length": 24}
+    settings = LanguageModel(**options).settings() | {"fingerprint": "0" * 16}
     node = f"^node {socket.gethostname()}: "
-    other = settings | {"fingerprint": "0" * 16}
-    message = rf"{node}.*1M is another model: fingerprint \w+, not 0+$"
-    with pytest.raises(ClusterError, match=message):
-        Worker(where, Ends(), other, 1).load()
-    where |= {"model_name": "lost", "models_dir": str(tmp_path)}
-    with pytest.raises(ClusterError, match=rf"{node}no model in {tmp_path}/lost; "):
-        Worker(where, Ends(), settings, 1).load()
+    for changed, message in [
+        ({}, r".*1M is another model: fingerprint \w+, not 0+$"),
+        ({"model_name": "lost", "models_dir": str(tmp_path)}, f"no model in {tmp_path}/lost; "),
+    ]:
+        pairs = tuple((options | changed).items())
+        with pytest.raises(ClusterError, match=node + message):
+            make_on_worker(Job(pairs, StopConditions(), tuple(settings.items()), 1), None)
 
 
 @pytest.mark.usefixtures("ray_is_here")
@@ -208,15 +192,12 @@ def test_a_dump_survives_the_death_of_a_node_and_of_the_driver(ray_environment, 
     with subprocess.Popen(helper, env=environment, **options) as cluster:
         address = cluster.stdout.readline().strip()
         with running(path, environment, "--ray", address) as driver:
-            said = tmp_path / "stderr"
             cluster.stdin.write("kill a node\n")
             cluster.stdin.flush()
             assert cluster.stdout.readline() == "killed\n"
-            wait_until(
-                lambda: "died; another one makes its batches again" in said.read_text(), driver
-            )
-            size = path.stat().st_size
-            wait_until(lambda: path.stat().st_size > size, driver)
+            n_samples = path.read_text(encoding="utf-8").count(" SAMPLE ")
+            more = f" SAMPLE {n_samples + 200} "  # more than was under way
+            wait_until(lambda: more in path.read_text(encoding="utf-8"), driver)
         n_samples = path.read_text(encoding="utf-8").count(" SAMPLE ") + 40
         command = [sys.executable, str(UNCONDITIONAL), *FLAGS, "--ray", address]
         command += ["--output", str(path), "--nsamples", str(n_samples)]
@@ -234,19 +215,32 @@ def test_a_dump_survives_the_death_of_a_node_and_of_the_driver(ray_environment, 
 
 
 @pytest.mark.end_to_end
-def test_ctrl_c_ends_a_ray_that_was_started_here(ray_environment, tmp_path):
+def test_a_ray_that_was_started_here_ends_with_the_dump(ray_environment, tmp_path):
     path, folder = tmp_path / "out", Path(ray_environment["TMPDIR"])
-    with running(path, ray_environment, "--ray", "local") as process:
+
+    def end(driver, stop, status):
         assert len(list(folder.glob("gpt2-ray-*"))) == 1
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        assert process.wait(timeout=600) == 130
-        time.sleep(1)
-        with pytest.raises(ProcessLookupError):  # nothing of its group is left
-            os.killpg(process.pid, 0)
-    said = (tmp_path / "stderr").read_text()
-    assert said.count("\n") == 1 and " samples, " in said
-    assert list(folder.iterdir()) == []
+        stop(driver)
+        assert driver.wait(timeout=600) == status
+        while list(folder.iterdir()):
+            time.sleep(0.05)
+
+    with running(path, ray_environment, "--ray", "local") as driver:
+        end(driver, lambda driver: kill_raylet(driver.pid), 1)
+    *_, last = (tmp_path / "stderr").read_text().splitlines()
+    assert "--ray local: " in last
+    with running(path, ray_environment, "--ray", "local") as driver:
+        end(driver, lambda driver: driver.kill(), -signal.SIGKILL)
+    with running(path, ray_environment, "--ray", "local") as driver:
+        end(driver, lambda driver: os.killpg(driver.pid, signal.SIGINT), 130)  # as a terminal does
+    (line,) = (tmp_path / "stderr").read_text().splitlines()
+    assert " samples, " in line
     text = path.read_text(encoding="utf-8")
     made = banners(text)
-    assert made == [*range(1, len(made) + 1)] and len(made) % 16 == 0
-    assert said.startswith(f"{len(made)} samples, ") and text.endswith("\n")
+    assert made == [*range(1, len(made) + 1)] and len(made) % 16 == 0 and text.endswith("\n")
+
+
+def kill_raylet(driver):
+    """Kill Ray's process of a node that a driver has started."""
+    found = subprocess.run(["pgrep", "-P", str(driver), "-x", "raylet"], capture_output=True)
+    os.kill(int(found.stdout), signal.SIGKILL)
