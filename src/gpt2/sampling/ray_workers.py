@@ -200,9 +200,15 @@ class RayWorkers:
                 self._ray = ray
                 ray.init(self.address, **options)
         except Exception as error:  # of many kinds, with several lines
-            reason = _reason(error)
-            if self.address.startswith("ray://") or "token" in f"{held} {error}":
-                reason += "; if it wants another token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            hint = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            if "token" in f"{held} {error}":
+                reason = f"it wants another token; {hint}"
+            elif self.address.startswith("ray://"):  # its errors do not have the reason
+                reason = f"{_reason(error)}; if it wants a token, {hint}"
+            elif self.address == "auto" and isinstance(error, ConnectionError):
+                reason = "no Ray answers on this machine"
+            else:
+                reason = _reason(error)
             raise ClusterError(f"--ray {self.address}: {reason}") from None
 
     def _init_options(self) -> dict[str, Any]:
