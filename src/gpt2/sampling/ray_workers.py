@@ -140,9 +140,11 @@ class RayWorkers:
                 if self._ray.wait([first], timeout=1)[0]:
                     break
                 if second == NOTICE_SECONDS:
-                    share = f"{self._cpus} CPUs" + f" and {self._gpus:g} GPUs" * bool(self._gpus)
+                    needed = f"{self._cpus} CPUs" + f" and {self._gpus:g} GPUs" * bool(self._gpus)
                     with tqdm.external_write_mode():
-                        log.warning(f"still waiting for a node with {share} free, or for the model")
+                        log.warning(
+                            f"still waiting for a node with {needed} free, or for the model"
+                        )
                 self._nodes()
             self._result(first)
 
