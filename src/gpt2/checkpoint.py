@@ -1,6 +1,7 @@
 """Restoring the variables of a model, and writing the graph that stands next to them."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,20 @@ def _check_shape(prefix: Path, held: dict[str, list[int]], name: str, shape: lis
 def _padding(name: str, found: list[int], shape: list[int]) -> int:
     """How many rows the token embedding has beyond n_vocab."""
     return found[0] - shape[0] if name == "model/wte" and found[1:] == shape[1:] else 0
+
+
+@contextlib.contextmanager
+def named_write_errors(path: Path) -> Iterator[None]:
+    """Turn errors from writing a file into an OSError of one line that names the file."""
+    import tensorflow.compat.v1 as tf
+
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    except tf.errors.OpError as error:  # a line "FILE; REASON", which may stand before a node
+        reason = error.message.partition("\n\t [[")[0].splitlines()[-1].rpartition("; ")[2]
+        raise OSError(None, f"cannot be written: {reason}", str(path)) from None
 
 
 def without_initializers(next_creator: Any, **options: Any) -> Any:

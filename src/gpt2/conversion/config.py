@@ -1,4 +1,4 @@
-"""The shape of a model as Hugging Face's config.json gives it, and what else it may say there."""
+"""Hugging Face's config.json: the shape of a model, and whether its network is GPT-2's."""
 
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,18 @@ NETWORK: dict[str, Any] = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
+ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # names of one function
 EMPTY = ("quantization_config", "auto_map", "pruned_heads")
 ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model")
 
 
 def read_config(folder: Path) -> tuple[HParams, dict[str, Any]]:
-    """The shape of a model, and all of its config.json.
+    """The shape of a model in Hugging Face's format, and all of its config.json.
 
     Raises: UserError if it is not GPT-2's network; the message names what differs.
     """
     path = folder / "config.json"
+    _refuse_other_folder(folder)
     config = read_object(path)
 
     def require(name: str, value: Any, *allowed: Any) -> None:
@@ -47,7 +49,8 @@ def read_config(folder: Path) -> tuple[HParams, dict[str, Any]]:
     for architecture in architectures if isinstance(architectures, list) else [architectures]:
         require("architectures", architecture, *ARCHITECTURES)
     for name, value in NETWORK.items():
-        require(name, config.get(name, value), value)
+        allowed = ACTIVATIONS if name == "activation_function" else (value,)
+        require(name, config.get(name, value), *allowed)
     for name in EMPTY:
         require(name, config.get(name) or None, None)
     try:
@@ -56,6 +59,19 @@ def read_config(folder: Path) -> tuple[HParams, dict[str, Any]]:
         raise UserError(f"{path}: {error}") from None
     require("n_inner", config.get("n_inner"), None, 4 * hparams.n_embd)
     return hparams, config
+
+
+def _refuse_other_folder(folder: Path) -> None:
+    """Raise UserError for a folder that is near a model, with what to do."""
+    if (folder / "adapter_config.json").exists():
+        raise UserError(
+            f"{folder} is an adapter of the peft library; merge it into its model "
+            "(merge_and_unload), save that with save_pretrained, and convert the result"
+        )
+    checkpoints = sorted(path.parent for path in folder.glob("checkpoint-*/config.json"))
+    if checkpoints and not (folder / "config.json").exists():
+        newest = max(checkpoints, key=lambda path: (len(path.name), path.name))
+        raise UserError(f"{folder} has no config.json; did you mean {newest}?")
 
 
 def _fields(config: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +85,7 @@ def _fields(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_config(hparams: HParams, end_of_text: int) -> dict[str, Any]:
-    """What config.json says of a model whose `<|endoftext|>` has the id `end_of_text`."""
+    """The content of config.json for a model whose `<|endoftext|>` has the id `end_of_text`."""
     return {
         "architectures": [ARCHITECTURES[0]],
         "model_type": "gpt2",
@@ -77,6 +93,7 @@ def make_config(hparams: HParams, end_of_text: int) -> dict[str, Any]:
         "n_ctx": hparams.n_ctx,  # a former name, which llama.cpp's converter reads
         "n_inner": None,
         **NETWORK,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.1),  # keras-hub needs them
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
         "dtype": "float32",

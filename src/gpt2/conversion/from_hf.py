@@ -1,4 +1,4 @@
-"""From a folder in Hugging Face's form to one in the released form."""
+"""From a folder in Hugging Face's format to one in the released format."""
 
 import logging
 from pathlib import Path
@@ -8,8 +8,8 @@ from encoder import END_OF_TEXT
 from gpt2 import checkpoint
 from gpt2.conversion.config import read_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
-from gpt2.conversion.vocabulary import read_vocabulary, write_released
-from gpt2.conversion.weights import Tensors, progress_bar, tensors_of
+from gpt2.conversion.vocabulary import keep_settings, read_vocabulary, write_released
+from gpt2.conversion.weights import Tensors, progress_bar, refuse_not_finite, tensors_of
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import import_tensorflow
 from gpt2.terminal import log_once, status_line
@@ -39,12 +39,14 @@ def convert(source_folder: Path, target_folder: Path) -> None:
     with Tensors(source_folder, hparams) as tensors, new_folder(target_folder) as folder:
         write_object(folder / "hparams.json", hparams.values())
         write_released(folder, ids, merges)
+        keep_settings(source_folder, folder)
         _check_vocabulary(source_folder, folder)
         _write_checkpoint(folder, tensors, hparams)
     if left_out:
         log_once(f"left out, as the model has no row for them: {' '.join(left_out)}")
     end = config.get("eos_token_id")
-    if end not in (None, ids[END_OF_TEXT]):
+    ends = end if isinstance(end, list) else [end]
+    if not {None, ids[END_OF_TEXT]} & {*ends}:
         log_once(f"texts end with {END_OF_TEXT} here, not with token {end!r}")
 
 
@@ -72,12 +74,10 @@ def _write_checkpoint(folder: Path, tensors: Tensors, hparams: HParams) -> None:
         variables: dict[str, Any] = {v.op.name: v for v in tf.global_variables()}
         for name, name_there, _ in tensors_of(hparams):
             variable, value = variables[name], tensors.read(name_there)
+            refuse_not_finite(tensors.folder, name_there, value)
             variable.load(value.reshape(variable.shape.as_list()), session)
             bar.update(value.nbytes)
-        try:
+        with checkpoint.named_write_errors(folder / "model.ckpt"):
             saver = tf.train.Saver(save_relative_paths=True)
             saver.save(session, str(folder / "model.ckpt"), write_meta_graph=False)
             (folder / "model.ckpt.meta").write_bytes(checkpoint.meta_graph(hparams))
-        except tf.errors.OpError as error:
-            reason = str(error.message).partition("\n")[0]
-            raise OSError(None, f"cannot be written: {reason}", str(folder)) from None

@@ -1,9 +1,7 @@
-"""From a folder in the released form to one that Hugging Face's libraries load."""
+"""From a folder in the released format to one that Hugging Face's libraries load."""
 
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from gpt2.conversion.config import make_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
@@ -14,6 +12,7 @@ from gpt2.conversion.weights import (
     import_safetensors,
     one_line,
     progress_bar,
+    refuse_not_finite,
     tensors_of,
 )
 from gpt2.model_folder import ModelFolder
@@ -43,7 +42,7 @@ def convert(model: ModelFolder, target_folder: Path) -> None:
         write_object(folder / "config.json", make_config(hparams, end))
         ends = {"bos_token_id": end, "eos_token_id": end}
         write_object(folder / "generation_config.json", ends)
-        write_hugging_face(folder, model.encoder, hparams)
+        write_hugging_face(folder, model.encoder, hparams, model.path)
         _write_weights(tf, folder / WEIGHTS, weights, hparams)
         # The library makes the file readable to its owner alone.
         (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
@@ -61,8 +60,7 @@ def _write_weights(tf: Any, path: Path, prefix: Path, hparams: HParams) -> None:
                     raise UserError(f"{prefix} holds {name} as {held.get(name)}, not {shape}")
                 with interrupted_afterwards():
                     tensor = reader.get_tensor(name)
-                if not np.isfinite(tensor).all():  # as a training that diverged may leave it
-                    raise UserError(f"{prefix} holds {name} with values that are not finite")
+                refuse_not_finite(prefix, name, tensor)
                 tensors[PREFIX + name_there] = tensor.reshape(shape)
                 bar.update(tensor.nbytes)
     except (tf.errors.OpError, IndexError) as error:

@@ -14,6 +14,8 @@ from gpt2.conversion.folder import read_object, refuse_pointer, write_object
 from hparams import HParams
 from user_error import UserError
 
+SETTINGS = "tokenizer_config.json"
+ADDED = "added_tokens_decoder"  # in SETTINGS
 VERSION = "#version: 0.2"
 OTHER_IDS = "which gives other token ids than GPT-2's rules"
 Merges = list[tuple[str, str]]
@@ -33,7 +35,7 @@ def read_vocabulary(folder: Path, n_vocab: int) -> tuple[dict[str, int], Merges,
     Raises: UserError if it is broken, or text would get other ids than by GPT-2's rules.
     """
     whole = folder / "tokenizer.json"
-    settings = _read_if_there(folder / "tokenizer_config.json")
+    settings = _read_if_there(folder / SETTINGS)
     for name in ("add_prefix_space", "add_bos_token"):
         if settings.get(name):
             raise UserError(f"{folder / 'tokenizer_config.json'}: {name} is set, {OTHER_IDS}")
@@ -67,8 +69,36 @@ def write_released(folder: Path, ids: Mapping[str, int], merges: Merges) -> None
     _write_merges(folder / "vocab.bpe", merges)
 
 
-def write_hugging_face(folder: Path, encoder: Encoder, hparams: HParams) -> None:
-    """Write vocab.json, merges.txt, tokenizer.json and tokenizer_config.json."""
+def keep_settings(source: Path, folder: Path) -> None:
+    """Copy what the released format has no place for, so that `write_hugging_face` finds it.
+
+    This is the name of the padding token, and how added tokens treat the spaces around them.
+    """
+    if kept := _kept_settings(source):
+        write_object(folder / SETTINGS, kept)
+
+
+def _kept_settings(folder: Path) -> dict[str, Any]:
+    settings = _read_if_there(folder / SETTINGS)
+    entries = _read_if_there(folder / "tokenizer.json").get("added_tokens") or []
+    by_id = {str(entry["id"]): entry for entry in entries}
+    by_id = {
+        i: {name: value for name, value in entry.items() if name != "id"}
+        for i, entry in (settings.get(ADDED) or by_id).items()
+        if isinstance(entry, dict) and entry.get("content", END_OF_TEXT) != END_OF_TEXT
+    }
+    kept = {"pad_token": settings.get("pad_token"), ADDED: by_id}
+    return {name: value for name, value in kept.items() if value}
+
+
+def write_hugging_face(
+    folder: Path, encoder: Encoder, hparams: HParams, source: Path | None = None
+) -> None:
+    """Write vocab.json, merges.txt, tokenizer.json and tokenizer_config.json.
+
+    Args: source, the folder of the model, where `keep_settings` may have left something.
+    """
+    kept = _kept_settings(source) if source else {}
     merges = list(encoder.bpe_ranks)
     learned = {*encoder.byte_decoder, *map("".join, merges)}
     added = {token: encoder.decode([i]) for token, i in encoder.encoder.items()}
@@ -78,29 +108,36 @@ def write_hugging_face(folder: Path, encoder: Encoder, hparams: HParams) -> None
         raise UserError("an added token of the vocabulary is spelled like another token")
     (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
     _write_merges(folder / "merges.txt", merges)
-    write_object(folder / "tokenizer.json", _tokenizer(vocab, merges, list(added.values())))
+    flags = {entry["content"]: entry for entry in kept.pop(ADDED, {}).values()}
+    entries = [_added_token(text, vocab[text], flags.get(text, {})) for text in added.values()]
+    write_object(folder / "tokenizer.json", _tokenizer(vocab, merges, entries))
     write_object(
-        folder / "tokenizer_config.json",
+        folder / SETTINGS,
         {
             "tokenizer_class": "GPT2Tokenizer",
             **dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT),
             "add_prefix_space": False,
             "clean_up_tokenization_spaces": False,
             "model_max_length": hparams.n_ctx,
+            **kept,
         },
     )
 
 
-def _tokenizer(vocab: Mapping[str, int], merges: Merges, added: Sequence[str]) -> dict[str, Any]:
-    """What tokenizer.json holds."""
+def _added_token(text: str, i: int, kept: Mapping[str, Any]) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": i, "content": text, **flags, "special": True, **kept}
+
+
+def _tokenizer(
+    vocab: Mapping[str, int], merges: Merges, added: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The content of tokenizer.json."""
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": vocab[text], "content": text, **flags, "special": True} for text in added
-        ],
+        "added_tokens": added,
         "normalizer": None,
         "pre_tokenizer": BYTE_LEVEL,
         "post_processor": {**BYTE_LEVEL, "trim_offsets": False},

@@ -19,6 +19,7 @@ from user_error import UserError
 
 WEIGHTS = "model.safetensors"
 PREFIX = "transformer."  # before a name, if the file is of the model with its output layer
+WRAPPERS = re.compile(r"(_orig_mod\.|module\.|base_model\.model\.)+")  # of compile, DDP and peft
 OUTPUT = "lm_head.weight"  # a copy of wte in some files
 BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # the causal mask, in older files
 DTYPES = ("F32", "F16", "BF16")
@@ -59,6 +60,12 @@ def tensors_of(hparams: HParams) -> Iterator[tuple[str, str, list[int]]]:
             yield f"model/h{i}/{name}/b", f"{dotted}.bias", [n_out]
     yield "model/ln_f/g", "ln_f.weight", [n]
     yield "model/ln_f/b", "ln_f.bias", [n]
+
+
+def refuse_not_finite(place: Path, name: str, tensor: np.ndarray) -> None:
+    """Raise UserError if a tensor is not finite, as a training that diverged may leave it."""
+    if not np.isfinite(tensor).all():
+        raise UserError(f"{place} holds {name} with values that are not finite")
 
 
 def progress_bar(hparams: HParams) -> tqdm:
@@ -108,7 +115,7 @@ class Tensors:
         except (self._error, OSError) as error:
             raise self._damaged(path, error) from None
         for full_name in names:
-            name = full_name.removeprefix(PREFIX)
+            name = WRAPPERS.sub("", full_name).removeprefix(PREFIX)
             if BUFFER.fullmatch(name):
                 continue
             if name in self._held:
@@ -119,6 +126,8 @@ class Tensors:
         return UserError(f"{path} is damaged, or not a safetensors file: {one_line(error)}")
 
     def _check(self, hparams: HParams) -> None:
+        if "wte.weight" not in self._held and OUTPUT in self._held:  # one of two names of a tensor
+            self._held["wte.weight"] = self._held.pop(OUTPUT)
         wanted = {OUTPUT}
         for _, name, shape in tensors_of(hparams):
             if name not in self._held:
@@ -181,6 +190,9 @@ def _find_files(folder: Path) -> list[Path]:
         if names:
             return [folder / name for name in sorted(set(names))]
         raise UserError(f"{index} names no files in weight_map")
+    variants = [path for path in folder.glob("model.*.safetensors") if path.name.count(".") == 2]
+    if len(variants) == 1:  # such as model.fp16.safetensors
+        return variants
     pickles = sorted(folder.glob("pytorch_model*.bin"))
     if pickles:
         raise UserError(

@@ -11,9 +11,7 @@ Weights are written under a new name. Once they are complete, tf.train.Saver rep
 can be read.
 """
 
-import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +111,7 @@ class RunFolder:
             with replacing(prefix.with_suffix(".meta")) as file:
                 file.write(self._meta_graph)
         try:
-            with named_write_errors(prefix):
+            with checkpoint.named_write_errors(prefix):
                 self._savers[place].save(session, str(prefix), write_meta_graph=False)
         except OSError:
             self._delete_incomplete_checkpoints(place)
@@ -128,18 +126,6 @@ class RunFolder:
         for path in place.iterdir():
             if OWN_FILE.fullmatch(path.name) and path.name.partition(".")[0] not in names:
                 path.unlink()
-
-
-@contextlib.contextmanager
-def named_write_errors(path: Path) -> Iterator[None]:
-    """Turn errors from writing a file into an OSError of one line that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    except tf.errors.OpError as error:  # a line "FILE; REASON", which may stand before a node
-        reason = error.message.partition("\n\t [[")[0].splitlines()[-1].rpartition("; ")[2]
-        raise OSError(None, f"cannot be written: {reason}", str(path)) from None
 
 
 def _saver(variables: list[Any] | None, keep: int) -> Any:

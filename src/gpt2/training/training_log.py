@@ -10,8 +10,8 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 from gpt2.atomic_file import replacing
+from gpt2.checkpoint import named_write_errors
 from gpt2.training.loss_plot import loss_svg
-from gpt2.training.run_folder import named_write_errors
 from user_error import UserError
 
 COLUMNS = ("step", "training_loss", "learning_rate", "tokens_per_second", "validation_loss")

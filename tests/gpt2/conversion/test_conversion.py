@@ -95,6 +95,8 @@ def test_added_tokens_and_padding_are_carried_there_and_back(tf, source, target,
     change_tensors(source, lambda tensors: tensors | {"wte.weight": embedding})
     change(source / "config.json", vocab_size=1344, eos_token_id=7)
     added = {"[PAD]": 1280, "<new é>": 1281, "[NO ROW]": 1344}
+    lstrip = {"1281": {"content": "<new é>", "lstrip": True}}
+    change(source / "tokenizer_config.json", pad_token="[PAD]", added_tokens_decoder=lstrip)
     (source / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
     from_hf.convert(source, target)
     assert caplog.messages == [
@@ -105,6 +107,11 @@ def test_added_tokens_and_padding_are_carried_there_and_back(tf, source, target,
     assert ModelFolder(target).encoder.decode([1280, 1281]) == "[PAD]<new é>"
 
     to_hf.convert(ModelFolder(target), tmp_path / "there")
+    assert (
+        json.loads((tmp_path / "there/tokenizer_config.json").read_bytes())["pad_token"] == "[PAD]"
+    )
+    tokenizer = json.loads((tmp_path / "there/tokenizer.json").read_bytes())
+    assert [t["content"] for t in tokenizer["added_tokens"] if t["lstrip"]] == ["<new é>"]
     from_hf.convert(tmp_path / "there", tmp_path / "back")
     for name in ("encoder.json", "hparams.json", "model.ckpt.index"):
         assert (tmp_path / "back" / name).read_bytes() == (target / name).read_bytes()
@@ -276,6 +283,30 @@ def test_a_full_disk_leaves_nothing(tmp_path, target, convert):
     assert list(target.parent.iterdir()) == []
 
 
+def test_other_names_of_tensors_and_of_one_activation_are_understood(tf, tiny, source, target):
+    change(source / "config.json", activation_function="gelu_pytorch_tanh", eos_token_id=[0, 1])
+
+    def renamed(tensors):
+        tensors["lm_head.weight"] = tensors.pop("wte.weight")  # as tied weights may be saved
+        return {f"_orig_mod.module.transformer.{name}": value for name, value in tensors.items()}
+
+    change_tensors(source, renamed)
+    (source / WEIGHTS).rename(source / "model.fp16.safetensors")
+    from_hf.convert(source, target)
+    found = written(tf, target)
+    assert all((found[name] == value).all() for name, value in tiny.weights.items())
+
+
+def test_a_folder_that_is_near_a_model_is_named(source, target):
+    run = source.parent / "run"
+    for step in (60, 500):
+        shutil.copytree(source, run / f"checkpoint-{step}")
+    target.parent.mkdir()
+    assert refusal(run, target).endswith(f"did you mean {run / 'checkpoint-500'}?")
+    (run / "adapter_config.json").touch()
+    assert "is an adapter of the peft library; merge it" in refusal(run, target)
+
+
 def test_what_exists_is_not_touched(source, target):
     target.mkdir(parents=True)
     for convert, folder in [(from_hf.convert, source), (to_hf.convert, ModelFolder(MODEL))]:
@@ -294,11 +325,21 @@ def test_a_model_that_is_damaged_is_not_converted(tmp_path):
     assert not (tmp_path / "there").exists()
 
 
-def test_weights_that_are_not_finite_are_not_converted(source, target, tmp_path):
+def test_weights_that_are_not_finite_are_not_converted(tf, tiny, source, target, tmp_path):
     change_tensors(source, lambda tensors: tensors | {"wpe.weight": tensors["wpe.weight"] * np.nan})
-    from_hf.convert(source, target)
+    message = "holds wpe.weight with values that are not finite"
+    target.parent.mkdir()
+    assert message in refusal(source, target)
+    damaged = shutil.copytree(tiny.folder, tmp_path / "damaged")
+    reader = tf.train.load_checkpoint(str(damaged / "model.ckpt"))
+    with tf.Graph().as_default(), tf.Session() as session:
+        for name in reader.get_variable_to_shape_map():
+            value = reader.get_tensor(name)
+            tf.get_variable(name, initializer=value * (np.nan if name == "model/wpe" else 1))
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(damaged / "model.ckpt"), write_meta_graph=False)
     with pytest.raises(UserError, match="holds model/wpe with values that are not finite"):
-        to_hf.convert(ModelFolder(target), tmp_path / "there")
+        to_hf.convert(ModelFolder(damaged), tmp_path / "there")
     assert not (tmp_path / "there").exists()
 
 
