@@ -19,7 +19,7 @@ from gpt2.installation import check_installation  # noqa: E402
 check_installation()
 from tqdm import tqdm  # noqa: E402
 
-from gpt2.command_line import versions  # noqa: E402
+from gpt2.command_line import begin_script, versions  # noqa: E402
 from gpt2.download import fetch, hub, release  # noqa: E402
 from gpt2.download.errors import DownloadError, shown  # noqa: E402
 from gpt2.download.folder import only_run  # noqa: E402
@@ -294,4 +294,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    begin_script()
     sys.exit(main())

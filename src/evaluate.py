@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Score texts with a model: token by token, in total, or on the tasks of the paper."""
 
-import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -64,8 +63,6 @@ def score(
     texts = [ScoredText(text, scorers, is_list(files)) for text in read_texts(files)]
     if not texts:
         raise UserError(f"{files[0]}: no texts in it")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's is
     sys.stdout.writelines(FORMATS[format](Report(texts, scorers, is_list(files))))
 
 

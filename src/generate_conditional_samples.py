@@ -45,7 +45,7 @@ def continue_model(
       length: number of tokens in a sample; half of the model's n_ctx by default.
     """
     backend = choose_backend(ray, workers, cpus_per_worker, gpus_per_worker)
-    sampler = LanguageModel(
+    lm = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
         seed=seed,
@@ -58,7 +58,7 @@ def continue_model(
         dtype=dtype,
     )
     dump(
-        sampler,
+        lm,
         nsamples=nsamples,
         prompts=PromptFile(prompts, separator),
         output=sys.stdout if output is None else output,

@@ -32,7 +32,7 @@ def sample_model(
 ) -> None:
     """Generate samples without a prompt: each starts after <|endoftext|>, where texts begin."""
     backend = choose_backend(ray, workers, cpus_per_worker, gpus_per_worker)
-    sampler = LanguageModel(
+    lm = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
         seed=seed,
@@ -45,9 +45,9 @@ def sample_model(
         dtype=dtype,
     )
     if length is None:
-        sampler.change(length=sampler.hparams.n_ctx)
+        lm.change(length=lm.hparams.n_ctx)
     dump(
-        sampler,
+        lm,
         nsamples=nsamples,
         output=sys.stdout if output is None else output,
         format=format,

@@ -13,7 +13,8 @@ from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
 from gpt2.sample_text import SampleText, read_stop_strings
 from gpt2.sampling.sample_file import banner
-from gpt2.sampling.setting_line import KINDS, parse_settings
+from gpt2.sampling.setting_line import KINDS, LONE_SETTING, parse_settings
+from gpt2.terminal import in_notebook
 from gpt2.text_stream import BYTE_ORDER_MARK, lines, stdin_chunks, text_chunks
 from user_error import UserError, require
 
@@ -21,8 +22,10 @@ PROMPT = "Model prompt >>> "
 GREETING = '''\
 Type the beginning of a text and press Enter; the model continues it.
 Lines of """ begin and end a text of several lines. ? shows the settings, and
-a line such as /temperature 0.7 changes one. Ctrl-C stops a sample or clears
-the line. Ctrl-D leaves.'''
+/temperature 0.7 changes one. Ctrl-C stops a sample or clears the line.
+/quit or Ctrl-D leaves.'''
+LEAVE = ("/quit", "/exit", "quit", "exit")
+SILENCE = 3  # seconds without a line, after which standard input may be somebody who waits
 HISTORY = Path("~/.gpt2_history")  # what was typed, for the next session
 
 
@@ -62,7 +65,7 @@ def interact_model(
         chunks = stdin_chunks() if prompt_file == "-" else text_chunks(prompt_file)
         prompt = "".join(chunks)
     stop_strings = read_stop_strings(stop)
-    sampler = LanguageModel(
+    lm = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
         seed=seed,
@@ -74,67 +77,79 @@ def interact_model(
         device=device,
         dtype=dtype,
     )
-    session = Session(sampler, nsamples, stop_at_end, stop_strings)
+    conversation = Conversation(lm, nsamples, stop_at_end, stop_strings)
     try:
         if prompt is not None:
-            session.respond(prompt)
-        elif sys.stdin.isatty():
+            conversation.respond(prompt)
+        elif sys.stdin.isatty() or in_notebook():
             with history():
-                session.converse()
+                conversation.converse()
         else:
-            session.answer_lines()
+            conversation.answer_lines()
     finally:
-        if session.next_number > 1:  # --seed makes the samples again
-            print(f"seed {sampler.seed}", file=sys.stderr)
+        if conversation.next_number > 1:  # --seed makes the samples again
+            print(f"seed {lm.seed}", file=sys.stderr)
 
 
-class Session:
+class Conversation:
     """A conversation with a model."""
 
     def __init__(
         self,
-        sampler: LanguageModel,
+        lm: LanguageModel,
         nsamples: int,
         stop_at_end: bool,
         stop_strings: Sequence[str] = (),
     ):
-        self.sampler, self.nsamples = sampler, nsamples
+        self.lm, self.nsamples = lm, nsamples
         self.stop_at_end, self.stop_strings = stop_at_end, stop_strings
         self.next_number = 1  # counts on from prompt to prompt, so none gets the same sample twice
 
     def converse(self) -> None:
-        """Answer what is typed, until Ctrl-D, or Ctrl-C twice with nothing typed."""
+        """Answer what is typed, until /quit, Ctrl-D, or Ctrl-C twice with nothing typed.
+
+        Raises: UserError if the model cannot be loaded, or a notebook cannot ask.
+        """
         print(GREETING)
-        self.sampler.prepare_in_background(failed=interrupt)
+        self.lm.prepare_in_background(failed=interrupt)
         presses = 0  # of Ctrl-C, one after the other, with nothing typed
         while presses < 2:
             line = None
             try:
                 line = input(PROMPT)
                 presses = 0
+                if line.strip() in LEAVE:
+                    return
                 self.answer(line)
             except UserError as error:
                 print(error)
             except EOFError:
                 print()
                 return
+            except NotImplementedError:  # what runs this notebook has nobody to ask
+                raise UserError("nobody can type here; give a --prompt") from None
             except KeyboardInterrupt:
                 print()
-                self.sampler.check_loading()
+                self.lm.check_loading()
                 presses = 0 if line is not None or half_typed() else presses + 1
                 if presses == 1:
                     print("Ctrl-C again, or Ctrl-D, leaves.")
 
     def answer(self, line: str) -> None:
-        """Do what a typed line asks for: change settings, or continue a text."""
-        if line.strip() == '"""':
+        """Do what a typed line asks for: show or change settings, or continue a text."""
+        command = line.strip()
+        if command == '"""':
             self.respond("\n".join(iter(lambda: input("... "), '"""')))
-        elif line.strip() in ("?", "/?", "/help"):
+        elif command in ("?", "/?", "help", "/help"):
+            if "help" in command:
+                print(GREETING)
             print("\n".join(f"{name} {value}" for name, value in self.settings().items()))
-        elif changes := parse_settings(line):
-            self.change(changes)
+        elif command.startswith("/"):
+            self.change(parse_settings(command))
         else:
             self.respond(line)
+            if LONE_SETTING.fullmatch(command):
+                print(f"To change the setting, type /{command}")
 
     def answer_lines(self) -> None:
         """Answer each line of standard input; one that cannot be continued is reported.
@@ -142,7 +157,11 @@ class Session:
         Raises: UserError at the end if there was such a line.
         """
         wrong = 0
+        notice = threading.Timer(SILENCE, report_waiting)
+        notice.daemon = True
+        notice.start()
         for number, line in enumerate(lines(sys.stdin), 1):
+            notice.cancel()
             try:
                 if number == 1:
                     line = line.removeprefix(BYTE_ORDER_MARK)
@@ -151,19 +170,20 @@ class Session:
             except UserError as error:
                 print(f"line {number}: {error}", file=sys.stderr)
                 wrong += 1
+        notice.cancel()
         if wrong:
             raise UserError(f"{wrong} of the prompts could not be continued")
 
     def settings(self) -> dict[str, str]:
         """The settings that can be changed, as they are shown."""
-        values = self.sampler.settings() | {"nsamples": self.nsamples}
+        values = self.lm.settings() | {"nsamples": self.nsamples}
         return {name: str(values[name]).removesuffix(".0") for name in KINDS}
 
     def change(self, changes: dict[str, Any]) -> None:
         """Change settings and say what holds now. Raises: UserError, and changes nothing."""
         nsamples = changes.get("nsamples", self.nsamples)
         require("nsamples", nsamples, nsamples >= 1, "at least 1")
-        self.sampler.change(**{name: changes[name] for name in changes if name != "nsamples"})
+        self.lm.change(**{name: changes[name] for name in changes if name != "nsamples"})
         self.nsamples = nsamples
         if "seed" in changes:
             self.next_number = 1
@@ -177,18 +197,16 @@ class Session:
         """
         if not raw_text:
             raise UserError("Prompt should not be empty!")
-        context = self.sampler.context(raw_text)
-        self.sampler.prepare(at_once=True)
+        context = self.lm.context(raw_text)
+        self.lm.prepare(at_once=True)
         end = self.next_number + self.nsamples
-        for start in range(self.next_number, end, self.sampler.batch_size):
-            batch = range(start, min(start + self.sampler.batch_size, end))
+        for start in range(self.next_number, end, self.lm.batch_size):
+            batch = range(start, min(start + self.lm.batch_size, end))
             self.next_number = batch.stop  # also if the batch is interrupted
-            rows = [SampleText(self.sampler.encoder, self.stop_strings) for _ in batch]
+            rows = [SampleText(self.lm.encoder, self.stop_strings) for _ in batch]
             print(banner(start))
             contexts = [context] * len(batch)
-            for piece in self.sampler.stream_tokens(
-                contexts, batch, self.stop_at_end, at_once=True
-            ):
+            for piece in self.lm.stream_tokens(contexts, batch, self.stop_at_end, at_once=True):
                 added = [row.add(ids) for row, ids in zip(rows, piece, strict=True)]
                 print(added[0], end="", flush=True)
                 if all(row.stopped for row in rows):
@@ -199,6 +217,11 @@ class Session:
                 print(banner(number))
                 print(row.text, flush=True)
         print("=" * 80)
+
+
+def report_waiting() -> None:
+    """Explain the silence, as some terminals look like a pipe to Python."""
+    print("waiting for standard input: each line is a text to continue", file=sys.stderr)
 
 
 def interrupt() -> None:
@@ -219,6 +242,8 @@ def history() -> Iterator[None]:
     try:
         import readline
     except ImportError:  # Windows has none
+        readline = None  # type: ignore[assignment]
+    if readline is None or in_notebook():
         yield
         return
     readline.set_history_length(1000)

@@ -1,15 +1,14 @@
 """Shared by all scripts: flags and one-line errors."""
 
-import codecs
 import difflib
 import importlib.metadata
 import inspect
-import io
 import json
 import logging
 import os
 import platform
 import re
+import signal
 import sys
 import typing
 from collections.abc import Callable, Iterable
@@ -19,13 +18,13 @@ import fire
 
 from gpt2 import background
 from gpt2.model_folder import DEFAULT_MODEL, EMBEDDED_MODEL
-from gpt2.terminal import VisibleText, escaped, log_once
+from gpt2.standard_streams import prepare_streams
+from gpt2.terminal import escaped, in_notebook
 from gpt2.typed_value import parser
 from user_error import UserError
 
 VERSION = "2.0"
 fire.decorators.FIRE_METADATA = "_fire_metadata"  # an attribute of functions; help lists others
-REPORTED = "gpt2.reported"  # how standard input is decoded
 FLAGS = {  # what a flag means where a script does not say otherwise
     "model_name": f"folder of the model in models_dir; {DEFAULT_MODEL} by default, or "
     f"{EMBEDDED_MODEL} if that is not there.",
@@ -71,16 +70,11 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
     """
     status = 0
     try:
-        _open_closed_streams()
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a notebook's is another
-                # A strange character ends no run.
-                stream.reconfigure(errors=REPORTED if stream is sys.stdin else "replace")
-        _protect_terminal()
-        _show_log()
+        begin_script()
         if "--version" in sys.argv[1:]:
             print(versions())
             return
+        _check_encoding(sys.argv[1:])
         command = _attach_values(main, sys.argv[1:])
         for function in main.values() if isinstance(main, dict) else [main]:
             parsers = {
@@ -104,14 +98,17 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
         status = 1
     except KeyboardInterrupt:
         status = 130
-    if getattr(main, "__module__", "") == "__main__":
+    if getattr(main, "__module__", "") == "__main__" and not in_notebook():
         background.leave(status)
     if status:
         sys.exit(status)
 
 
-def _show_log() -> None:
-    """Print what the package logs on stderr, as it is."""
+def begin_script() -> None:
+    """Prepare the standard streams and Ctrl-C, and print what the package logs on stderr."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see check_installation
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    prepare_streams()
     log = logging.getLogger("gpt2")
     log.setLevel(logging.INFO)
     log.handlers[:] = [logging.StreamHandler()]
@@ -119,37 +116,6 @@ def _show_log() -> None:
 
 def _print_error(message: str) -> None:
     print(f"{Path(sys.argv[0]).name}: {escaped(message)}", file=sys.stderr)
-
-
-def _replace_and_report(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Put U+FFFD where standard input is not UTF-8, and say so once."""
-    log_once("standard input is not UTF-8 text: U+FFFD stands for each wrong byte")
-    return codecs.replace_errors(error)
-
-
-codecs.register_error(REPORTED, _replace_and_report)
-
-
-def _open_closed_streams() -> None:
-    """Put an empty stream where the shell closed one (`<&-`, `2>&-`).
-
-    Raises: UserError if it is standard output, as the results would be lost.
-    """
-    was_open = sys.stdout is not None
-    # In the order of their descriptors, each of which is then the lowest that is free.
-    for name, mode in [("stdin", "r"), ("stdout", "w"), ("stderr", "w")]:
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
-    if not was_open:
-        raise UserError("standard output is closed; use > /dev/null to discard it")
-
-
-def _protect_terminal() -> None:
-    """Let no control characters of models and files reach a terminal; pipes stay exact."""
-    if sys.stdout.isatty():
-        sys.stdout = VisibleText(sys.stdout)
-    if sys.stderr.isatty():
-        sys.stderr = VisibleText(sys.stderr, kept="\r")  # progress bars begin with it
 
 
 def versions() -> str:
@@ -174,6 +140,16 @@ def _document(main: Callable[..., None]) -> str:
         if name in FLAGS and f"\n  {name}: " not in text:
             text += f"\n  {name}: {FLAGS[name]}"
     return text
+
+
+def _check_encoding(arguments: list[str]) -> None:
+    """Raise UserError for bytes that are not UTF-8: no text and no record could hold them."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            wrong = f"{argument} is not UTF-8 text; use other characters, and rename such a file"
+            raise UserError(wrong) from None
 
 
 def _attach_values(

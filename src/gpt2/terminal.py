@@ -1,10 +1,12 @@
 """What a terminal shows: a status line, and text in which nothing can control it."""
 
+import builtins
 import contextlib
 import functools
 import logging
 import re
 import sys
+import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -28,6 +30,11 @@ def status_line(text: str) -> Iterator[None]:
     finally:
         sys.stderr.write("\r" + " " * len(text) + "\r")
         sys.stderr.flush()
+
+
+def in_notebook() -> bool:
+    """Whether Python runs in a notebook, whose `input` asks in the browser."""
+    return not isinstance(builtins.input, types.BuiltinFunctionType)
 
 
 def escaped(text: str) -> str:

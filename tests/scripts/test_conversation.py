@@ -62,7 +62,7 @@ def test_the_same_prompt_gets_new_samples_and_a_seed_repeats_the_session(termina
         child = terminal("--seed", 3)
         assert "[3.1]" in say(child, "ROMEO:")
         assert "[3.2]" in say(child, "ROMEO:")
-    say(child, "seed 4")
+    say(child, "/seed 4")
     assert "[4.1]" in say(child, "ROMEO:")
 
 
@@ -95,7 +95,7 @@ def test_ctrl_c_ends_the_samples_and_another_one_clears_the_line(terminal):
     child.sendintr()
     child.expect_exact("Ctrl-C again, or Ctrl-D, leaves.")
     child.expect_exact(PROMPT)
-    say(child, "nsamples 1")
+    say(child, "/nsamples 1")
     assert "[7.2]" in say(child, "ROMEO:")  # the sample that was stopped is not made again
     child.sendintr()
     child.expect_exact(PROMPT)
@@ -129,7 +129,7 @@ def test_an_empty_or_too_long_prompt_is_refused(terminal):
 
 def test_a_text_of_several_lines_is_taken_as_it_is(terminal):
     child = terminal("--length", 5)
-    for line in ('"""', "temperature 0.5", "?"):
+    for line in ('"""', "/temperature 0.5", "quit"):
         child.sendline(line)
         child.expect_exact("... ")
     assert "[7.1]" in say(child, '"""')
@@ -139,17 +139,36 @@ def test_a_text_of_several_lines_is_taken_as_it_is(terminal):
 def test_settings_are_shown_changed_and_confirmed(terminal):
     child = terminal("--length", 40, "--seed", 4)
     assert "length 40" in say(child, "?")
-    assert "temperature is now 0.7" in say(child, "temperature 0.7")
+    assert "temperature is now 0.7" in say(child, "/temperature 0.7")
     assert "temperature 0.7" in say(child, "/?")
     assert "temperature is now 0, top_k is now 40" in say(child, "/temperature 0 top_k=40")
-    say(child, "nsamples=2")
+    say(child, "/nsamples=2")
     assert {"[4.1]", "[4.2]"} <= set(say(child, "ROMEO:").split())
-    assert "top_p must be from 0 to 1, got 7.0" in say(child, "top_p 7")
-    assert "did you mean temperature?" in say(child, "temprature 0.5")
+    assert "top_p must be from 0 to 1, got 7" in say(child, "/top_p 7")
+    assert "there is no setting 'temprature', only length, temp" in say(child, "/temprature 0.5")
     assert "SAMPLE" not in child.before
-    assert "nsamples must be at least 1, got 0" in say(child, "nsamples 0 length 3")
+    assert "nsamples must be at least 1, got 0" in say(child, "/nsamples 0 length 3")
     shown = [line for line in say(child, "?").splitlines() if " " in line]
     assert shown == ["length 40", "temperature 0", "top_k 40", "top_p 1", "nsamples 2", "seed 4"]
+
+
+def test_a_line_without_a_slash_is_a_text_and_a_lone_setting_gets_a_hint(terminal):
+    child = terminal()
+    assert "[7.1] temperature 0.7" in say(child, "temperature 0.7")
+    assert child.before.rstrip().endswith("To change the setting, type /temperature 0.7")
+    assert "[7.2] quit the stage" in say(child, "quit the stage")
+    assert "To change" not in child.before
+    assert "temperature 1" in say(child, "?")
+
+
+@pytest.mark.parametrize("word", ["quit", "/exit"])
+def test_a_word_leaves_and_another_helps(terminal, word):
+    child = terminal()
+    for command in ("help", "/help"):
+        shown = say(child, command)
+        assert "/quit or Ctrl-D leaves." in shown and "temperature 1" in shown
+    child.sendline(word)
+    assert ends(child)
 
 
 def test_what_was_typed_is_there_in_the_next_session(terminal, tmp_path):

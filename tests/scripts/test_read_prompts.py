@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import generate_conditional_samples
 from gpt2.sampling.prompts import PromptFile, split
-from interactive_conditional_samples import Session
+from interactive_conditional_samples import Conversation
 from user_error import UserError
 
 
@@ -42,9 +42,9 @@ def test_crlf_ends_a_line_of_a_pipe(monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(b"ROMEO:\r\n\r\nJULIET:\r\n"), newline="\n")
     monkeypatch.setattr(sys, "stdin", stdin)
     answered = []
-    session = Session(sampler=None, nsamples=1, stop_at_end=True)
-    monkeypatch.setattr(session, "respond", answered.append)
-    session.answer_lines()
+    conversation = Conversation(lm=None, nsamples=1, stop_at_end=True)
+    monkeypatch.setattr(conversation, "respond", answered.append)
+    conversation.answer_lines()
     assert answered == ["ROMEO:", "JULIET:"]
 
 
@@ -59,9 +59,9 @@ def test_a_byte_order_mark_of_a_pipe_is_dropped(monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfROMEO:\n"), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", stdin)
     answered = []
-    session = Session(sampler=None, nsamples=1, stop_at_end=True)
-    monkeypatch.setattr(session, "respond", answered.append)
-    session.answer_lines()
+    conversation = Conversation(lm=None, nsamples=1, stop_at_end=True)
+    monkeypatch.setattr(conversation, "respond", answered.append)
+    conversation.answer_lines()
     assert answered == ["ROMEO:"]
 
 

@@ -275,11 +275,24 @@ def test_prompt_flag_file_and_standard_input_give_the_same(call_here, tmp_path):
     assert f"[7.1] {text}\n" in outputs[0].stdout
 
 
-def test_output_that_is_not_utf_8_gets_replacements_and_does_not_fail():
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    done = call_fake(INTERACTIVE, "--prompt", "è“", env=environment)
-    assert (done.returncode, done.stderr) == (0, "seed 7\n")
-    assert "[7.1] ??\n" in done.stdout
+def test_pipes_are_utf_8_whatever_the_locale_is(tmp_path):
+    text = "è“ 中 a\rb"
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT / "src")}
+    helper = ROOT / "tests" / "helpers" / "fake_model.py"
+    dump_flags = ["--prompts", "-", "--format", "jsonl", "--seed", 7]
+    outputs = []
+    for script, *flags in [
+        (CONDITIONAL, *dump_flags),
+        (CONDITIONAL, *dump_flags, "--output", tmp_path / "out"),
+        (INTERACTIVE, "--prompt_file", "-"),
+        (INTERACTIVE,),
+    ]:
+        command = [sys.executable, helper, script.stem, "--model_name", "1M", *map(str, flags)]
+        streams = {"input": text.encode(), "stdout": subprocess.PIPE}
+        outputs.append(subprocess.run(command, env=environment, check=True, **streams).stdout)
+    assert outputs[0] == (tmp_path / "out").read_bytes()
+    assert json.loads(outputs[0])["prompt"] == text
+    assert all(f"[7.1] {text}\n".encode() in output for output in outputs[2:])
 
 
 def test_text_is_shown_as_it_is_made(call_here, monkeypatch):
@@ -396,7 +409,7 @@ def test_a_terminal_answers_prompts_until_ctrl_d(tmp_path):
         assert banners(child.before) == numbers
         assert len(child.before) > 300
         assert child.before.rstrip().endswith("=" * 80)
-    child.sendline("nsamples 100000")
+    child.sendline("/nsamples 100000")
     child.expect_exact("Model prompt >>> ")
     child.sendline("ROMEO:")
     child.expect_exact(" SAMPLE 6 ")
