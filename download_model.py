@@ -4,19 +4,20 @@ A file arrives as `part.<name>` and gets its own name only when it is complete a
 a dropped connection or a killed run leaves is where the next run resumes, and never a checkpoint.
 """
 
-import argparse
-import dataclasses
-import os
-import re
 import sys
 from pathlib import Path
-from typing import IO, NoReturn
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
 from gpt2.installation import check_installation  # noqa: E402
 
-check_installation()
+check_installation()  # before slow imports, so that Ctrl-C ends them without a traceback
+import argparse  # noqa: E402
+import dataclasses  # noqa: E402
+import os  # noqa: E402
+import re  # noqa: E402
+from typing import IO, NoReturn  # noqa: E402
+
 from tqdm import tqdm  # noqa: E402
 
 from gpt2.command_line import begin_script, versions  # noqa: E402

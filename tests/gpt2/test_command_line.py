@@ -3,6 +3,7 @@
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,8 @@ def main(length: int | None = None, temperature: float = 1, name: str = "x", lou
     '''
     if name == "wrong":
         raise UserError("name must not be wrong")
-    print(repr((length, temperature, name, loud)))
+    if not (loud and type(sys.stdout).__name__ == "ClosedOutput"):
+        print(repr((length, temperature, name, loud)))
 
 run(main)
 """
@@ -144,6 +146,7 @@ def test_help_shows_every_flag_with_its_description(call, arguments):
         ("<&-", "(None, 1, 'x', False)\n", "", 0),
         ("2>&-", "(None, 1, 'x', False)\n", "", 0),
         (">&-", "", "speak.py: standard output is closed; use > /dev/null to discard it\n", 2),
+        (">&- --loud", "", "", 0),
         ("> /dev/full", "", "speak.py: standard output: No space left on device\n", 1),
     ],
 )
@@ -154,6 +157,24 @@ def test_a_closed_or_full_stream_is_no_traceback(script, redirection, printed, m
         env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
     )
     assert (done.stdout, done.stderr, done.returncode) == (printed, message, status)
+
+
+def test_ctrl_c_while_a_script_imports_is_no_traceback(tmp_path):
+    (tmp_path / "fire.py").write_text(
+        "import os, signal; os.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(3)"
+    )
+    for script in (ROOT / "download_model.py", ROOT / "src" / "encode.py"):
+        done = subprocess.run(
+            [sys.executable, script],
+            **{"capture_output": True, "env": os.environ | {"PYTHONPATH": str(tmp_path)}},
+        )
+        assert (done.stdout, done.stderr, done.returncode) == (b"", b"", -signal.SIGINT)
+
+
+def test_bytes_that_are_not_utf_8_are_refused(call):
+    done = call("--name", "a\udcff")
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert done.stderr.startswith("speak.py: a\\udcff is not UTF-8 text; use other characters")
 
 
 COMMANDS = """

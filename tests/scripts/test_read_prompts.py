@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import generate_conditional_samples
+import interactive_conditional_samples
 from gpt2.sampling.prompts import PromptFile, split
 from interactive_conditional_samples import Conversation
 from user_error import UserError
@@ -16,6 +17,15 @@ from user_error import UserError
 
 def texts_of(path, separator="\\n"):
     return [text for _, text in PromptFile(path, separator)]
+
+
+def answered_lines(monkeypatch):
+    """What a conversation is asked to continue from standard input."""
+    answered = []
+    conversation = Conversation(lm=None, nsamples=1, stop_at_end=True)
+    monkeypatch.setattr(conversation, "respond", answered.append)
+    conversation.answer_lines()
+    return answered
 
 
 @pytest.mark.parametrize(
@@ -41,11 +51,28 @@ def test_crlf_ends_a_line_of_standard_input(monkeypatch):
 def test_crlf_ends_a_line_of_a_pipe(monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(b"ROMEO:\r\n\r\nJULIET:\r\n"), newline="\n")
     monkeypatch.setattr(sys, "stdin", stdin)
-    answered = []
-    conversation = Conversation(lm=None, nsamples=1, stop_at_end=True)
-    monkeypatch.setattr(conversation, "respond", answered.append)
-    conversation.answer_lines()
-    assert answered == ["ROMEO:", "JULIET:"]
+    assert answered_lines(monkeypatch) == ["ROMEO:", "JULIET:"]
+
+
+def test_a_pipe_that_stays_silent_is_explained_once(monkeypatch):
+    """The first line is sent only once the explanation is there, so nothing depends on speed."""
+    receiver, sender = os.pipe()
+    shown = []
+
+    class Sender(io.StringIO):
+        def write(self, text):
+            shown.append(text)
+            if text == "\n":  # the explanation has ended
+                os.write(sender, b"ROMEO:\n")
+                os.close(sender)
+            return len(text)
+
+    monkeypatch.setattr(interactive_conditional_samples, "SILENCE", 0)
+    monkeypatch.setattr(sys, "stderr", Sender())
+    with os.fdopen(receiver, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert answered_lines(monkeypatch) == ["ROMEO:"]
+    assert "".join(shown) == "waiting for standard input: each line is a text to continue\n"
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
@@ -58,11 +85,7 @@ def test_a_byte_order_mark_is_dropped(tmp_path, name):
 def test_a_byte_order_mark_of_a_pipe_is_dropped(monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfROMEO:\n"), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", stdin)
-    answered = []
-    conversation = Conversation(lm=None, nsamples=1, stop_at_end=True)
-    monkeypatch.setattr(conversation, "respond", answered.append)
-    conversation.answer_lines()
-    assert answered == ["ROMEO:"]
+    assert answered_lines(monkeypatch) == ["ROMEO:"]
 
 
 def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
