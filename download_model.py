@@ -7,116 +7,139 @@ a dropped connection or a killed run leaves is where the next run resumes, and n
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT / "src"))
-from gpt2.installation import check_installation  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+from gpt2.installation import ROOT, check_installation
 
 check_installation()  # before slow imports, so that Ctrl-C ends them without a traceback
-import argparse  # noqa: E402
-import dataclasses  # noqa: E402
+import contextlib  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
-from typing import IO, NoReturn  # noqa: E402
+import shutil  # noqa: E402
+from typing import NamedTuple  # noqa: E402
+from urllib.parse import urlsplit  # noqa: E402
 
 from tqdm import tqdm  # noqa: E402
 
-from gpt2.command_line import begin_script, versions  # noqa: E402
-from gpt2.download import fetch, hub, release  # noqa: E402
+from gpt2.command_line import run  # noqa: E402
+from gpt2.download import check, fetch, folder, hub  # noqa: E402
 from gpt2.download.errors import DownloadError, shown  # noqa: E402
-from gpt2.download.folder import only_run  # noqa: E402
-from gpt2.download.release import (  # noqa: E402
+from gpt2.download.partial_file import PartialFile  # noqa: E402
+from gpt2.download.released_files import (  # noqa: E402
     FILES,
     MODELS,
-    incomplete_on_disk,
-    problem_on_disk,
+    released_file,
+    remote_names,
 )
 from gpt2.download.web import AGAIN  # noqa: E402
+from gpt2.file_lock import write_lock  # noqa: E402
 from gpt2.user_file import expand  # noqa: E402
-from user_error import UserError  # noqa: E402
+from user_error import UserError, require  # noqa: E402
 
-BASE_URLS = [  # two addresses of the same files
-    "https://openaipublic.blob.core.windows.net/gpt-2/models",
-    "https://openaipublic.azureedge.net/gpt-2/models",
-]
-LONGEST = 86400  # seconds of any wait
+BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
+SOURCES = ("openai", "huggingface", "auto")
+PLAIN_NAME = re.compile(r"\w([\w.-]*[\w-])?", re.ASCII)
+LONGEST_WAIT = 86400  # seconds
 
 
-def get_model(model: str, options: argparse.Namespace) -> None:
-    """Bring the files of a model that are not here or damaged.
+class Options(NamedTuple):
+    """Where to look for files, and how."""
 
-    Raises: DownloadError; UserError if it is not a GPT-2.
+    source: str
+    base_url: str
+    endpoint: str  # of Hugging Face
+    revision: str
+    timeout: float  # seconds
+    retry_wait: float  # seconds
+    force: bool
+
+
+def download(
+    models: tuple[str, ...] = (),
+    /,
+    models_dir: str = str(ROOT / "models"),
+    source: str | None = None,
+    base_url: str | None = None,
+    revision: str = "main",
+    list: bool = False,
+    verify: bool = False,
+    force: bool = False,
+    timeout: float = 30,
+    retry_wait: float = 1,
+) -> None:
+    """Download GPT-2 models, or check those that are here.
+
+    Args:
+      models: 117M, 345M, 762M, 1542M or their later names 124M, 355M, 774M, 1558M; or owner/name
+        on Hugging Face. Several may be given.
+      models_dir: folder to save to; models/ of the repository by default.
+      source: openai, huggingface or auto, which is Hugging Face if OpenAI's server fails.
+      base_url: another server than OpenAI's, with folders such as 117M; GPT2_BASE_URL by default.
+      revision: branch, tag or commit on Hugging Face.
+      list: list the models, and which of them are here.
+      verify: check the files of all models that are here.
+      force: replace a complete checkpoint of another model.
+      timeout: seconds that a server of released files may be silent.
+      retry_wait: seconds before the first retry.
     """
-    folder, place = options.models_dir / folder_name(model), repository(model, options)
-    lacking = missing_files(folder, place if "/" in model else None)
-    for name in FILES:
-        if name not in lacking:
-            tell(f"{folder.name}/{name}: already complete")
-    if not lacking:
+    os.environ["NETRC"] = os.devnull  # or requests sends passwords of ~/.netrc, which nobody asked
+    base_url = base_url or os.environ.get("GPT2_BASE_URL")
+    # A server that was named is the only one, unless --source says otherwise.
+    source = source or ("openai" if base_url else "auto")
+    require("--source", source, source in SOURCES, " or ".join(SOURCES))
+    for flag, value in ("--timeout", timeout), ("--retry_wait", retry_wait):
+        require(flag, value, 0 < value <= LONGEST_WAIT, f"above 0 and at most {LONGEST_WAIT}")
+    options = Options(
+        source,
+        _address("--base_url", base_url or BASE_URL),
+        _address("HF_ENDPOINT", os.environ.get("HF_ENDPOINT", "").strip() or hub.ENDPOINT),
+        revision,
+        timeout,
+        retry_wait,
+        force,
+    )
+    place = expand(models_dir)
+    if list or verify:
+        require("--list and --verify", "both", not (list and verify), "used one at a time")
+        show(models, place, options, verify)
         return
-    others = release.other_checkpoints(folder, place.address() if place and "/" in model else "")
-    if others and not options.force and any((folder / name).exists() for name in lacking):
-        raise DownloadError(
-            folder,
-            f"holds a complete checkpoint that did not come from there ({', '.join(others)})",
-            "download to another --models_dir, or replace it with --force",
-        )
-    where = options.base_urls[0] if "/" not in model else options.endpoint
+    chosen = [choose(model, options) for model in models]
+    if not chosen:
+        raise UserError(f"name a model: {', '.join(MODELS)}, or owner/name on Hugging Face")
     try:
-        with only_run(folder, tell) as sums:
-            get_from_sources(model, folder, sums, options)
-    except OSError as error:
-        advice = f"make room, or choose another folder with --models_dir, then {AGAIN}"
-        what = f"cannot be saved in {folder} ({error})"
-        raise DownloadError(f"{where}/{model}", what, advice) from None
+        for model, repository in chosen:
+            get_model(model, repository, place / folder_name(model), options)
+    except KeyboardInterrupt:
+        fetch.log.info("stopped; %s", AGAIN)
+        raise
 
 
-def missing_files(folder: Path, place: hub.Repository | None) -> list[str]:
-    """The files that are not here or damaged: all of them, if they are not from `place`."""
-    if place and not release.recorded(folder)[0].startswith(f"{place.address()}@"):
-        return [*FILES]
-    return [name for name in FILES if problem_on_disk(folder, name)]
+def _address(flag: str, url: str) -> str:
+    """The address of a server. Raises: UserError if it cannot be one."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of the host or the port
+        usable = False
+    require(flag, shown(url), bool(usable), "an address that begins with http:// or https://")
+    return url.rstrip("/")
 
 
-def get_from_sources(model: str, folder: Path, sums: IO[str], options: argparse.Namespace) -> None:
-    """Bring a model from the first source that has it."""
-    place, origin = repository(model, options), release.recorded(folder)[0]
-    try_openai = "/" not in model and options.source != "huggingface"
-    if origin and options.source == "openai":
-        release.write_sums(sums, {})  # then every file is checked against the release
-    elif origin:
-        try_openai = False  # files of the two sources do not go together
-    if try_openai:
-        try:
-            return get_released(model, folder, sums, options)
-        except DownloadError as error:
-            if options.source == "openai" or not place:
-                raise
-            tell(f"{error.summary()}; trying {place.address()}")
-    # While this run waited for another, that may have brought it.
-    if place and missing_files(folder, place):
-        hub.get_model(place, folder, sums, options.hub_settings)
-    for name in FILES:
-        tell(f"{folder.name}/{name}: {(folder / name).stat().st_size} bytes, complete")
+def choose(model: str, options: Options) -> tuple[str, hub.Repository | None]:
+    """The name of a model, and its place on Hugging Face if it has one.
 
-
-def get_released(model: str, folder: Path, sums: IO[str], options: argparse.Namespace) -> None:
-    """Bring the files of a model from a server that has them under their own names."""
-    for name in FILES:
-        if problem_on_disk(folder, name):
-            urls = [
-                f"{base}/{remote}/{name}"
-                for base in options.base_urls
-                for remote in release.remote_names(model)
-            ]
-            known = release.wanted(folder, name)
-            fetch.download(urls, folder / name, sums, known, options.settings)
-            tell(f"{model}/{name}: {(folder / name).stat().st_size} bytes, complete")
-
-
-def repository(model: str, options: argparse.Namespace) -> hub.Repository | None:
-    """Where Hugging Face has a model, if it is known."""
-    name = model if "/" in model else hub.REPOSITORIES.get(release.remote_names(model)[0])
-    return hub.Repository(name, options.endpoint, options.revision) if name else None
+    Raises: UserError if there is no such model.
+    """
+    there = f"there are {', '.join(MODELS)}, and owner/name on Hugging Face"
+    if repository := hub.parse_name(model, options.endpoint, options.revision):
+        return repository.name, repository
+    if not PLAIN_NAME.fullmatch(model):
+        raise UserError(f"{model!r} is not the name of a model; {there}")
+    if model not in MODELS and (options.base_url == BASE_URL or options.source == "huggingface"):
+        raise UserError(f"unknown model {model!r}; {there}")
+    name = hub.REPOSITORIES.get(remote_names(model)[0])
+    if options.source == "openai" or not name:
+        return model, None
+    return model, hub.Repository(name, options.endpoint, options.revision)
 
 
 def folder_name(model: str) -> str:
@@ -124,176 +147,127 @@ def folder_name(model: str) -> str:
     return model.rpartition("/")[2]
 
 
+def get_model(model: str, repository: hub.Repository | None, place: Path, options: Options) -> None:
+    """Bring the files of a model that are missing or damaged.
+
+    Raises: DownloadError; UserError if it is not a GPT-2.
+    """
+    on_hub = repository if "/" in model else None
+    missing = missing_files(place, on_hub)
+    for name in FILES:
+        if name not in missing:
+            fetch.log.info("%s/%s: already complete", place.name, name)
+    if not missing:
+        return
+    others = folder.other_checkpoints(place, on_hub.address if on_hub else "")
+    if others and not options.force and any((place / name).exists() for name in missing):
+        what = f"holds a complete checkpoint that did not come from there ({', '.join(others)})"
+        advice = "download to another --models_dir, or replace it with --force"
+        raise DownloadError(place, what, advice)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with write_lock(place):
+            get_from_sources(model, repository, place, options)
+    except OSError as error:
+        advice = f"make room, or choose another folder with --models_dir, then {AGAIN}"
+        raise DownloadError(model, f"cannot be saved in {place} ({error})", advice) from None
+    finally:
+        with contextlib.suppress(OSError):  # something has arrived
+            place.rmdir()
+
+
+def missing_files(place: Path, repository: hub.Repository | None) -> list[str]:
+    """The files that are missing or damaged: all, if they did not come from `repository`."""
+    if repository and not repository.is_origin(folder.recorded(place)[0]):
+        return [*FILES]
+    return [name for name in FILES if folder.problem_on_disk(place, name)]
+
+
+def get_from_sources(
+    model: str, repository: hub.Repository | None, place: Path, options: Options
+) -> None:
+    """Bring a model from the first source that has it."""
+    converted = bool(folder.recorded(place)[0])
+    if converted and options.source == "openai":
+        folder.record(place, {})  # then every file is checked against the release
+    elif repository and (converted or "/" in model or options.source == "huggingface"):
+        return get_converted(repository, place)  # files of two sources do not go together
+    try:
+        for name in FILES:
+            if folder.problem_on_disk(place, name):
+                urls = [f"{options.base_url}/{there}/{name}" for there in remote_names(model)]
+                fetch.download(urls, place / name, options.timeout, options.retry_wait)
+                report_complete(place / name)
+    except DownloadError as error:
+        if not repository:
+            raise
+        fetch.log.info("%s; trying %s", error.summary, repository.address)
+        get_converted(repository, place)
+
+
+def get_converted(repository: hub.Repository, place: Path) -> None:
+    """Bring a model from Hugging Face, and convert it. Raises: UserError if it is not a GPT-2."""
+    from gpt2.conversion import from_hf
+    from gpt2.conversion.config import read_config
+    from gpt2.conversion.weights import import_safetensors
+
+    import_safetensors()
+    read_config(hub.fetch(repository, hub.CONFIG))  # before the weights: it may not be a GPT-2
+    source, work = hub.fetch_model(repository), place / "part.huggingface"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    from_hf.convert(source, work / "model")
+    hashes = {name: check.file_hash(work / "model" / name) for name in FILES}
+    folder.record(place, hashes, f"{repository.address}@{source.name} {repository.revision}")
+    for name in reversed(FILES):  # the weights first, and last the file that names them
+        (work / "model" / name).replace(place / name)
+        PartialFile(place / name).discard()  # of the other source
+        report_complete(place / name)
+    shutil.rmtree(work)
+
+
+def report_complete(path: Path) -> None:
+    """A line for a file that has arrived."""
+    fetch.log.info("%s/%s: %d bytes, complete", path.parent.name, path.name, path.stat().st_size)
+
+
+def show(models: tuple[str, ...], models_dir: Path, options: Options, verify: bool) -> None:
+    """List or verify the models that are named, or all."""
+    here = sorted({path.parent.name for name in FILES for path in models_dir.glob(f"*/{name}")})
+    names = [name if name in here else folder_name(choose(name, options)[0]) for name in models]
+    names = names or [*dict.fromkeys([*([] if verify else MODELS), *here])]
+    if not names:
+        raise UserError(f"name a model: {', '.join(MODELS)}; none is in {models_dir}")
+    if not verify:
+        show_list(names, models_dir)
+    elif not verify_models(names, models_dir):
+        sys.exit(1)
+
+
 def show_list(models: list[str], models_dir: Path) -> None:
     """Print the models, their download sizes, and how much of each is here, judged by size only."""
     print(f"{'model':<10} {'download':>17}  in {models_dir}")
     for model in models:
-        known = [release.published(model, name) for name in FILES]
-        size = tqdm.format_sizeof(sum(file.size or file.least for file in known), "B")
-        size = size if all(file.size for file in known) else f"at least {size}"
-        problems = {name: incomplete_on_disk(models_dir / model, name) for name in FILES}
-        bad = [f"{name} {what}" for name, what in problems.items() if what]
-        found = len(FILES) - len(bad)
-        state = f"{found} of {len(FILES)} files; {bad[0]}" if bad else "complete"
+        expected = [released_file(model, name) for name in FILES]
+        size = tqdm.format_sizeof(sum(file.size or file.least for file in expected), "B")
+        size = size if all(file.size for file in expected) else f"at least {size}"
+        wrong = {name: folder.size_error_on_disk(models_dir / model, name) for name in FILES}
+        bad = [f"{name} {what}" for name, what in wrong.items() if what]
+        state = f"{len(FILES) - len(bad)} of {len(FILES)} files; {bad[0]}" if bad else "complete"
         here = state if (models_dir / model).is_dir() else "not here"
         print(f"{shown(model):<10} {size if model in MODELS else '':>17}  {here}")
 
 
-def verify(models: list[str], models_dir: Path) -> bool:
+def verify_models(models: list[str], models_dir: Path) -> bool:
     """Print the state of each file; True if all are complete and right."""
     right = True
     for model in models:
         for name in FILES:
-            found = problem_on_disk(models_dir / model, name)
-            print(f"{shown(model)}/{name}: {shown(found) or 'complete'}")
-            right = right and not found
+            wrong = folder.problem_on_disk(models_dir / model, name)
+            print(f"{shown(model)}/{name}: {shown(wrong) or 'complete'}")
+            right = right and not wrong
     return right
 
 
-def models_here(models_dir: Path) -> list[str]:
-    """The folders with a model, complete or not."""
-    return sorted({path.parent.name for name in FILES for path in models_dir.glob(f"*/{name}")})
-
-
-def tell(line: object) -> None:
-    """A line on stderr, for stdout belongs to --list and --verify."""
-    text = re.sub(r"(?<=//)[^/@\s]*@", "", shown(line, most=2000))  # no passwords
-    token = os.environ.get("HF_TOKEN", "").strip()
-    print(text.replace(token, "...") if token else text, file=sys.stderr)
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports wrong usage in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {shown(message, most=2000)}; see --help\n")
-
-
-def seconds(text: str) -> float:
-    """A time that can be waited for."""
-    if not 0 < (value := float(text)) <= LONGEST:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most {LONGEST}, got {text}")
-    return value
-
-
-def make_parser() -> Parser:
-    """The flags."""
-    parser = Parser(description="Download GPT-2 models.", epilog=f"Models: {' '.join(MODELS)}")
-    parser.add_argument(
-        "models",
-        nargs="*",
-        metavar="MODEL",
-        help="such as 117M, or owner/name on Hugging Face; several may be given",
-    )
-    parser.add_argument(
-        "--models_dir", type=Path, default=ROOT / "models", help="folder to save to; models/ here"
-    )
-    parser.add_argument(
-        "--source",
-        choices=("openai", "huggingface", "auto"),
-        help="where from; auto, the default, is Hugging Face where OpenAI's server fails",
-    )
-    parser.add_argument(
-        "--base_url",
-        default=os.environ.get("GPT2_BASE_URL"),
-        help="another server than OpenAI's, with folders such as 117M; GPT2_BASE_URL",
-    )
-    parser.add_argument(
-        "--revision", default="main", help="branch, tag or commit on Hugging Face; %(default)s"
-    )
-    action = parser.add_mutually_exclusive_group()
-    action.add_argument("--list", action="store_true", help="list the models, and which are here")
-    action.add_argument("--verify", action="store_true", help="check the files of all models")
-    action.add_argument("--version", action="version", version=versions())
-    parser.add_argument(
-        "--force", action="store_true", help="replace a complete checkpoint that is another model"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=30,
-        help="seconds that a server may be silent; %(default)s",
-    )
-    parser.add_argument(
-        "--retry_wait", type=seconds, default=1, help="seconds before a retry; %(default)s"
-    )
-    return parser
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The options; exits with status 2 if they are wrong."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if arguments[-2:] == ["--", "--help"]:  # as the other scripts are asked
-        arguments = ["--help"]
-    parser = make_parser()
-    options = parser.parse_args(arguments)
-    options.models_dir = expand(options.models_dir)
-    choose_models(parser, options)
-    # A server that was named is the only one, unless --source says otherwise.
-    options.source = options.source or ("openai" if options.base_url else "auto")
-    options.base_urls = [options.base_url] if options.base_url else BASE_URLS
-    options.endpoint = os.environ.get("HF_ENDPOINT", "").strip() or hub.ENDPOINT
-    for flag, url in ("--base_url", options.base_urls[0]), ("HF_ENDPOINT", options.endpoint):
-        if not url.startswith(("http://", "https://")):
-            parser.error(f"{flag} must begin with http:// or https://, got {url}")
-    options.base_urls = [url.rstrip("/") for url in options.base_urls]
-    options.endpoint = options.endpoint.rstrip("/")
-    token = os.environ.get("HF_TOKEN", "").strip()
-    if not re.fullmatch(r"[\x21-\x7e]*", token):
-        parser.error("HF_TOKEN is not a token: it holds a space or a control character")
-    options.settings = fetch.Settings(tell, options.timeout, options.retry_wait)
-    options.hub_settings = dataclasses.replace(options.settings, token=token)
-    return options
-
-
-def choose_models(parser: Parser, options: argparse.Namespace) -> None:
-    """Check the names, or fill them in."""
-    local = options.list or options.verify
-    here = models_here(options.models_dir) if local else []
-    there = ", ".join(MODELS)
-    for model in options.models:
-        on_hub = hub.NAME.fullmatch(model)
-        if not on_hub and not release.PLAIN_NAME.fullmatch(model):
-            parser.error(f"{model!r} is not the name of a model; there are {there}")
-        if on_hub or model in [*MODELS, *here]:
-            continue
-        if options.source == "huggingface":
-            parser.error(f"give {model!r} as owner/name, as Hugging Face calls it")
-        if not options.base_url:
-            parser.error(
-                f"unknown model {model!r}; there are {there}, and owner/name on Hugging Face"
-            )
-    if local:
-        options.models = [folder_name(model) for model in options.models]
-    options.models = options.models or [*dict.fromkeys([*(MODELS if options.list else ()), *here])]
-    if not options.models:
-        where = f"; none is in {options.models_dir}" if options.verify else ""
-        parser.error(f"name a model: {there}{where}")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Do what the command line asks; its exit status."""
-    options = parse(argv)
-    try:
-        if options.list:
-            show_list(options.models, options.models_dir)
-        elif options.verify:
-            return 0 if verify(options.models, options.models_dir) else 1
-        else:
-            for model in options.models:
-                get_model(model, options)
-    except (DownloadError, release.UncheckableError, OSError) as error:
-        tell(f"download_model.py: {error}")
-        return 1
-    except UserError as error:
-        tell(f"download_model.py: {error}")
-        return error.exit_status
-    except KeyboardInterrupt:
-        tell(f"download_model.py: stopped; {AGAIN}")
-        return 130
-    return 0
-
-
 if __name__ == "__main__":
-    begin_script()
-    sys.exit(main())
+    run(download)

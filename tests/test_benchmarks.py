@@ -1,7 +1,6 @@
 """Each benchmark still runs. What it measures takes minutes, and is not looked at here."""
 
 import importlib.util
-import shutil
 import subprocess
 import sys
 
@@ -14,8 +13,6 @@ BENCHMARKS = sorted(path.name for path in (ROOT / "benchmarks").glob("bench_*.py
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_runs(name, tmp_path):
-    if name == "bench_download.py" and not shutil.which("curl"):
-        pytest.skip("curl is not installed")
     if name == "bench_encode.py":
         shared("corpus")
     command = [sys.executable, str(ROOT / "benchmarks" / name), "--smoke"]

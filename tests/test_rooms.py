@@ -50,7 +50,7 @@ def test_the_core_knows_nothing_of_the_package_and_nothing_imports_a_script():
 
 def test_a_folder_of_the_package_is_imported_by_itself_and_by_those_above_it():
     """Evaluation and training know nothing of each other, and no room below a folder imports it."""
-    may_import = {"download": {"conversion"}, "training": {"sampling"}}
+    may_import = {"training": {"sampling"}}
     for name, imported in IMPORTS.items():
         room, *inside = name.removeprefix("gpt2.").split(".")
         for file in imported if name.startswith("gpt2.") else ():
@@ -65,6 +65,6 @@ def test_only_scripts_import_the_flags():
 
 def test_only_scripts_print():
     """All others return, yield or log. Exceptions print for all scripts, or run as a script."""
-    exceptions = {"gpt2.command_line", "gpt2.installation", "gpt2.download.read_tensors"}
+    exceptions = {"gpt2.command_line", "gpt2.installation"}
     for name in FILES.keys() - SCRIPTS - exceptions:
         assert not CALLS[name] & {"print", "tqdm.write"}, name

@@ -191,10 +191,13 @@ def _attach_values(
                 raise UserError(f"unknown flag {argument.partition('=')[0]}; {hint}")
             flags.append("--" + argument.lstrip("-"))
             value_may_follow = "=" not in argument
-        elif value_may_follow:
+        elif value_may_follow and (
+            not positional or argument in ("True", "False") or _name(flags[-1]) not in switches
+        ):
             flags[-1] += f"={argument}"
             value_may_follow = False
         elif positional:
+            value_may_follow = False
             flags.append(f"--{positional[0]}={argument}")
             if typing.get_origin(parameters[positional[0]].annotation) is not tuple:
                 positional.pop(0)  # a tuple takes all that follow
@@ -234,7 +237,8 @@ def _join_repeated(flags: list[str], parameters: Iterable[inspect.Parameter]) ->
         if typing.get_origin(parameter.annotation) is tuple:
             values = [flag.partition("=")[2] for flag in flags if _name(flag) == parameter.name]
             flags = [flag for flag in flags if _name(flag) != parameter.name]
-            flags += [f"--{parameter.name}={json.dumps(values)}"] if values else []
+            given = values or parameter.default == ()  # fire needs a positional one even then
+            flags += [f"--{parameter.name}={json.dumps(values)}"] if given else []
     return flags
 
 

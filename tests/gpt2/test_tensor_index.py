@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT, shared
 
 from gpt2 import tensor_index
-from gpt2.download.release import DATA, INDEX
+from gpt2.download.released_files import DATA, INDEX
 
 EMBEDDED = ROOT / "models" / "1M"
 

@@ -1,13 +1,11 @@
 """An HTTP server on loopback that serves bytes, counts them, and misbehaves on command."""
 
-import base64
 import collections
 import hashlib
 import http.server
 import json
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -70,19 +68,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             server.missing(self, body)
 
-    def serve(self, body, pieces=None, length=None):
+    do_HEAD = do_GET
+
+    def serve(self, body, pieces=None, length=None, headers=()):
         """Answer with `body` or the range asked for; `pieces` limits what is really sent."""
-        headers = self.server.headers(body)
+        headers = self.server.headers(body) | dict(headers)
         first = self.first(headers) if self.server.ranges else 0
         if first >= len(body) > 0:
             return status(416, {"Content-Range": f"bytes */{len(body)}"})(self, b"")
         if first:
             headers |= {"Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"}
-            headers.pop("Content-MD5", None)
         if self.server.lengths:
             headers["Content-Length"] = str(length or len(body) - first)
         self.answer(206 if first else 200, headers)
         for piece in (pieces or (lambda rest: [rest]))(body[first:]):
+            self.write(piece)
+
+    def write(self, piece):
+        """Send and count a piece of a body, unless only the head was asked for."""
+        if self.command != "HEAD":
             self.server.sent[self.name] += len(piece)
             self.wfile.write(piece)
 
@@ -123,26 +127,12 @@ def stall(count, until):
     return fault
 
 
-def slowly(size, seconds):
-    """Send the body in pieces with pauses between them."""
-
-    def fault(handler, body):
-        def pieces(rest):
-            for at in range(0, len(rest), size):
-                time.sleep(seconds)
-                yield rest[at : at + size]
-
-        handler.serve(body, pieces)
-
-    return fault
-
-
 def status(code, headers=(), text=b""):
     """Answer with a status and a body of its own."""
 
     def fault(handler, body):
         handler.answer(code, {"Content-Length": str(len(text)), **dict(headers)})
-        handler.wfile.write(text)
+        handler.write(text)
 
     return fault
 
@@ -157,9 +147,15 @@ def other_content(text):
     return lambda handler, body: handler.serve(text)
 
 
-def md5(body):
-    """A header with the MD5 of a body."""
-    return {"Content-MD5": base64.b64encode(hashlib.md5(body).digest()).decode()}
+def raw(text, endless=b""):
+    """Send bytes as they are; then `endless` again and again, until the client goes away."""
+
+    def fault(handler, body):
+        handler.wfile.write(text)
+        while endless:
+            handler.wfile.write(endless)
+
+    return fault
 
 
 def serve_as_hub(server, cdn, repository, files, commit="c" * 40, token=""):
@@ -167,39 +163,36 @@ def serve_as_hub(server, cdn, repository, files, commit="c" * 40, token=""):
 
     With a token the model is private.
     """
-    error = f"Entry not found in {repository}"
-    server.missing = status(404, {"X-Error-Message": error}, json.dumps({"error": error}).encode())
-    server.headers = lambda body: {"ETag": f'"{hash(body)}"', "X-Repo-Commit": commit}
+    server.always.clear()
+    server.headers = lambda body: {"ETag": f'"{hashlib.sha1(body).hexdigest()}"'}
+    head = {"X-Repo-Commit": commit}
+
+    def reply(path, answer):
+        def guarded(handler, body):
+            if token and handler.headers.get("Authorization") != f"Bearer {token}":
+                return refuse(handler, body)
+            return answer(handler, body)
+
+        server.always[path] = guarded
+
+    refuse = status(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid password"})
+    api, tree = f"/api/models/{repository}", []
+    missing_file = status(404, {"X-Error-Code": "EntryNotFound", **head})
+    missing_repository = status(404, {"X-Error-Code": "RepoNotFound"})
     for name, body in files.items():
-        reply = hub_reply(body, token)
+        tree.append({"type": "file", "path": name, "size": len(body), "oid": "0" * 40})
         if name.endswith(".safetensors"):
             cdn.files[f"/{repository}/{name}"] = body
-            reply = redirect_to_cdn(f"{cdn.url}/{repository}/{name}", body, commit, token)
-        for revision in ("main", commit):
-            server.always[f"/{repository}/resolve/{revision}/{name}"] = reply
-
-
-def hub_reply(body, token):
-    """Serve a file to who may see it."""
-
-    def reply(handler, _):
-        if token and handler.headers.get("Authorization") != f"Bearer {token}":
-            text = "Invalid username or password."
-            error = json.dumps({"error": text}).encode()
-            return status(401, {"X-Error-Message": text}, error)(handler, b"")
-        return handler.serve(body)
-
-    return reply
-
-
-def redirect_to_cdn(url, body, commit, token):
-    """Send who may see it to another server; the head says what is there."""
-    sha256 = hashlib.sha256(body).hexdigest()
-    linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(body))}
-    redirect = status(302, {"Location": url, "X-Repo-Commit": commit, **linked})
-
-    def reply(handler, _):
-        allowed = not token or handler.headers.get("Authorization") == f"Bearer {token}"
-        (redirect if allowed else status(401))(handler, b"")
-
-    return reply
+            sha256 = hashlib.sha256(body).hexdigest()
+            linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(body)), **head}
+            linked["Location"] = f"{cdn.url}/{repository}/{name}"
+            reply(f"/{repository}/resolve/{commit}/{name}", status(302, linked))
+        else:
+            serve = lambda handler, _, body=body: handler.serve(body, headers=head)  # noqa: E731
+            reply(f"/{repository}/resolve/{commit}/{name}", serve)
+    info = {"id": repository, "sha": commit, "siblings": []}
+    reply(f"{api}/revision/main", status(200, {}, json.dumps(info).encode()))
+    reply(f"{api}/tree/{commit}", status(200, {}, json.dumps(tree).encode()))
+    server.missing = lambda handler, body: (
+        missing_file if handler.name.startswith(f"/{repository}/") else missing_repository
+    )(handler, body)

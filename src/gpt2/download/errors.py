@@ -1,37 +1,45 @@
-"""What ends a download, in one line that is safe to show."""
+"""What ends a download, in one line that is safe to print."""
+
+import os
+import re
 
 from gpt2.terminal import escaped
+from user_error import UserError
 
 
-class DownloadError(Exception):
-    """Says where, what happened, and what to try."""
+class DownloadError(UserError):
+    """A download that failed: where, what happened, and what to try."""
+
+    exit_status = 1
 
     def __init__(self, where: object, what: str, advice: str):
-        self.where, self.what, self.advice = shown(where), shown(what), advice
-        super().__init__(f"{self.summary()}; {advice}")
-
-    def summary(self) -> str:
-        """Where it happened, and what."""
-        return f"{self.where}: {self.what}"
+        self.what, self.advice = shown(what), advice
+        self.summary = f"{shown(where)}: {self.what}"
+        super().__init__(f"{self.summary}; {advice}")
 
 
-class Interrupted(DownloadError):
-    """A failure that another try may not meet."""
+class InterruptedDownload(DownloadError):
+    """A failure after which another try may succeed."""
 
     def __init__(self, where: object, what: str, advice: str, after: float = 0):
         super().__init__(where, what, advice)
         self.after = after  # seconds that the server asks to wait
 
 
-class Missing(DownloadError):
+class MissingFile(DownloadError):
     """The server has no such file, or does not show it."""
-
-    def __init__(self, where: object, what: str, advice: str, status: int):
-        super().__init__(where, what, advice)
-        self.status = status
 
 
 def shown(text: object, most: int = 300) -> str:
-    """A text from outside as part of one line; what a terminal would not print is escaped."""
-    line = escaped(" ".join(str(text).split()))
+    """A text from outside as part of one line, escaped, without passwords and the token."""
+    line = re.sub(r"[^/@\s'\"]+:[^/@\s]*@", "", escaped(" ".join(str(text).split())))
+    token = os.environ.get("HF_TOKEN", "").strip()
+    line = line.replace(token, "...") if token else line
     return line if len(line) <= most else line[:most] + "..."
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error of the lowest library, which has the clearest text."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error

@@ -1,217 +1,153 @@
-"""One file from a server that may drop the connection: resume, retry, verify."""
+"""One file from a server that may drop the connection: resume, retry, check."""
 
-import contextlib
 import dataclasses
-import datetime
-import email.utils
-import math
+import logging
 import re
 import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent import futures
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
 
+import requests
+import urllib3
 from tqdm import tqdm
 
-from gpt2.download import release
-from gpt2.download.errors import DownloadError, Interrupted, Missing
-from gpt2.download.part import Part, Said
-from gpt2.download.release import Known, progress
-from gpt2.download.web import AGAIN, CHUNK, ELSEWHERE, Reply, open_url
+from gpt2.download import check, folder
+from gpt2.download.check import READ_SIZE, progress
+from gpt2.download.errors import DownloadError, InterruptedDownload, MissingFile, shown
+from gpt2.download.partial_file import PartialFile, ServerMetadata
+from gpt2.download.released_files import ExpectedFile
+from gpt2.download.web import AGAIN, ELSEWHERE, NETWORK, open_url
 
-RETRIES = 5  # in a row that bring less than a chunk each
+RETRIES = 5  # in a row that bring less than READ_SIZE each
 MAX_WAIT = 120  # seconds
-CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
-SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
+log = logging.getLogger("gpt2.download")
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How to treat a server."""
-
-    report: Callable[[str], None]  # shows a line to the user
-    timeout: float = 30  # seconds that it may be silent
-    retry_wait: float = 1  # seconds before the first retry, doubled for each further one
-    token: str = ""  # for the server of the URL itself
-    dead: set[str] = dataclasses.field(default_factory=set)  # hosts that failed in this run
-    if_missing: str = f"see --list for the names, or {ELSEWHERE}"  # advice
-
-
-def server_says(reply: Reply) -> Said:
-    """What a reply says of the complete file."""
-    etag, size, md5 = reply.headers.get("ETag", ""), reply.size, reply.headers.get("Content-MD5")
-    if reply.status == 206:  # then these two are of the rest only
-        found = CONTENT_RANGE.fullmatch(reply.headers.get("Content-Range", ""))
-        size, md5 = int(found[2]) if found and found[2] != "*" else None, None
-    sha256 = SHA256.fullmatch(reply.linked.get("X-Linked-Etag", ""))  # of Hugging Face
-    return Said(
-        size,
-        md5,
-        version=etag if STRONG_ETAG.fullmatch(etag) else None,
-        sha256=sha256[1] if sha256 else None,
-        commit=reply.linked.get("X-Repo-Commit"),
-    )
-
-
-def check_status(url: str, reply: Reply, settings: Settings) -> None:
-    """Raise what fits a reply other than 200 or 206."""
-    what = f"the server answers {reply.status} {reply.reason}"
-    if details := reply.linked.get("X-Error-Message"):  # of Hugging Face
-        what += f" ({details})"
-    if reply.status in (401, 403, 404, 410):
-        raise Missing(url, what, settings.if_missing, reply.status)
-    if reply.status in (408, 416, 429) or reply.status >= 500:
-        after = retry_after(reply.headers.get("Retry-After", ""))
-        what += f" and asks to wait {after:.0f} s" if after else ""
-        raise Interrupted(url, what, f"later, {AGAIN}", after)
-    if reply.status not in (200, 206):
-        raise DownloadError(url, what, ELSEWHERE)
-
-
-def retry_after(text: str) -> float:
-    """The seconds that a server asks to wait, which may be infinite; 0 if it is unclear."""
-    if re.fullmatch(r"\s*[0-9]+\s*", text, re.ASCII):
-        return float(text) if len(text) < 10 else math.inf
-    try:
-        date = email.utils.parsedate_to_datetime(text)
-        return max(0, date.timestamp() - datetime.datetime.now().timestamp())
-    except (ValueError, TypeError, IndexError, OverflowError, OSError):
-        return 0
-
-
-def receive(url: str, reply: Reply, part: Part, known: Known, bar: tqdm) -> None:
-    """Append a body to the part; or begin it again, where the server sends all of it."""
-    said, chunk = server_says(reply), reply.read()
-    if reply.status == 200:
-        what = known.refuses(said.size) if said.size is not None else ""
-        what = release.not_the_file(chunk) or what
-        if what:
-            advice = f"look at it in a browser, or {ELSEWHERE}"
-            raise DownloadError(url, f"what the server sends {what}", advice)
-        part.restart(said)
-    else:
-        place = CONTENT_RANGE.fullmatch(reply.headers.get("Content-Range", ""))
-        same = dataclasses.replace(said, md5=part.said.md5) == part.said
-        if not place or int(place[1]) != part.size() or not same:
-            part.discard()
-            raise Interrupted(url, "the file there has changed", AGAIN)
-        part.resumed = True
-    bar.total = part.said.size
-    bar.n = bar.initial = bar.last_print_n = part.size()  # tqdm has no other way back
-    with part.open("ab") as file, contextlib.closing(write(part, file, chunk, reply)) as pieces:
-        for written in pieces:
-            bar.update(written)
-            if (limit := part.said.size or known.limit()) is not None and file.tell() > limit:
-                part.discard()
-                what = f"what the server sends is longer than {limit} bytes"
-                raise DownloadError(url, what, ELSEWHERE)
-
-
-def write(part: Part, file: IO[bytes], chunk: bytes, reply: Reply) -> Generator[int, None, None]:
-    """Write `chunk` and the rest of a reply to the open part; yields the size of each piece."""
-    # Hashing and flushing run alongside the download: at the end they would take as long again.
-    with futures.ThreadPoolExecutor(2) as alongside:
-        hashing: futures.Future[Any] = alongside.submit(int)  # done at once
-        flushing: futures.Future[Any] = alongside.submit(int)
-        flushed = file.tell()
-        while chunk:
-            file.write(chunk)
-            file.flush()  # so that nothing of it is lost if this process is killed
-            yield len(chunk)
-            if hashing.done() and file.tell() - part.hash.done > 8 * CHUNK:
-                hashing = alongside.submit(part.hash.catch_up, disable=True)
-            if flushing.done() and file.tell() - flushed > 128 * CHUNK:
-                flushing, flushed = alongside.submit(part.flush), file.tell()
-            chunk = reply.read()
-        part.flush()
-
-
-def connect(url: str, part: Part, known: Known, settings: Settings, bar: tqdm) -> None:
-    """Let one connection bring what a part lacks.
-
-    Raises: Interrupted if the part is not complete and another try may help; DownloadError.
-    """
-    start, headers = part.size(), {"Accept-Encoding": "identity"}
-    if start and start == part.said.size:
-        return part.flush()
-    if start and part.can_resume(known):
-        headers["Range"] = f"bytes={start}-"
-        if part.said.version:
-            headers["If-Range"] = part.said.version
-    with open_url(url, headers, settings.timeout, settings.token) as reply:
-        if reply.status == 416:  # the file there is shorter than what has arrived
-            part.discard()
-        check_status(url, reply, settings)
-        receive(url, reply, part, known, bar)
-    if part.size() < (part.said.size or 0):
-        raise Interrupted(url, "the connection ended early", AGAIN)
-
-
-def fetch(url: str, part: Part, known: Known, settings: Settings, retries: int = RETRIES) -> None:
-    """Complete a part, by several connections with growing waits between them if need be."""
-    failures, best = 0, part.size()
-    with progress(f"{part.final.parent.name}/{part.final.name}", known.size, best) as bar:
-        while True:
-            try:
-                return connect(url, part, known, settings, bar)
-            except Interrupted as error:
-                if part.size() >= best + CHUNK:
-                    failures, best = 0, part.size()
-                what = f"{error.what}, after {part.size()} bytes"
-                wait = max(min(settings.retry_wait * 2**failures, MAX_WAIT), error.after)
-                failures += 1
-                if failures > retries or wait > MAX_WAIT:
-                    raise Interrupted(url, what, error.advice, error.after) from None
-            with tqdm.external_write_mode():
-                settings.report(f"{url}: {what}; next try in {wait:.3g} s")
-            time.sleep(wait)
-
-
-def download(
-    urls: Sequence[str], final: Path, sums: IO[str], known: Known, settings: Settings
-) -> Said:
-    """Bring a complete file to `final`, and its hash to `sums`.
+def download(urls: Iterable[str], final: Path, timeout: float = 30, retry_wait: float = 1) -> None:
+    """Bring a complete file to `final`, and record its hash.
 
     Args:
-      urls: where it may be; a server that fails is passed over for the next one.
-    Returns: what the server said of the file.
+      urls: where it may be; the first that has it is taken.
+      timeout: seconds that a server may be silent.
+      retry_wait: seconds before the first retry, doubled for each further one.
     Raises: DownloadError, of the first URL; OSError if it cannot be saved. `final` is then as it
       was.
     """
-    part, failed, dead = Part(final), list[DownloadError](), settings.dead
-    for url in [url for url in urls if _host(url) not in dead] or urls:
-        if failed and _host(url) in dead:
-            continue
-        others = [other for other in urls if _host(other) not in dead | {_host(url)}]
+    part, errors = PartialFile(final), list[DownloadError]()
+    expected = folder.expected_download(final.parent, final.name)
+    for url in urls:
         try:
-            return _download_from(url, part, sums, known, settings, 1 if others else RETRIES)
-        except DownloadError as error:
-            failed.append(error)
-            if not isinstance(error, Missing):
-                dead.add(_host(url))
-                if others:
-                    settings.report(f"{error.summary()}; trying {others[0]}")
-    raise failed[0]
+            fetch(url, part, expected, timeout, retry_wait)
+            break
+        except MissingFile as error:
+            errors.append(error)
+    else:
+        raise errors[0]
+    origin, sums = folder.recorded(final.parent)
+    sums[final.name] = expected.sha256 or check.file_hash(part.path)
+    part.finish()
+    folder.record(final.parent, sums, origin)
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).netloc
+def fetch(
+    url: str, part: PartialFile, expected: ExpectedFile, timeout: float, retry_wait: float
+) -> None:
+    """Complete and check a part, by several connections with growing waits if need be."""
+    failures, best = 0, part.size()
+    with progress(f"{part.final.parent.name}/{part.final.name}", expected.size, best) as bar:
+        while True:
+            try:
+                return connect(url, part, expected, timeout, bar)
+            except InterruptedDownload as error:
+                if part.size() >= best + READ_SIZE:
+                    failures, best = 0, part.size()
+                what = f"{error.what}, after {part.size()} bytes"
+                wait = max(min(retry_wait * 2**failures, MAX_WAIT), error.after)
+                failures += 1
+                if failures > RETRIES or wait > MAX_WAIT:
+                    raise InterruptedDownload(url, what, error.advice) from None
+            with tqdm.external_write_mode():
+                log.info("%s: %s; next try in %.3g s", shown(url), what, wait)
+            time.sleep(wait)
 
 
-def _download_from(
-    url: str, part: Part, sums: IO[str], known: Known, settings: Settings, retries: int
-) -> Said:
-    fetch(url, part, known, settings, retries)
-    found = part.problem(known)
-    if found and part.resumed:  # its beginning may be that of an older file: start over, once
+def connect(url: str, part: PartialFile, expected: ExpectedFile, timeout: float, bar: tqdm) -> None:
+    """Let one connection bring what a part lacks, and check it.
+
+    Raises: InterruptedDownload if it is not complete and another try may help; DownloadError.
+    """
+    start, headers = part.size(), {"Accept-Encoding": "identity"}
+    if start and (part.server.etag or expected.sha256):  # else a mixture would not be noticed
+        headers["Range"] = f"bytes={start}-"
+        if part.server.etag:
+            headers["If-Range"] = part.server.etag
+    if not start or start != part.server.size:
+        with open_url(url, headers, timeout) as response:
+            check_status(url, response)
+            receive(url, response, part, expected, bar)
+    if part.size() < (part.server.size or 0):
+        raise InterruptedDownload(url, "the connection ended early", AGAIN)
+    size = expected.size or part.server.size
+    if wrong := check.problem(part.path, dataclasses.replace(expected, size=size)):
         part.discard()
-        fetch(url, part, known, settings, retries)
-        found = part.problem(known)
-    if found:
+        # The beginning of a file that was resumed may be that of an older file.
+        raise (InterruptedDownload if start else DownloadError)(url, f"it {wrong}", ELSEWHERE)
+
+
+def check_status(url: str, response: requests.Response) -> None:
+    """Raise the error for a reply other than 200, 206 or 416."""
+    status = response.status_code
+    what = f"the server answers {status} {response.reason}"
+    if status == 401:
+        advice = "it wants a name and a password: --base_url https://NAME:PASSWORD@..."
+        raise MissingFile(url, what, advice)
+    if status in (403, 404, 410):
+        raise MissingFile(url, what, f"see --list for the names, or {ELSEWHERE}")
+    if status in (408, 429) or status >= 500:
+        after = retry_after(response)
+        what += f" and asks to wait {after:.0f} s" if after else ""
+        raise InterruptedDownload(url, what, f"later, {AGAIN}", after)
+    if status not in (200, 206, 416):
+        raise DownloadError(url, what, ELSEWHERE)
+
+
+def retry_after(response: requests.Response) -> float:
+    """The seconds that a server asks to wait; 0 if it is unclear."""
+    try:
+        return urllib3.Retry().get_retry_after(response.raw) or 0
+    except NETWORK:
+        return 0
+
+
+def receive(
+    url: str, response: requests.Response, part: PartialFile, expected: ExpectedFile, bar: tqdm
+) -> None:
+    """Append a body to the part, or begin it again where the server sends all of it."""
+    # Unlike read, read1 loses nothing when the connection drops, and the bar shows every byte.
+    size, read = response.raw.length_remaining, response.raw.read1
+    etag = STRONG_ETAG.fullmatch(response.headers.get("ETag", ""))
+    server = ServerMetadata(size, etag[0] if etag else None)
+    place = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+    chunk = read(READ_SIZE)
+    if response.status_code == 200:
+        wrong = check.not_the_file(chunk) or ("" if size is None else expected.size_error(size))
+        if wrong:
+            advice = f"look at it in a browser, or {ELSEWHERE}"
+            raise DownloadError(url, f"what the server sends {wrong}", advice)
+        part.restart(server)
+    elif not (place and int(place[1]) == part.size() and server.etag == part.server.etag):
         part.discard()
-        raise DownloadError(url, f"what arrived {found}", ELSEWHERE)
-    part.finish(sums)
-    return part.said
+        raise InterruptedDownload(url, "the file there has changed", AGAIN)
+    bar.total = limit = part.server.size or expected.size
+    bar.n = bar.initial = bar.last_print_n = part.size()  # tqdm has no other way back
+    with part.path.open("ab") as file:
+        while chunk and (limit is None or file.tell() <= limit):
+            file.write(chunk)
+            file.flush()  # so that nothing of it is lost if this process is killed
+            bar.update(len(chunk))
+            chunk = read(READ_SIZE)
+    if limit is not None and part.size() > limit:
+        part.discard()
+        raise DownloadError(url, f"what the server sends is longer than {limit} bytes", ELSEWHERE)

@@ -1,42 +1,82 @@
-"""The folder of a model while files arrive in it: one run at a time, and no traces of none."""
+"""The folder of a downloaded model: the hashes of its files, and what is wrong with them."""
 
 import contextlib
-import os
-import time
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
-from gpt2.download import release
-from gpt2.file_lock import is_open_file, try_lock
+from gpt2 import tensor_index
+from gpt2.atomic_file import replacing
+from gpt2.download import check
+from gpt2.download.released_files import DATA, INDEX, ExpectedFile, released_file
+
+SUMS = "SHA256SUMS"  # the hashes of what arrived, as sha256sum writes them
+ORIGIN = "# converted from "  # the first line of SUMS, if the files were converted
 
 
-@contextlib.contextmanager
-def only_run(folder: Path, report: Callable[[str], None]) -> Iterator[IO[str]]:
-    """The file SUMS of a folder, opened once no other run is writing there.
+def recorded(folder: Path) -> tuple[str, dict[str, str]]:
+    """What SUMS holds: what the files were converted from, "" if they were not; their hashes."""
+    origin, sums = "", {}
+    with contextlib.suppress(OSError):  # there is none
+        for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
+            sha256, _, name = line.partition("  ")
+            if line.startswith(ORIGIN):
+                origin = line.removeprefix(ORIGIN)
+            elif name:
+                sums[name] = sha256
+    return origin, sums
 
-    A folder in which nothing has arrived is removed at the end. Raises: OSError.
+
+def record(folder: Path, sums: Mapping[str, str], origin: str = "") -> None:
+    """Write SUMS. Raises: OSError."""
+    lines = [f"{ORIGIN}{origin}\n"] if origin else []
+    lines += [f"{sha256}  {name}\n" for name, sha256 in sums.items()]
+    with replacing(folder / SUMS) as file:
+        file.write("".join(lines).encode())
+
+
+def expected_download(folder: Path, name: str) -> ExpectedFile:
+    """What a downloaded file must match; the size of the weights follows from their index."""
+    expected = released_file(folder.name, name)
+    if name == DATA and expected.size is None:
+        with contextlib.suppress(OSError, ValueError):
+            size = tensor_index.data_files(folder / INDEX)[folder / DATA]
+            expected = dataclasses.replace(expected, size=max(size, expected.least))
+    return expected
+
+
+def expected_on_disk(folder: Path, name: str) -> ExpectedFile:
+    """What a model's file on the disk must match: the release, or else what arrived."""
+    origin, sums = recorded(folder)
+    expected = ExpectedFile() if origin else expected_download(folder, name)
+    return dataclasses.replace(expected, sha256=expected.sha256 or sums.get(name))
+
+
+def problem_on_disk(folder: Path, name: str) -> str:
+    """What is wrong with a model's file, or ""."""
+    path = folder / name
+    return check.problem(path, expected_on_disk(folder, name)) if path.is_file() else "is not here"
+
+
+def size_error_on_disk(folder: Path, name: str) -> str:
+    """What is wrong with the size of a model's file, or ""; does not read it."""
+    path = folder / name
+    if not path.is_file():
+        return "is not here"
+    wrong = expected_on_disk(folder, name).size_error(path.stat().st_size)
+    if not wrong and name == DATA and not tensor_index.is_complete(folder / INDEX):
+        wrong = f"does not fit {INDEX}"
+    return wrong
+
+
+def other_checkpoints(folder: Path, address: str = "") -> list[str]:
+    """The complete checkpoints in a model's folder that were not downloaded from `address`.
+
+    `address` is that of a model that is converted; "" stands for the servers of the release.
     """
-    waited = False
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with release.open_sums(folder, "a+") as file:
-            if not try_lock(file):
-                if not waited:
-                    report(f"{folder}: waiting for another run that downloads there")
-                waited = True
-                time.sleep(0.2)
-            elif is_open_file(folder / release.SUMS, file):  # else the other run has removed it
-                try:
-                    yield file
-                finally:
-                    remove_if_empty(folder, file)
-                return
-
-
-def remove_if_empty(folder: Path, sums: IO[str]) -> None:
-    """Leave no trace of a download that brought nothing."""
-    if os.fstat(sums.fileno()).st_size == 0:
-        with contextlib.suppress(OSError):  # Windows removes no open file
-            (folder / release.SUMS).unlink()
-            folder.rmdir()
+    from_there = not address or recorded(folder)[0].startswith(f"{address}@")
+    found = [path for path in sorted(folder.glob("*.index")) if tensor_index.is_complete(path)]
+    if from_there and not problem_on_disk(folder, INDEX) and not size_error_on_disk(folder, DATA):
+        found.remove(folder / INDEX)
+    names = [path.name.removesuffix(".index") for path in found]
+    return [name for name in names if not name.startswith("part.")]

@@ -1,21 +1,20 @@
-"""Models in Hugging Face's form: downloaded, and converted into the released file set."""
+"""Models on Hugging Face: which files are needed, and what its library's errors mean.
 
-import contextlib
+The library downloads them into its own cache, which other programs share. It knows about resuming,
+mirrors, offline mode and tokens.
+"""
+
 import dataclasses
+import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
-from urllib.parse import quote
+from urllib.parse import unquote
 
-from gpt2.download import release
-from gpt2.download.errors import DownloadError, Missing
-from gpt2.download.fetch import Settings, download
-from gpt2.download.folder import remove_if_empty
-from gpt2.download.part import Part, flush_folder
-from gpt2.download.release import FILES, FileHash, Known
-from gpt2.download.web import ELSEWHERE
+from gpt2.download import check
+from gpt2.download.errors import DownloadError, root_cause
+from gpt2.download.released_files import RELEASED_VOCABULARY
+from gpt2.download.web import AGAIN, CHECK_CERTIFICATES, CHECK_NETWORK
+from user_error import UserError
 
 ENDPOINT = "https://huggingface.co"
 REPOSITORIES = {  # of the released models
@@ -24,166 +23,124 @@ REPOSITORIES = {  # of the released models
     "774M": "openai-community/gpt2-large",
     "1558M": "openai-community/gpt2-xl",
 }
-NAME = re.compile(r"[A-Za-z0-9_-][\w.-]{0,95}/[A-Za-z0-9_-]([\w.-]{0,94}[\w-])?", re.ASCII)
-COMMIT = re.compile(r"[0-9a-f]{40}")
+NAME = r"[A-Za-z0-9_-][\w.-]{0,95}/[A-Za-z0-9_-](?:[\w.-]{0,94}[\w-])?"
+REVISION = r"(?:/(?:tree|blob|resolve)/([^/]+)(?:/.*)?|@([^@\s]+))?"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-VOCABULARY = (  # no model has all of them
+TOKENIZER_FILES = (  # no model has all of them
     "vocab.json",
     "merges.txt",
     "tokenizer.json",
     "tokenizer_config.json",
     "added_tokens.json",
 )
-SHARD = re.compile(r"[\w.-]{1,200}\.safetensors", re.ASCII)
-MOST_TEXT = 1 << 28  # bytes of a file other than the weights
-BUFFERS = 1 << 28  # bytes in the weights' file beyond the parameters: causal masks, a header
-PUBLISHED = {
-    ("openai-community/gpt2", "vocab.json"): release.VOCABULARY["encoder.json"],
-    ("openai-community/gpt2", "merges.txt"): release.VOCABULARY["vocab.bpe"],
-    ("openai-community/gpt2", WEIGHTS): Known(
-        sha256="248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
-    ),
+HASHES = {  # of openai-community/gpt2
+    "vocab.json": RELEASED_VOCABULARY["encoder.json"].sha256,
+    "merges.txt": RELEASED_VOCABULARY["vocab.bpe"].sha256,
+    WEIGHTS: "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
 }
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Repository:
-    """A model on a server in Hugging Face's form."""
+    """A model on Hugging Face, or on a mirror."""
 
     name: str  # owner/model
     endpoint: str = ENDPOINT
     revision: str = "main"
 
+    @property
     def address(self) -> str:
         """Where the model is, in any revision."""
         return f"{self.endpoint}/{self.name}"
 
-    def url(self, file: str) -> str:
-        """Where a file is."""
-        return f"{self.address()}/resolve/{quote(self.revision, safe='')}/{file}"
-
-    def published(self, file: str) -> Known:
-        """What is known of a file before the server is asked."""
-        known = PUBLISHED.get((self.name, file)) if self.revision == "main" else None
-        return dataclasses.replace(known or Known(), most=MOST_TEXT)
+    def is_origin(self, origin: str) -> bool:
+        """Whether `address@commit revision` is here; without a revision, it is main."""
+        place, _, revision = origin.partition(" ")
+        return place.rpartition("@")[0] == self.address and (revision or "main") == self.revision
 
 
-def get_model(repository: Repository, folder: Path, sums: IO[str], settings: Settings) -> None:
-    """Download a model and write the released file set to `folder`, whose SUMS is open.
+def parse_name(text: str, endpoint: str, revision: str) -> Repository | None:
+    """What `owner/name`, `owner/name@revision` or a pasted address names, if it names a model."""
+    sites = "|".join(re.escape(re.sub("https?://", "", site)) for site in (ENDPOINT, endpoint))
+    pattern = rf"(?:(?:https?://)?(?:{sites}|hf\.co)/)?({NAME}){REVISION}/?"
+    found = re.fullmatch(pattern, text, re.ASCII)
+    if not found:
+        return None
+    return Repository(found[1], endpoint, unquote(found[2] or found[3] or revision))
 
-    What has arrived before an interruption is in folders `part.*`, where the next run finds it.
-    Raises: DownloadError; UserError if the model is not a GPT-2; OSError if it cannot be saved.
+
+def fetch(repository: Repository, *patterns: str) -> Path:
+    """Download the files of a repository that are not in the library's cache.
+
+    Args:
+      patterns: their names, which may contain `*`.
+    Returns: a folder with the files of one commit, which its name is.
+    Raises: DownloadError; UserError if the library is not installed, or the token impossible.
     """
-    from gpt2.conversion import from_hf
-    from gpt2.conversion.weights import import_safetensors
-
-    import_safetensors()  # says at once if it is not installed
-    arrived, converted = folder / "part.huggingface", folder / "part.converted"
-    for path in (arrived, converted):
-        if path.is_symlink():
-            path.unlink()
-    arrived.mkdir(exist_ok=True)
-    with release.open_sums(arrived, "a+") as file:
-        try:
-            origin = Collection(repository, arrived, file, settings).complete()
-        finally:
-            remove_if_empty(arrived, file)
-    shutil.rmtree(converted, ignore_errors=True)
-    from_hf.convert(arrived, converted)
-    _install(converted, folder, sums, origin)
-    shutil.rmtree(arrived)
-
-
-def _install(converted: Path, folder: Path, sums: IO[str], origin: str) -> None:
-    hashes = {name: FileHash(converted / name).catch_up().hex() for name in FILES}
-    release.write_sums(sums, hashes, origin)
-    for name in reversed(FILES):  # the weights first, and last the file that names them
-        (converted / name).replace(folder / name)
-        Part(folder / name).discard()  # of another source
-    converted.rmdir()
-    flush_folder(folder)
-
-
-class Collection:
-    """The files of a model that are needed here, in a folder under their own names."""
-
-    def __init__(self, repository: Repository, folder: Path, sums: IO[str], settings: Settings):
-        self.repository, self.folder, self.sums = repository, folder, sums
-        hint = "check the name of the model; a private one needs HF_TOKEN"
-        self.settings = dataclasses.replace(settings, if_missing=hint)
-
-    def complete(self) -> str:
-        """Download what is not here; returns where the model came from, with its commit."""
-        from gpt2.conversion.config import read_config
-
-        origin = self._pin()
-        hparams, _ = read_config(self.folder)  # before the weights: it may not be a GPT-2
-        for name in VOCABULARY:
-            with self._may_be_missing():
-                self._get(name, self.repository.published(name))
-        most = 2 * 4 * hparams.n_params() + BUFFERS  # in float32, with a second copy of wte
-        try:
-            known = dataclasses.replace(self.repository.published(WEIGHTS), most=most)
-            self._get(WEIGHTS, known)
-        except Missing as error:
-            if error.status != 404:
-                raise
-            for name in self._shards():
-                self._get(name, Known(most=most))
-        return origin
-
-    def _pin(self) -> str:
-        """Get config.json, and stay with its commit, so that all files are of one version."""
-        before, hashes = release.recorded(self.folder)
-        (self.folder / CONFIG).unlink(missing_ok=True)
-        known = self.repository.published(CONFIG)
-        url = self.repository.url(CONFIG)
-        said = download([url], self.folder / CONFIG, self.sums, known, self.settings)
-        commit = said.commit if COMMIT.fullmatch(said.commit or "") else None
-        self.pinned = dataclasses.replace(
-            self.repository, revision=commit or self.repository.revision
-        )
-        origin = f"{self.pinned.address()}@{self.pinned.revision}"
-        if not commit or origin != before:  # what is here may be of another version
-            for name in hashes.keys() - {CONFIG}:
-                if release.PLAIN_NAME.fullmatch(name):
-                    (self.folder / name).unlink(missing_ok=True)
-            hashes = {}
-        hashes[CONFIG] = FileHash(self.folder / CONFIG).catch_up().hex()
-        release.write_sums(self.sums, hashes, origin)
-        return origin
-
-    def _get(self, name: str, known: Known) -> None:
-        path = self.folder / name
-        _, hashes = release.recorded(self.folder)
-        if not path.is_file() or FileHash(path).catch_up().hex() != hashes.get(name):
-            download([self.pinned.url(name)], path, self.sums, known, self.settings)
-            self.settings.report(f"{self.repository.name}/{name}: {path.stat().st_size} bytes")
-
-    @contextlib.contextmanager
-    def _may_be_missing(self) -> Iterator[None]:
-        try:
-            yield
-        except Missing as error:
-            if error.status != 404:
-                raise
-
-    def _shards(self) -> list[str]:
-        """The names of the files that the weights are split into."""
-        from gpt2.conversion.folder import read_object
-
-        name = f"{WEIGHTS}.index.json"
-        with self._may_be_missing():
-            self._get(name, self.repository.published(name))
-        if not (self.folder / name).exists():
-            raise DownloadError(
-                self.pinned.url(WEIGHTS),
-                "the model has no weights in this form",
-                "pytorch_model.bin is not read: it is a pickle, which can run any code",
+    if re.search(r"[^!-~]|[\"']", os.environ.get("HF_TOKEN", "").strip()):
+        raise UserError("HF_TOKEN is not a token: it holds a quote, a space or the like")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        needs = "models of Hugging Face need the huggingface_hub library"
+        raise UserError(f"{needs}; install it: pip install huggingface_hub") from None
+    name, endpoint, revision = dataclasses.astuple(repository)
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, endpoint=endpoint, allow_patterns=[*patterns]
             )
-        names = read_object(self.folder / name).get("weight_map")
-        files = {str(file) for file in names.values()} if isinstance(names, dict) else {""}
-        if not files or not all(SHARD.fullmatch(file) for file in files):
-            what = f"its {name} does not list files"
-            raise DownloadError(self.pinned.url(name), what, ELSEWHERE)
-        return sorted(files)
+        )
+    except Exception as error:  # of many kinds, and from three libraries
+        raise _explain(repository, error) from None
+
+
+def fetch_model(repository: Repository) -> Path:
+    """Download all files that a conversion needs; returns and raises as `fetch`."""
+    shards = f"{WEIGHTS}.index.json", "model-*-of-*.safetensors"
+    folder = fetch(repository, CONFIG, *TOKENIZER_FILES, WEIGHTS, *shards)
+    if not any(folder.glob(f"{WEIGHTS}*")):
+        what = f"the model has no {WEIGHTS}"
+        advice = "pytorch_model.bin is not read: it is a pickle, which can run any code"
+        raise DownloadError(repository.address, what, advice)
+    for path in sorted(folder.iterdir()):
+        _check_hash(repository, path)
+    return folder
+
+
+def _check_hash(repository: Repository, path: Path) -> None:
+    """Raise DownloadError if a file does not have its hash, as far as that is known.
+
+    The library compares sizes only. In its cache, large files are named after their hashes.
+    """
+    known = HASHES if repository == Repository("openai-community/gpt2", repository.endpoint) else {}
+    name = path.resolve().name
+    expected = known.get(path.name) or (name if SHA256.fullmatch(name) else None)
+    if expected and (found := check.file_hash(path)) != expected:
+        what = f"has SHA-256 {found} instead of {expected}"
+        raise DownloadError(path, what, "delete what the link leads to, then run this again")
+
+
+def _explain(repository: Repository, error: Exception) -> DownloadError:
+    """What an error of the library means, in one line with a remedy."""
+    from huggingface_hub import constants, errors
+
+    where, root = repository.address, root_cause(error)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    what, advice = f"the download failed ({root})", CHECK_NETWORK
+    if status:
+        details = getattr(error, "server_message", "") or ""
+        what, advice = f"the server answers {status} {details}", f"later, {AGAIN}"
+    if isinstance(root, errors.OfflineModeIsEnabled):
+        what = "it is not in the library's cache, and HF_HUB_OFFLINE is set"
+        advice = "unset HF_HUB_OFFLINE to download it"
+    elif status in (401, 403, 404):
+        advice = f"check the name and the revision ({repository.revision}); for a private model, "
+        advice += "log in (hf auth login, or HF_TOKEN) after accepting its conditions, if any"
+    elif "CERTIFICATE" in str(root):
+        what, advice = f"its TLS certificate is not trusted ({root})", CHECK_CERTIFICATES
+    elif isinstance(root, OSError) and root.filename:
+        where, what = constants.HF_HUB_CACHE, f"it cannot be written ({root})"
+        advice = "make room, or choose another cache with HF_HOME"
+    return DownloadError(where, what, advice)
