@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Convert models between the released form and Hugging Face's."""
+"""Convert models between the released form, Hugging Face's and SavedModel."""
 
+import importlib
 import signal
 import sys
 
@@ -35,15 +36,33 @@ def convert_to(model: str, folder: str, /, models_dir: str = "models") -> None:
       model: name of the model.
       folder: new folder to write.
     """
+    _write("to_hf", model, folder, models_dir)
+
+
+def convert_to_saved_model(model: str, folder: str, /, models_dir: str = "models") -> None:
+    """Write a model as a SavedModel, for TensorFlow Serving and any program with TensorFlow.
+
+    Args:
+      model: name of the model.
+      folder: new folder to write.
+    """
+    _write("to_saved_model", model, folder, models_dir)
+
+
+def _write(module: str, model: str, folder: str, models_dir: str) -> None:
     target = expand(folder)
     source = find_model(model, models_dir)
-    with status_line(f"loading {source.name} ..."):
-        from gpt2.conversion import to_hf  # with NumPy
-    to_hf.convert(source, target)
+    with status_line(f"loading {source.name} ..."):  # NumPy takes a moment
+        conversion = importlib.import_module(f"gpt2.conversion.{module}")
+    conversion.convert(source, target)
     print(f"{target} is complete", file=sys.stderr)
 
 
-COMMANDS = {"from-hf": convert_from, "to-hf": convert_to}
+COMMANDS = {
+    "from-hf": convert_from,
+    "to-hf": convert_to,
+    "to-saved-model": convert_to_saved_model,
+}
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a kill cleans up, too
