@@ -279,12 +279,16 @@ def print_layers(hparams, layers):
     for n_layer in layers:
         with tf.Graph().as_default(), tf.Session() as session:
             began = time.time()
-            made = decoder.Decoder(replace(hparams, n_layer=n_layer), sample.sample_token, 1)
+            made = decoder.Decoder(
+                replace(hparams, n_layer=n_layer),
+                lambda logits, uniform, *_: sample.sample_token(logits, uniform),
+                1,
+            )
             parts = made.prefill, made.decode_uncompiled, made.decode, made.grow, made.compile
             building = time.time() - began
             zeros = [v.assign(tf.zeros(v.shape), read_value=False) for v in tf.global_variables()]
             session.run(zeros)
-            feed = {made.context: [[0]], made.lengths: [1], made.seed: 0, made.numbers: [1]}
+            feed = {made.context: [[0]], made.lengths: [1], made.seed: 0, made.sample_indices: [1]}
             feed |= {made.stop: -1, made.end: 0, made.cache_length: hparams.n_ctx}
             began = time.time()
             session.run(parts[-1], feed)

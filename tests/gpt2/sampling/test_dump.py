@@ -47,7 +47,7 @@ def whole(model, tmp_path_factory):
 
 
 def test_a_dump_is_text_under_a_line_that_calls_it_synthetic(whole):
-    assert whole.startswith("# Synthetic text, written by a language model: model 1M, weights ")
+    assert whole.startswith("# Synthetic text, written by a language model: model 1M, fingerprint ")
     assert "seed 9, length 24, temperature 1, top_k 50" in whole.split("\n")[0]
     assert banners(whole) == list(range(1, 13))
 

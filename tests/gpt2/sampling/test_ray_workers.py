@@ -154,26 +154,34 @@ def running(path, environment, *flags):
     """A script that writes a dump at `path`, which has begun to grow; in a group of its own."""
     command = [sys.executable, str(UNCONDITIONAL), *FLAGS, "--output", str(path), *flags]
     before = path.stat().st_size if path.exists() else 0
-    with (path.parent / "stderr").open("w+") as stderr:
-        process = subprocess.Popen(command, env=environment, stderr=stderr, start_new_session=True)
+    for _ in range(3):  # on a busy machine, Ray gives up its own start after 30 s
+        with (path.parent / "stderr").open("w") as stderr:
+            process = subprocess.Popen(
+                command, env=environment, stderr=stderr, start_new_session=True
+            )
         with process:
             try:
-                wait_until(
-                    lambda: path.exists() and " SAMPLE " in path.read_text("utf-8")[before:],
-                    process,
-                )
-                yield process
+                if has_begun(path, before, process):
+                    yield process
+                    return
             finally:
                 process.kill()
+    pytest.fail((path.parent / "stderr").read_text())
+
+
+def has_begun(path, before, process):
+    """Wait for the first sample after the first `before` bytes; False if the process ends first."""
+    while process.poll() is None:
+        if path.exists() and " SAMPLE " in path.read_text("utf-8")[before:]:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def wait_until(holds, process):
-    for _ in range(6000):
-        if holds():
-            return
+    while not holds():
         assert process.poll() is None, "it has ended"
         time.sleep(0.05)
-    raise TimeoutError
 
 
 def expected(folder, n_samples):
