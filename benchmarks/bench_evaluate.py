@@ -52,7 +52,7 @@ def main():
     hparams = HParams(n_embd=12, n_layer=2) if flags.smoke else HParams()
     if flags.smoke:
         flags.window, flags.turns = 64, 1
-    graph = scorer.build(hparams, flags.top)
+    graph = scorer.build_scores(hparams, flags.top)
     bare = graph.logits.op  # computed, and not copied out
     rng = np.random.default_rng(0)
     config, _ = choose_device("auto", tf)

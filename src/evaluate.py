@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpt2.command_line import run
 from gpt2.evaluation.page import page
-from gpt2.evaluation.paper_results import FILES, SIZES, find_file, published
+from gpt2.evaluation.paper_results import DATA_FILES, SIZES, find_file, published
 from gpt2.evaluation.perplexity import SavedState, measure, open_state
 from gpt2.evaluation.score_report import Report, ScoredText, format_number, jsonl, show, table
 from gpt2.evaluation.tasks import TASKS, measure_task
@@ -152,7 +152,9 @@ def paper(
     if not folder.is_dir():
         raise UserError(f"--data_dir: no folder {data_dir}")
     if not any(find_file(name, folder) for name in TASKS):
-        raise UserError(f"--data_dir: no file of a task in {data_dir}, such as {FILES['ptb'][0]}")
+        raise UserError(
+            f"--data_dir: no file of a task in {data_dir}, such as {DATA_FILES['ptb'][0]}"
+        )
     options = EvaluationOptions(window, stride, batch_size)
     found = [
         (names[0], _find_first(names, models_dir))
@@ -176,7 +178,9 @@ def _paper_of_one(scorer: Scorer, data_dir: Path, saved: SavedState) -> None:
     for name in TASKS:
         path = find_file(name, data_dir)
         if not path:
-            print(f"{name:<13} missing: no {' or '.join(FILES[name])} in {data_dir}", flush=True)
+            print(
+                f"{name:<13} missing: no {' or '.join(DATA_FILES[name])} in {data_dir}", flush=True
+            )
             continue
         sizes = f"{scorer.window} {scorer.stride}"
         key = f"{scorer.model.fingerprint()} {name} {fingerprint(path)} {sizes}"

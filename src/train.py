@@ -108,12 +108,12 @@ def train(
     weights = None if from_scratch else model.weights
     run_folder = check_run_folder(run_name, Path(checkpoint_dir), model)
     with status_line(f"loading {model.name} ..."):
-        from gpt2.training.dataset import load_tokens, split  # with NumPy
+        from gpt2.training.dataset import hold_out, load_tokens  # with NumPy
 
         _ = model.encoder  # before a bar is shown
     with only_run(run_folder) if tf_config.is_chief else contextlib.nullcontext():
         tokens = load_tokens(dataset, model, Path(checkpoint_dir) / "cache")
-        texts = split(tokens, held_out, options.window)
+        texts = hold_out(tokens, held_out, options.window)
         run_training(
             options,
             weights,

@@ -100,7 +100,7 @@ class ScoreGraph(NamedTuple):
     filtered_scores: dict[str, Any]  # the same, with those that need `allowed`
 
 
-def build(hparams: HParams, top: int = 0) -> ScoreGraph:
+def build_scores(hparams: HParams, top: int = 0) -> ScoreGraph:
     """The graph of a model that scores, and lists the `top` most likely tokens."""
     import tensorflow.compat.v1 as tf
 
@@ -166,7 +166,7 @@ class Scorer:
     @property
     def _graph(self) -> ScoreGraph:
         top = self.options.top
-        return self.model.build(("scores", top), lambda: build(self.hparams, top))
+        return self.model.build(("scores", top), lambda: build_scores(self.hparams, top))
 
     def allowed_tokens(self, words: Collection[str]) -> "np.ndarray":
         """Float [n_vocab]: 0 for tokens that are a space and one of the lower-case words."""

@@ -65,7 +65,7 @@ def test_scores_do_not_depend_on_the_batch(tiny, windows):
 
 
 def test_logits_stay_in_the_graph(tf, sess, tiny):
-    graph = scorer.build(tiny.hparams)
+    graph = scorer.build_scores(tiny.hparams)
     sess.run(tf.global_variables_initializer())
     ids = RNG.integers(0, 1280, [2, 8])
     fetches = [graph.scores, graph.filtered_scores]

@@ -199,4 +199,4 @@ def test_every_published_number_is_measured_under_its_name():
     assert paper_results.published("117M", "ptb", "perplexity per word") == 65.85
     assert paper_results.published("1M", "ptb", "perplexity per word") is None
     assert paper_results.published("117M", "ptb", "lines that re-tokenizing") is None
-    assert list(paper_results.PUBLISHED) == list(paper_results.FILES) == evaluate.TASKS
+    assert list(paper_results.PUBLISHED) == list(paper_results.DATA_FILES) == evaluate.TASKS

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import generate_conditional_samples
 import interactive_conditional_samples
-from gpt2.sampling.prompts import PromptFile, split
+from gpt2.sampling.prompts import PromptFile, split_texts
 from interactive_conditional_samples import Conversation
 from user_error import UserError
 
@@ -134,7 +134,7 @@ def test_one_wrong_prompt_among_many_is_named_by_file_and_line(
 @given(st.lists(st.text("a#\r\n", max_size=6)), st.sampled_from(["\n", "\n\n", "#", "##", "#a#"]))
 def test_chunks_are_split_like_the_whole(chunks, separator):
     whole = "".join(chunks).replace("\r\n", "\n").removesuffix("\n")
-    assert [*split(chunks, separator)] == whole.split(separator)
+    assert [*split_texts(chunks, separator)] == whole.split(separator)
 
 
 def test_texts_that_can_be_read_once_are_read_in_each_pass(monkeypatch):

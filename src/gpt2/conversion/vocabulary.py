@@ -16,7 +16,7 @@ from user_error import UserError
 
 SETTINGS = "tokenizer_config.json"
 ADDED = "added_tokens_decoder"  # in SETTINGS
-VERSION = "#version: 0.2"
+MERGES_HEADER = "#version: 0.2"
 OTHER_IDS = "which gives other token ids than GPT-2's rules"
 Merges = list[tuple[str, str]]
 BYTE_LEVEL: dict[str, Any] = {
@@ -263,7 +263,7 @@ def _read_merges(path: Path) -> list[str]:
 
 
 def _write_merges(path: Path, merges: Merges) -> None:
-    lines = [VERSION, *map(" ".join, merges)]
+    lines = [MERGES_HEADER, *map(" ".join, merges)]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
 

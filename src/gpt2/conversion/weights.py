@@ -22,7 +22,7 @@ PREFIX = "transformer."  # before a name, if the file is of the model with its o
 WRAPPERS = re.compile(r"(_orig_mod\.|module\.|base_model\.model\.)+")  # of compile, DDP and peft
 OUTPUT = "lm_head.weight"  # a copy of wte in some files
 BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # the causal mask, in older files
-DTYPES = ("F32", "F16", "BF16")
+FLOATS = ("F32", "F16", "BF16")
 BLOCK = 4096  # rows of wte compared at a time
 
 
@@ -147,9 +147,9 @@ class Tensors:
             raise UserError(
                 f"{path} holds {name} as {tensor.get_shape()}, not {shape} as in config.json"
             )
-        if tensor.get_dtype() not in DTYPES:
+        if tensor.get_dtype() not in FLOATS:
             raise UserError(
-                f"{path} holds {name} as {tensor.get_dtype()}; only {', '.join(DTYPES)} are read"
+                f"{path} holds {name} as {tensor.get_dtype()}; only {', '.join(FLOATS)} are read"
             )
 
     def _check_tied(self, n_vocab: int) -> None:

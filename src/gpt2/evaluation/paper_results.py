@@ -31,7 +31,7 @@ PUBLISHED = {
 }
 
 # The names of the files in the data sets' own archives, the paper's choice first.
-FILES = {
+DATA_FILES = {
     "lambada": ["lambada_test.jsonl", "lambada_test_plain_text.txt"],
     "cbt-cn": ["cbtest_CN_valid_2000ex.txt"],
     "cbt-ne": ["cbtest_NE_valid_2000ex.txt"],
@@ -46,7 +46,7 @@ FILES = {
 
 def find_file(task: str, data_dir: Path) -> Path | None:
     """The file of a task, in a folder or in the folders below it; None if there is none."""
-    found = (path for name in FILES[task] for path in sorted(data_dir.rglob(name)))
+    found = (path for name in DATA_FILES[task] for path in sorted(data_dir.rglob(name)))
     return next((path for path in found if path.is_file()), None)
 
 

@@ -27,7 +27,7 @@ class StopConditions:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SampleBatch:
     """The samples to generate in one batch."""
 
     numbers: Sequence[int]
@@ -36,7 +36,7 @@ class Batch:
 
 def batches(
     prompts: Iterable[Prompt], n_prompts: int, first: int, step: int, last: int, size: int
-) -> Iterator[Batch]:
+) -> Iterator[SampleBatch]:
     """The samples from number `first` to number `last`, `step` apart, in batches of a size.
 
     Sample number i continues prompt number (i - 1) % n_prompts. The prompts are read again and
@@ -48,7 +48,7 @@ def batches(
     start, skip = (first - 1) % n_prompts, (step - 1) % n_prompts + 1
     pairs = zip(numbers, itertools.islice(texts, start, None, skip), strict=False)
     while chunk := list(itertools.islice(pairs, size)):
-        yield Batch(*zip(*chunk, strict=True))
+        yield SampleBatch(*zip(*chunk, strict=True))
 
 
 Show = Callable[[int, "str | None", str], object]  # a sample's number, prompt, and text so far
@@ -56,7 +56,7 @@ Show = Callable[[int, "str | None", str], object]  # a sample's number, prompt, 
 
 def make_samples(
     sampler: LanguageModel,
-    batch: Batch,
+    batch: SampleBatch,
     ends: StopConditions,
     on_tokens: Callable[[int], object],
     show: Show | None = None,
@@ -108,7 +108,7 @@ class ThisProcess:
 
     def make(
         self,
-        wanted: Iterable[Batch],
+        wanted: Iterable[SampleBatch],
         on_tokens: Callable[[int], object],
         show: Show | None = None,
     ) -> Iterator[list[Sample]]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TextIO
 from gpt2.file_lock import write_lock
 from gpt2.language_model import LanguageModel
 from gpt2.sample_text import read_stop_strings
-from gpt2.sampling.batch import Batch, Show, StopConditions, ThisProcess, batches
+from gpt2.sampling.batch import SampleBatch, Show, StopConditions, ThisProcess, batches
 from gpt2.sampling.prompts import NO_PROMPT, Prompt
 from gpt2.sampling.sample_file import FORMATS, Output, Sample, Stream, read_record
 from user_error import UserError, require
@@ -29,7 +29,7 @@ class Backend(Protocol):
 
     def make(
         self,
-        wanted: Iterable[Batch],
+        wanted: Iterable[SampleBatch],
         on_tokens: Callable[[int], object],
         show: Show | None = None,
     ) -> Iterator[list[Sample]]:
@@ -73,7 +73,7 @@ def dump(
     require("format", format, format in FORMATS, f"one of {', '.join(FORMATS)}")
     number, step = parse_shard(shard)
     ends = StopConditions(stop_at_end, read_stop_strings(stop))
-    check_name(output)
+    check_output_name(output)
     with write_lock(Path(output)) if isinstance(output, str) else nullcontext():
         n_prompts, fingerprint = check_prompts(sampler, prompts)
         settings = ends.settings() | {"prompts": fingerprint}
@@ -97,7 +97,7 @@ def dump(
 
 def write(
     backend: Backend,
-    wanted: Iterable[Batch],
+    wanted: Iterable[SampleBatch],
     out: Output | Stream,
     n_tokens_left: int,
     sampler: LanguageModel,
@@ -188,7 +188,7 @@ def check_prompts(sampler: LanguageModel, prompts: Iterable[Prompt]) -> tuple[in
     return n_prompts, digest.hexdigest()[:16]
 
 
-def check_name(output: str | TextIO) -> None:
+def check_output_name(output: str | TextIO) -> None:
     """Raise UserError for a name that no file can have; to read all prompts may take long."""
     if not isinstance(output, str):
         return

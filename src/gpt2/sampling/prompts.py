@@ -41,7 +41,7 @@ class PromptFile:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         line = 1
-        for part in split(text_chunks(self._path, on_read=self._check), self._separator):
+        for part in split_texts(text_chunks(self._path, on_read=self._check), self._separator):
             place = f"{self.name}, line {line}"
             text = part.strip() if self._jsonl else part  # an empty line is not a record
             if text and self._jsonl:
@@ -77,7 +77,7 @@ def _is_pipe(path: str) -> bool:
         return False
 
 
-def split(chunks: Iterable[str], separator: str) -> Iterator[str]:
+def split_texts(chunks: Iterable[str], separator: str) -> Iterator[str]:
     """What stands between separators in a text that comes in chunks.
 
     CRLF is read as a line feed, and a line feed that ends the text is not part of it.

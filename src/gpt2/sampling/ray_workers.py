@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.batch import Batch, Show, StopConditions, make_samples
+from gpt2.sampling.batch import SampleBatch, Show, StopConditions, make_samples
 from gpt2.sampling.ray_address import ClusterError, check_address
 from gpt2.sampling.sample_file import Sample
 from gpt2.tensorflow_session import held_stderr
 from user_error import UserError, require
 
-RETRIES = 5  # of a batch whose process or node died, before the dump ends
+TASK_RETRIES = 5  # of a batch whose process or node died, before the dump ends
 WAITING = 4  # finished batches for each worker that may wait for an earlier one
 NOTICE_SECONDS = 20  # after which a line reports that no worker is ready yet
 ENVIRONMENT = {  # unless they are set
@@ -38,7 +38,7 @@ ENVIRONMENT = {  # unless they are set
     "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds to try with a wrong token
     "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "1",  # with ray://, the wait after the first try
     "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",  # and after the second and the third, the last
-    "RAY_task_oom_retries": str(RETRIES),  # there would be no limit
+    "RAY_task_oom_retries": str(TASK_RETRIES),  # there would be no limit
     # For `local`:
     "RAY_worker_niceness": "0",  # it would be 15: all other processes come first
     "RAY_prestart_worker_first_driver": "0",  # a process would start for each core, for nothing
@@ -77,7 +77,7 @@ def load_model(job: Job, gpus: str | None) -> LanguageModel:
     return model
 
 
-def make_on_worker(job: Job, batch: Batch | None) -> list[Sample]:
+def make_on_worker(job: Job, batch: SampleBatch | None) -> list[Sample]:
     """Make a batch in a process of the cluster; None only loads the model. Raises: ClusterError."""
     try:
         model = load_model(job, os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -133,7 +133,7 @@ class RayWorkers:
             }
             settings = tuple(sampler.settings().items())
             self._job = Job(tuple(options.items()), ends, settings, self._cpus or 1)
-            share = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": RETRIES}
+            share = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": TASK_RETRIES}
             self._task = self._ray.remote(make_on_worker).options(**share)
             first = self._task.remote(self._job, None)
             for second in itertools.count():
@@ -150,7 +150,7 @@ class RayWorkers:
 
     def make(
         self,
-        wanted: Iterable[Batch],
+        wanted: Iterable[SampleBatch],
         on_tokens: Callable[[int], object],
         show: Show | None = None,
     ) -> Iterator[list[Sample]]:

@@ -37,7 +37,7 @@ class Format(Protocol):
     def beginning(self, number: int, prompt: str | None, text: str) -> str: ...
 
 
-class Text:
+class PlainText:
     """As the original prints samples; a prompt stands before its continuation."""
 
     def header(self, settings: dict[str, Any]) -> str:
@@ -71,7 +71,7 @@ class JsonLines:
         return ""
 
 
-FORMATS: dict[str, Format] = {"text": Text(), "jsonl": JsonLines()}
+FORMATS: dict[str, Format] = {"text": PlainText(), "jsonl": JsonLines()}
 
 
 class Output:

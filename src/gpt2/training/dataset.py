@@ -181,7 +181,7 @@ def read_tokens(path: Path, vocabulary: str, n_vocab: int) -> np.ndarray:
     return np.concatenate(tokens)
 
 
-def split(tokens: np.ndarray, held_out: float, window: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(tokens: np.ndarray, held_out: float, window: int) -> tuple[np.ndarray, np.ndarray]:
     """The tokens to train on, and the share `held_out` at the end that is kept from training.
 
     Raises: UserError if one of them is shorter than a window and the token after it.

@@ -14,7 +14,7 @@ from gpt2.checkpoint import named_write_errors
 from gpt2.training.loss_plot import loss_svg
 from user_error import UserError
 
-COLUMNS = ("step", "training_loss", "learning_rate", "tokens_per_second", "validation_loss")
+LOG_COLUMNS = ("step", "training_loss", "learning_rate", "tokens_per_second", "validation_loss")
 
 
 class TrainingLog:
@@ -32,13 +32,13 @@ class TrainingLog:
         self._path, self._plot = folder / "log.csv", folder / "loss.svg"
         rows = _read_rows(self._path, step)
         with replacing(self._path) as new:
-            new.write("".join(f"{row}\n" for row in [",".join(COLUMNS), *rows]).encode())
+            new.write("".join(f"{row}\n" for row in [",".join(LOG_COLUMNS), *rows]).encode())
         self._training: list[tuple[int, float]] = []
         self._validation: list[tuple[int, float]] = []
-        for row in csv.DictReader(rows, COLUMNS):
+        for row in csv.DictReader(rows, LOG_COLUMNS):
             self._extend_curves(int(row["step"]), row)
         self._file = self._path.open("a", encoding="utf-8", newline="")
-        self._csv = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
+        self._csv = csv.DictWriter(self._file, LOG_COLUMNS, lineterminator="\n")
         self._events_path = folder / f"events.out.tfevents.{time.time_ns()}"
         # Not tf.summary.FileWriter, whose thread prints a traceback if the disk is full.
         self._events = tf.io.TFRecordWriter(str(self._events_path))
@@ -48,7 +48,7 @@ class TrainingLog:
         self._add_event(session_log=start, step=step + 1)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values of a train step, which are named as in COLUMNS."""
+        """Log the values of a train step, which are named as in LOG_COLUMNS."""
         with named_write_errors(self._path):
             self._csv.writerow({"step": step, **values})
             self._file.flush()
@@ -91,7 +91,7 @@ def _read_rows(path: Path, step: int) -> list[str]:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         rows = text[: text.rfind("\n") + 1].splitlines()[1:]  # an incomplete row has no line end
         numbers = [[float(x or 0) for x in row.split(",")] for row in rows]
-        if any(len(row) != len(COLUMNS) for row in numbers):
+        if any(len(row) != len(LOG_COLUMNS) for row in numbers):
             raise ValueError
     except ValueError:
         message = f"{path} is not the log of a training run; move it elsewhere to resume"

@@ -159,15 +159,15 @@ def test_the_script_makes_what_training_takes(texts, tmp_path, run_here):
 
 
 def test_both_parts_of_a_text_must_hold_a_window():
-    training, testing = dataset.split(np.arange(100), 0.1, 9)
+    training, testing = dataset.hold_out(np.arange(100), 0.1, 9)
     assert (training.tolist(), testing.tolist()) == ([*range(90)], [*range(90, 100)])
     with pytest.raises(UserError, match=r"10 of its 100 tokens are held out.*--held_out 0 "):
-        dataset.split(np.arange(100), 0.1, 10)
+        dataset.hold_out(np.arange(100), 0.1, 10)
     with pytest.raises(UserError, match="too short: 10 of its 100 tokens are to train on"):
-        dataset.split(np.arange(100), 0.9, 10)
+        dataset.hold_out(np.arange(100), 0.9, 10)
     with pytest.raises(UserError, match=r"a smaller --window$"):
-        dataset.split(np.arange(100), 0.1, 100)
-    assert len(dataset.split(np.arange(100), 0, 99)[1]) == 0
+        dataset.hold_out(np.arange(100), 0.1, 100)
+    assert len(dataset.hold_out(np.arange(100), 0, 99)[1]) == 0
 
 
 def test_random_windows_are_neighbouring_tokens_and_depend_on_the_seed_alone():
