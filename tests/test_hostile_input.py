@@ -1,7 +1,7 @@
 """The kinds of hostile input, a test each: never a traceback, but one line that names the fault.
 
-The table "Faults and what covers them" in DEVELOPERS.md names the mechanism behind each. A run ends
-where TensorFlow would be imported: until there, all that a user can have got wrong is checked.
+The table "Faults and what covers them" in docs/how_it_works.md names the mechanism behind each. A
+run ends where TensorFlow would be imported: all that a user can get wrong is checked before.
 """
 
 import contextlib
