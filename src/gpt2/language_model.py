@@ -200,7 +200,14 @@ class LanguageModel:
                 # Powers of two: each size is compiled once.
                 size = min(self.batch_size, 1 << (len(batch) - 1).bit_length())
                 chunks = self._chunks(
-                    *(batch, indices, stop_at_end, sampling, seed, size, False, either, choose)
+                    batch,
+                    indices,
+                    sampling,
+                    seed,
+                    size,
+                    stop_at_end=stop_at_end,
+                    either=either,
+                    choose=choose,
                 )
                 rows = [SampleText(self.encoder, stops) for _ in batch]
                 for chunk in chunks:
@@ -243,7 +250,15 @@ class LanguageModel:
 
         def texts() -> Iterator[str]:
             for (ids,) in self._chunks(
-                [context], [number], stop_at_end, sampling, seed, 1, True, either, choose
+                [context],
+                [number],
+                sampling,
+                seed,
+                1,
+                stop_at_end=stop_at_end,
+                at_once=True,
+                either=either,
+                choose=choose,
             ):
                 yield row.add(ids)
                 if row.stopped:
@@ -403,8 +418,14 @@ class LanguageModel:
         either = at_once and self._either_loop()
         self._set_seed()
         return self._chunks(
-            *(contexts, sample_indices, stop_at_end, self.sampling, self.seed, self.batch_size),
-            *(at_once, either),
+            contexts,
+            sample_indices,
+            self.sampling,
+            self.seed,
+            self.batch_size,
+            stop_at_end=stop_at_end,
+            at_once=at_once,
+            either=either,
         )
 
     # Internals
@@ -413,10 +434,11 @@ class LanguageModel:
         self,
         contexts: Sequence[list[int]],
         sample_indices: Sequence[int],
-        stop_at_end: bool,
         sampling: Sampling,
         seed: int | None,
         batch_size: int,
+        *,
+        stop_at_end: bool,
         at_once: bool = False,
         either: bool = False,
         choose: Strategy | None = None,
@@ -425,7 +447,9 @@ class LanguageModel:
         stop = self.end_of_text if stop_at_end else -1
         finished = [False] * len(contexts)
         for tokens in decoding.generate(
-            *(contexts, sample_indices, sampling),
+            contexts,
+            sample_indices,
+            sampling,
             seed=seed,
             stop=stop,
             at_once=at_once,

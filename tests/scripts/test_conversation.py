@@ -25,8 +25,11 @@ def terminal(tmp_path):
         script = ROOT / "tests" / "helpers" / "fake_model.py"
         command = [script, "interactive_conditional_samples", "--model_name", "1M"]
         child = pexpect.spawn(
-            *(sys.executable, [*map(str, command), *map(str, flags)]),
-            **{"env": environment, "encoding": "utf-8", "timeout": 100},
+            sys.executable,
+            [*map(str, command), *map(str, flags)],
+            env=environment,
+            encoding="utf-8",
+            timeout=100,
         )
         children.append(child)
         child.expect_exact(PROMPT)
