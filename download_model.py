@@ -53,7 +53,7 @@ class Options(NamedTuple):
     force: bool
 
 
-def download(
+def download_models(
     models: tuple[str, ...] = (),
     /,
     models_dir: str = str(ROOT / "models"),
@@ -100,9 +100,9 @@ def download(
     place = expand(models_dir)
     if list or verify:
         require("--list and --verify", "both", not (list and verify), "used one at a time")
-        show(models, place, options, verify)
+        show_models(models, place, options, verify)
         return
-    chosen = [choose(model, options) for model in models]
+    chosen = [source_of(model, options) for model in models]
     if not chosen:
         raise UserError(f"name a model: {', '.join(MODELS)}, or owner/name on Hugging Face")
     try:
@@ -124,7 +124,7 @@ def _address(flag: str, url: str) -> str:
     return url.rstrip("/")
 
 
-def choose(model: str, options: Options) -> tuple[str, hub.Repository | None]:
+def source_of(model: str, options: Options) -> tuple[str, hub.Repository | None]:
     """The name of a model, and its place on Hugging Face if it has one.
 
     Raises: UserError if there is no such model.
@@ -212,7 +212,7 @@ def get_converted(repository: hub.Repository, place: Path) -> None:
     from gpt2.conversion.weights import import_safetensors
 
     import_safetensors()
-    read_config(hub.fetch(repository, hub.CONFIG))  # before the weights: it may not be a GPT-2
+    read_config(hub.fetch_snapshot(repository, hub.CONFIG))  # it may not be a GPT-2
     source, work = hub.fetch_model(repository), place / "part.huggingface"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -231,10 +231,10 @@ def report_complete(path: Path) -> None:
     fetch.log.info("%s/%s: %d bytes, complete", path.parent.name, path.name, path.stat().st_size)
 
 
-def show(models: tuple[str, ...], models_dir: Path, options: Options, verify: bool) -> None:
+def show_models(models: tuple[str, ...], models_dir: Path, options: Options, verify: bool) -> None:
     """List or verify the models that are named, or all."""
     here = sorted({path.parent.name for name in FILES for path in models_dir.glob(f"*/{name}")})
-    names = [name if name in here else folder_name(choose(name, options)[0]) for name in models]
+    names = [name if name in here else folder_name(source_of(name, options)[0]) for name in models]
     names = names or [*dict.fromkeys([*([] if verify else MODELS), *here])]
     if not names:
         raise UserError(f"name a model: {', '.join(MODELS)}; none is in {models_dir}")
@@ -270,4 +270,4 @@ def verify_models(models: list[str], models_dir: Path) -> bool:
 
 
 if __name__ == "__main__":
-    run(download)
+    run(download_models)

@@ -20,7 +20,7 @@ from gpt2.text_stream import Counts, fingerprint, text_chunks
 from gpt2.windows import EvaluationOptions
 from user_error import UserError
 
-FORMATS = {"table": table, "jsonl": jsonl, "html": page}
+REPORT_FORMATS = {"table": table, "jsonl": jsonl, "html": page}
 
 
 def score(
@@ -49,8 +49,8 @@ def score(
         give tokens more context, and take longer.
       batch_size: windows computed together; affects speed and memory only.
     """
-    if format not in FORMATS:
-        raise UserError(f"format must be one of {', '.join(FORMATS)}, got {format}")
+    if format not in REPORT_FORMATS:
+        raise UserError(f"format must be one of {', '.join(REPORT_FORMATS)}, got {format}")
     check_files(files)
     if top and is_list(files) and format != "html":
         raise UserError("--top needs a single text, or --format html")
@@ -63,7 +63,7 @@ def score(
     texts = [ScoredText(text, scorers, is_list(files)) for text in read_texts(files)]
     if not texts:
         raise UserError(f"{files[0]}: no texts in it")
-    sys.stdout.writelines(FORMATS[format](Report(texts, scorers, is_list(files))))
+    sys.stdout.writelines(REPORT_FORMATS[format](Report(texts, scorers, is_list(files))))
 
 
 def perplexity(

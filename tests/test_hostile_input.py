@@ -428,7 +428,7 @@ def download(server, folder, fault):
     command = ["download_model.py", "lab", f"--base_url={server.url}", *flags]
     with contextlib.redirect_stderr(err), mock.patch("sys.argv", command):
         try:
-            run(download_model.download)
+            run(download_model.download_models)
         except SystemExit as end:
             status = end.code
     check("download_model", status, err.getvalue())

@@ -1,6 +1,7 @@
-"""Which file may import which, read from the syntax trees."""
+"""Which file may import which, and what names mean, read from the syntax trees."""
 
 import ast
+from collections import defaultdict
 
 from conftest import ROOT
 
@@ -68,3 +69,30 @@ def test_only_scripts_print():
     exceptions = {"gpt2.command_line", "gpt2.installation"}
     for name in FILES.keys() - SCRIPTS - exceptions:
         assert not CALLS[name] & {"print", "tqdm.write"}, name
+
+
+def top_level_names(tree):
+    """The names that a file defines, each with the source that tells equal constants apart."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, object()
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = {
+                part.id
+                for target in targets
+                for part in ast.walk(target)
+                if isinstance(part, ast.Name)
+            }
+            yield from ((name, ast.unparse(node)) for name in names)
+
+
+def test_no_name_stands_for_two_things():
+    """The exceptions are fast or slow twins, and `convert`, which each kind of conversion has."""
+    meanings = defaultdict(set)
+    for path in [*FILES.values(), ROOT / "download_model.py"]:
+        for name, source in top_level_names(ast.parse(path.read_text(encoding="utf-8"))):
+            meanings[name].add(source)
+    twins = {"causal_attention", "gelu", "generate", "linear"}
+    several = {name for name, sources in meanings.items() if len(sources) > 1}
+    assert several - twins - {"__all__", "convert", "log"} == set()

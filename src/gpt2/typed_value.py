@@ -11,7 +11,7 @@ from typing import Any
 
 from user_error import UserError
 
-KINDS: dict[type, str] = {
+TYPE_NAMES: dict[type, str] = {
     int: "a whole number",
     float: "a number",
     bool: "True or False",
@@ -34,7 +34,7 @@ def typed_value(name: str, value: object, kind: type) -> Any:
     """
     plain = _convert(value, kind)
     if plain is None:
-        raise UserError(f"{name} must be {KINDS[kind]}, got {reprlib.repr(value)}")
+        raise UserError(f"{name} must be {TYPE_NAMES[kind]}, got {reprlib.repr(value)}")
     bits = 63 if name.lstrip("-") == "seed" else 31
     if kind is int and not -(1 << bits) <= plain < 1 << bits:
         raise UserError(f"{name} must be from -2**{bits} to 2**{bits} - 1, got {value}")

@@ -16,7 +16,7 @@ NAMES = {
     "n_layer": ("n_layer", "num_hidden_layers"),
 }
 # What makes it the network of model.py, by name; these are the defaults there, too.
-NETWORK: dict[str, Any] = {
+FIXED_SETTINGS: dict[str, Any] = {
     "activation_function": "gelu_new",
     "layer_norm_epsilon": 1e-5,
     "scale_attn_weights": True,
@@ -48,13 +48,13 @@ def read_config(folder: Path) -> tuple[HParams, dict[str, Any]]:
     architectures = config.get("architectures") or []
     for architecture in architectures if isinstance(architectures, list) else [architectures]:
         require("architectures", architecture, *ARCHITECTURES)
-    for name, value in NETWORK.items():
+    for name, value in FIXED_SETTINGS.items():
         allowed = ACTIVATIONS if name == "activation_function" else (value,)
         require(name, config.get(name, value), *allowed)
     for name in EMPTY:
         require(name, config.get(name) or None, None)
     try:
-        hparams = HParams().override_from_dict(_fields(config))
+        hparams = HParams().override_from_dict(_shape_fields(config))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     require("n_inner", config.get("n_inner"), None, 4 * hparams.n_embd)
@@ -74,7 +74,7 @@ def _refuse_other_folder(folder: Path) -> None:
         raise UserError(f"{folder} has no config.json; did you mean {newest}?")
 
 
-def _fields(config: dict[str, Any]) -> dict[str, Any]:
+def _shape_fields(config: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for field, names in NAMES.items():
         given = {name: config[name] for name in names if name in config}
@@ -92,7 +92,7 @@ def make_config(hparams: HParams, end_of_text: int) -> dict[str, Any]:
         **{names[0]: hparams.get(field) for field, names in NAMES.items()},
         "n_ctx": hparams.n_ctx,  # a former name, which llama.cpp's converter reads
         "n_inner": None,
-        **NETWORK,
+        **FIXED_SETTINGS,
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.1),  # keras-hub needs them
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,

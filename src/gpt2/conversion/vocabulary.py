@@ -14,8 +14,8 @@ from gpt2.conversion.folder import read_object, refuse_pointer, write_object
 from hparams import HParams
 from user_error import UserError
 
-SETTINGS = "tokenizer_config.json"
-ADDED = "added_tokens_decoder"  # in SETTINGS
+TOKENIZER_CONFIG = "tokenizer_config.json"
+ADDED = "added_tokens_decoder"  # in TOKENIZER_CONFIG
 MERGES_HEADER = "#version: 0.2"
 OTHER_IDS = "which gives other token ids than GPT-2's rules"
 Merges = list[tuple[str, str]]
@@ -35,7 +35,7 @@ def read_vocabulary(folder: Path, n_vocab: int) -> tuple[dict[str, int], Merges,
     Raises: UserError if it is broken, or text would get other ids than by GPT-2's rules.
     """
     whole = folder / "tokenizer.json"
-    settings = _read_if_there(folder / SETTINGS)
+    settings = _read_if_there(folder / TOKENIZER_CONFIG)
     for name in ("add_prefix_space", "add_bos_token"):
         if settings.get(name):
             raise UserError(f"{folder / 'tokenizer_config.json'}: {name} is set, {OTHER_IDS}")
@@ -75,11 +75,11 @@ def keep_settings(source: Path, folder: Path) -> None:
     This is the name of the padding token, and how added tokens treat the spaces around them.
     """
     if kept := _kept_settings(source):
-        write_object(folder / SETTINGS, kept)
+        write_object(folder / TOKENIZER_CONFIG, kept)
 
 
 def _kept_settings(folder: Path) -> dict[str, Any]:
-    settings = _read_if_there(folder / SETTINGS)
+    settings = _read_if_there(folder / TOKENIZER_CONFIG)
     entries = _read_if_there(folder / "tokenizer.json").get("added_tokens") or []
     by_id = {str(entry["id"]): entry for entry in entries}
     by_id = {
@@ -112,7 +112,7 @@ def write_hugging_face(
     entries = [_added_token(text, vocab[text], flags.get(text, {})) for text in added.values()]
     write_object(folder / "tokenizer.json", _tokenizer(vocab, merges, entries))
     write_object(
-        folder / SETTINGS,
+        folder / TOKENIZER_CONFIG,
         {
             "tokenizer_class": "GPT2Tokenizer",
             **dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT),

@@ -25,7 +25,8 @@ REPOSITORIES = {  # of the released models
 }
 NAME = r"[A-Za-z0-9_-][\w.-]{0,95}/[A-Za-z0-9_-](?:[\w.-]{0,94}[\w-])?"
 REVISION = r"(?:/(?:tree|blob|resolve)/([^/]+)(?:/.*)?|@([^@\s]+))?"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = (  # no model has all of them
     "vocab.json",
     "merges.txt",
@@ -70,7 +71,7 @@ def parse_name(text: str, endpoint: str, revision: str) -> Repository | None:
     return Repository(found[1], endpoint, unquote(found[2] or found[3] or revision))
 
 
-def fetch(repository: Repository, *patterns: str) -> Path:
+def fetch_snapshot(repository: Repository, *patterns: str) -> Path:
     """Download the files of a repository that are not in the library's cache.
 
     Args:
@@ -93,13 +94,13 @@ def fetch(repository: Repository, *patterns: str) -> Path:
             )
         )
     except Exception as error:  # of many kinds, and from three libraries
-        raise _explain(repository, error) from None
+        raise _translated(repository, error) from None
 
 
 def fetch_model(repository: Repository) -> Path:
-    """Download all files that a conversion needs; returns and raises as `fetch`."""
+    """Download all files that a conversion needs; returns and raises as `fetch_snapshot`."""
     shards = f"{WEIGHTS}.index.json", "model-*-of-*.safetensors"
-    folder = fetch(repository, CONFIG, *TOKENIZER_FILES, WEIGHTS, *shards)
+    folder = fetch_snapshot(repository, CONFIG, *TOKENIZER_FILES, WEIGHTS, *shards)
     if not any(folder.glob(f"{WEIGHTS}*")):
         what = f"the model has no {WEIGHTS}"
         advice = "pytorch_model.bin is not read: it is a pickle, which can run any code"
@@ -122,7 +123,7 @@ def _check_hash(repository: Repository, path: Path) -> None:
         raise DownloadError(path, what, "delete what the link leads to, then run this again")
 
 
-def _explain(repository: Repository, error: Exception) -> DownloadError:
+def _translated(repository: Repository, error: Exception) -> DownloadError:
     """What an error of the library means, in one line with a remedy."""
     from huggingface_hub import constants, errors
 

@@ -128,7 +128,7 @@ class _Section:
         ):
             if len(self._models) > 1:
                 yield f"<p>By {_escape(model)}:</p>\n"
-            rows = (f"<div><dt>{x}</dt><dd>{_number(x, numbers)}</dd></div>" for x in numbers)
+            rows = (f"<div><dt>{x}</dt><dd>{_formatted(x, numbers)}</dd></div>" for x in numbers)
             columns = zip(*predictions, strict=True) if predictions else [()] * len(HISTOGRAMS)
             drawn = map(histogram, *zip(*HISTOGRAMS, strict=True), columns)
             yield f'<dl>{"".join(rows)}</dl>\n<div class="pictures">{"".join(drawn)}</div>\n'
@@ -136,7 +136,7 @@ class _Section:
         yield from [*self._paragraphs, "</div>\n</section>\n"]
 
 
-def _number(metric: str, numbers: dict[str, float]) -> str:
+def _formatted(metric: str, numbers: dict[str, float]) -> str:
     share = f" ({numbers[metric] / max(1, numbers['tokens']):.1%})"
     return format_number(numbers[metric]) + (share if metric.startswith("rank") else "")
 

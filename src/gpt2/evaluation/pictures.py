@@ -13,7 +13,7 @@ HISTOGRAMS: tuple[tuple[str, Sequence[float], Sequence[str]], ...] = (
     ("Entropy of the prediction, in nats", range(1, 10), NATS),
     ("Probability of the most likely token", [k / 10 for k in range(1, 10)], TENTHS),
 )
-WIDTH, HEIGHT, TOP, BOTTOM = 272, 132, 24, 18  # of a picture, and of the margins in it
+WIDTH, HEIGHT, ABOVE, BELOW = 272, 132, 24, 18  # of a picture, and of the margins in it
 
 
 def histogram(
@@ -24,10 +24,10 @@ def histogram(
     for value in values:
         counts[bisect_right(starts, value)] += 1
     texts = [f"{a}: {n / max(1, len(values)):.1%}" for a, n in zip(labels, counts, strict=True)]
-    width, base = WIDTH / len(labels), HEIGHT - BOTTOM
+    width, base = WIDTH / len(labels), HEIGHT - BELOW
     bars = ""
     for k, (text, count) in enumerate(zip(texts, counts, strict=True)):
-        height = (base - TOP) * count / max(1, *counts)
+        height = (base - ABOVE) * count / max(1, *counts)
         bars += (
             f'<rect x="{k * width + 1:.1f}" y="{base - height:.1f}" width="{width - 2:.1f}" '
             f'height="{height:.1f}"><title>{html.escape(text)}</title></rect>'

@@ -47,9 +47,9 @@ class RunFolder:
         self._model_folder, self._meta_graph = model_folder, meta_graph
         self._text_path, self._text = self.state / "text", ""
         self._savers = {
-            self.folder: _saver(weights, keep),
-            self.best: _saver(weights, 1),
-            self.state: _saver(None, 1),
+            self.folder: _checkpoint_saver(weights, keep),
+            self.best: _checkpoint_saver(weights, 1),
+            self.state: _checkpoint_saver(None, 1),
         }
 
     def resume(self, session: Any) -> bool:
@@ -128,5 +128,5 @@ class RunFolder:
                 path.unlink()
 
 
-def _saver(variables: list[Any] | None, keep: int) -> Any:
+def _checkpoint_saver(variables: list[Any] | None, keep: int) -> Any:
     return tf.train.Saver(variables, max_to_keep=keep, save_relative_paths=True)

@@ -99,7 +99,7 @@ def run(run_here, tmp_path):
 
     def run(server, *arguments, timeout=30):
         command = ["download_model.py", *arguments, *flags(server, tmp_path, timeout)]
-        result = run_here(lambda: run_script(download_model.download), *command)
+        result = run_here(lambda: run_script(download_model.download_models), *command)
         assert "Traceback" not in result.stderr
         assert all(c.isprintable() or c == "\n" for c in result.stderr)
         errors = [line for line in result.stderr.splitlines() if line.startswith(command[0])]
@@ -134,7 +134,7 @@ def test_files_arrive_in_the_folder_of_the_name_asked_for(run, tmp_path, asked, 
 def test_several_names_and_a_server_from_the_environment(server, run_here, tmp_path, monkeypatch):
     monkeypatch.setenv("GPT2_BASE_URL", server.url + "/")
     command = ["download_model.py", "117M", "124M", f"--models_dir={tmp_path}"]
-    result = run_here(lambda: run_script(download_model.download), *command)
+    result = run_here(lambda: run_script(download_model.download_models), *command)
     assert result.returncode == 0 and not result.stdout
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
         f"{model}/{name}" for model in ("117M", "124M") for name in FILES
@@ -476,7 +476,7 @@ def test_list_shows_sizes_and_what_is_here(server, run, monkeypatch):
 )
 def test_wrong_usage_is_reported_in_one_line(arguments, parts, run_here):
     command = ["download_model.py", *arguments]
-    result = run_here(lambda: run_script(download_model.download), *command)
+    result = run_here(lambda: run_script(download_model.download_models), *command)
     (line,) = result.stderr.splitlines()
     assert result.returncode == 2 and all(part in line for part in parts)
 
@@ -494,7 +494,7 @@ def test_bar_is_right_after_a_resume(server, run, all_but, tmp_path, monkeypatch
     monkeypatch.setattr(
         sys, "argv", ["download_model.py", "124M", *flags(server, all_but(DATA).parents[1])]
     )
-    run_script(download_model.download)
+    run_script(download_model.download_models)
     shown = [float(n) for n in re.findall(r"([\d.]+)k?/50.0k", terminal.getvalue())]
     assert shown[0] == 30 and max(shown) <= 50
 

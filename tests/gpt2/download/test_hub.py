@@ -73,7 +73,7 @@ def download(run_here, tmp_path):
     def download(*arguments):
         flags = ["--retry_wait=0.001", f"--models_dir={tmp_path / 'models'}"]
         command = ["download_model.py", *flags, *arguments]
-        result = run_here(lambda: run_script(download_model.download), *command)
+        result = run_here(lambda: run_script(download_model.download_models), *command)
         assert "Traceback" not in result.stderr and TOKEN not in result.stderr
         lines = [line for line in result.stderr.splitlines() if line.startswith(f"{command[0]}: ")]
         assert len(lines) == (1 if result.returncode else 0)
