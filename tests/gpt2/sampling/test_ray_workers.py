@@ -166,7 +166,14 @@ def running(path, environment, *flags):
                     return
             finally:
                 process.kill()
-    pytest.fail((path.parent / "stderr").read_text())
+    reason = (path.parent / "stderr").read_text()
+    skip_if_ray_is_too_slow("timed out during startup" in reason)
+    pytest.fail(reason)
+
+
+def skip_if_ray_is_too_slow(holds):
+    if holds:
+        pytest.skip("Ray gave up its own start, for which it has a fixed limit of 30 s")
 
 
 def has_begun(path, before, process):
@@ -199,6 +206,7 @@ def test_a_dump_survives_the_death_of_a_node_and_of_the_driver(ray_environment, 
     options = {"stdin": pipe, "stdout": pipe, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(helper, env=environment, **options) as cluster:
         address = cluster.stdout.readline().strip()
+        skip_if_ray_is_too_slow(not address)
         with running(path, environment, "--ray", address) as driver:
             cluster.stdin.write("kill a node\n")
             cluster.stdin.flush()
