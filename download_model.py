@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 from gpt2.installation import ROOT, check_installation
 
 check_installation()  # before slow imports, so that Ctrl-C ends them without a traceback
-import contextlib  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402
@@ -29,14 +28,13 @@ from gpt2.download.released_files import (  # noqa: E402
     MODELS,
     released_file,
     remote_names,
-)
+)  # fmt: skip
 from gpt2.download.web import AGAIN  # noqa: E402
 from gpt2.file_lock import write_lock  # noqa: E402
 from gpt2.user_file import expand  # noqa: E402
 from user_error import UserError, require  # noqa: E402
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
-SOURCES = ("openai", "huggingface", "auto")
 PLAIN_NAME = re.compile(r"\w([\w.-]*[\w-])?", re.ASCII)
 LONGEST_WAIT = 86400  # seconds
 
@@ -69,8 +67,7 @@ def download_models(
     """Download GPT-2 models, or check those that are here.
 
     Args:
-      models: 117M, 345M, 762M, 1542M or their later names 124M, 355M, 774M, 1558M; or owner/name
-        on Hugging Face. Several may be given.
+      models: such as 117M, or owner/name on Hugging Face; several may be given.
       models_dir: folder to save to; models/ of the repository by default.
       source: openai, huggingface or auto, which is Hugging Face if OpenAI's server fails.
       base_url: another server than OpenAI's, with folders such as 117M; GPT2_BASE_URL by default.
@@ -85,18 +82,15 @@ def download_models(
     base_url = base_url or os.environ.get("GPT2_BASE_URL")
     # A server that was named is the only one, unless --source says otherwise.
     source = source or ("openai" if base_url else "auto")
-    require("--source", source, source in SOURCES, " or ".join(SOURCES))
+    known = source in ("openai", "huggingface", "auto")
+    require("--source", source, known, "openai, huggingface or auto")
     for flag, value in ("--timeout", timeout), ("--retry_wait", retry_wait):
         require(flag, value, 0 < value <= LONGEST_WAIT, f"above 0 and at most {LONGEST_WAIT}")
-    options = Options(
-        source,
-        _address("--base_url", base_url or BASE_URL),
-        _address("HF_ENDPOINT", os.environ.get("HF_ENDPOINT", "").strip() or hub.ENDPOINT),
-        revision,
-        timeout,
-        retry_wait,
-        force,
-    )
+    path = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or os.devnull
+    require("REQUESTS_CA_BUNDLE", path, Path(path).exists(), "a file with certificates, or unset")
+    server = _address("--base_url", base_url or BASE_URL)
+    endpoint = _address("HF_ENDPOINT", os.environ.get("HF_ENDPOINT", "").strip() or hub.ENDPOINT)
+    options = Options(source, server, endpoint, revision, timeout, retry_wait, force)
     place = expand(models_dir)
     if list or verify:
         require("--list and --verify", "both", not (list and verify), "used one at a time")
@@ -107,7 +101,7 @@ def download_models(
         raise UserError(f"name a model: {', '.join(MODELS)}, or owner/name on Hugging Face")
     try:
         for model, repository in chosen:
-            get_model(model, repository, place / folder_name(model), options)
+            get_model(model, repository, place / Path(model).name, options)
     except KeyboardInterrupt:
         fetch.log.info("stopped; %s", AGAIN)
         raise
@@ -142,21 +136,13 @@ def source_of(model: str, options: Options) -> tuple[str, hub.Repository | None]
     return model, hub.Repository(name, options.endpoint, options.revision)
 
 
-def folder_name(model: str) -> str:
-    """The folder of a model: of owner/name, its name."""
-    return model.rpartition("/")[2]
-
-
 def get_model(model: str, repository: hub.Repository | None, place: Path, options: Options) -> None:
-    """Bring the files of a model that are missing or damaged.
-
-    Raises: DownloadError; UserError if it is not a GPT-2.
-    """
+    """Bring the files of a model that are missing or damaged. Raises: UserError."""
     on_hub = repository if "/" in model else None
-    missing = missing_files(place, on_hub)
-    for name in FILES:
-        if name not in missing:
-            fetch.log.info("%s/%s: already complete", place.name, name)
+    from_elsewhere = on_hub and not on_hub.is_origin(folder.recorded(place)[0])
+    missing = [name for name in FILES if from_elsewhere or folder.problem_on_disk(place, name)]
+    for name in sorted({*FILES} - {*missing}):
+        fetch.log.info("%s/%s: already complete", place.name, name)
     if not missing:
         return
     others = folder.other_checkpoints(place, on_hub.address if on_hub else "")
@@ -172,15 +158,8 @@ def get_model(model: str, repository: hub.Repository | None, place: Path, option
         advice = f"make room, or choose another folder with --models_dir, then {AGAIN}"
         raise DownloadError(model, f"cannot be saved in {place} ({error})", advice) from None
     finally:
-        with contextlib.suppress(OSError):  # something has arrived
+        if place.is_dir() and not any(place.iterdir()):
             place.rmdir()
-
-
-def missing_files(place: Path, repository: hub.Repository | None) -> list[str]:
-    """The files that are missing or damaged: all, if they did not come from `repository`."""
-    if repository and not repository.is_origin(folder.recorded(place)[0]):
-        return [*FILES]
-    return [name for name in FILES if folder.problem_on_disk(place, name)]
 
 
 def get_from_sources(
@@ -197,7 +176,6 @@ def get_from_sources(
             if folder.problem_on_disk(place, name):
                 urls = [f"{options.base_url}/{there}/{name}" for there in remote_names(model)]
                 fetch.download(urls, place / name, options.timeout, options.retry_wait)
-                report_complete(place / name)
     except DownloadError as error:
         if not repository:
             raise
@@ -212,7 +190,7 @@ def get_converted(repository: hub.Repository, place: Path) -> None:
     from gpt2.conversion.weights import import_safetensors
 
     import_safetensors()
-    read_config(hub.fetch_snapshot(repository, hub.CONFIG))  # it may not be a GPT-2
+    read_config(hub.fetch_snapshot(repository, [hub.CONFIG]))  # it may not be a GPT-2
     source, work = hub.fetch_model(repository), place / "part.huggingface"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -222,25 +200,24 @@ def get_converted(repository: hub.Repository, place: Path) -> None:
     for name in reversed(FILES):  # the weights first, and last the file that names them
         (work / "model" / name).replace(place / name)
         PartialFile(place / name).discard()  # of the other source
-        report_complete(place / name)
     shutil.rmtree(work)
-
-
-def report_complete(path: Path) -> None:
-    """A line for a file that has arrived."""
-    fetch.log.info("%s/%s: %d bytes, complete", path.parent.name, path.name, path.stat().st_size)
+    fetch.log.info("%s: complete, converted from %s", place.name, repository.address)
 
 
 def show_models(models: tuple[str, ...], models_dir: Path, options: Options, verify: bool) -> None:
-    """List or verify the models that are named, or all."""
+    """List or verify the models that are named, or all; status 1 if a file is wrong."""
     here = sorted({path.parent.name for name in FILES for path in models_dir.glob(f"*/{name}")})
-    names = [name if name in here else folder_name(source_of(name, options)[0]) for name in models]
+    names = [name if name in here else Path(source_of(name, options)[0]).name for name in models]
     names = names or [*dict.fromkeys([*([] if verify else MODELS), *here])]
     if not names:
         raise UserError(f"name a model: {', '.join(MODELS)}; none is in {models_dir}")
     if not verify:
-        show_list(names, models_dir)
-    elif not verify_models(names, models_dir):
+        return show_list(names, models_dir)
+    paths = [models_dir / model / name for model in names for name in FILES]
+    problems = [folder.problem_on_disk(path.parent, path.name) for path in paths]
+    for path, wrong in zip(paths, problems, strict=True):
+        print(f"{shown(path.parent.name)}/{path.name}: {shown(wrong) or 'complete'}")
+    if any(problems):
         sys.exit(1)
 
 
@@ -251,22 +228,11 @@ def show_list(models: list[str], models_dir: Path) -> None:
         expected = [released_file(model, name) for name in FILES]
         size = tqdm.format_sizeof(sum(file.size or file.least for file in expected), "B")
         size = size if all(file.size for file in expected) else f"at least {size}"
-        wrong = {name: folder.size_error_on_disk(models_dir / model, name) for name in FILES}
-        bad = [f"{name} {what}" for name, what in wrong.items() if what]
+        place = models_dir / model
+        bad = [f"{n} {wrong}" for n in FILES if (wrong := folder.size_error_on_disk(place, n))]
         state = f"{len(FILES) - len(bad)} of {len(FILES)} files; {bad[0]}" if bad else "complete"
-        here = state if (models_dir / model).is_dir() else "not here"
-        print(f"{shown(model):<10} {size if model in MODELS else '':>17}  {here}")
-
-
-def verify_models(models: list[str], models_dir: Path) -> bool:
-    """Print the state of each file; True if all are complete and right."""
-    right = True
-    for model in models:
-        for name in FILES:
-            wrong = folder.problem_on_disk(models_dir / model, name)
-            print(f"{shown(model)}/{name}: {shown(wrong) or 'complete'}")
-            right = right and not wrong
-    return right
+        state = state if place.is_dir() else "not here"
+        print(f"{shown(model):<10} {size if model in MODELS else '':>17}  {state}")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from gpt2.command_line import run
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 MODEL = ROOT / "models" / "1M"
 FUZZ = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -135,27 +135,30 @@ def check(script, status, said):
 # Flags -------------------------------------------------------------------------------------------
 
 NUMBERS = [
-    "", "-", "nan", "inf", "-inf", "-1", "0", "1e400", "-1e-400", "1" + "0" * 30, "9" * 5000,
-    "0x10", "1_000", "²", "٣", "1,5", "1e5", "--1", "True", "None", "[1]", "1/0", "\x1b[2J",
+    "", "-", "nan", "-inf", "-1", "0", "1e400", "1" + "0" * 30, "9" * 5000, "0x10", "²", "1,5",
+    "--1", "True", "[1]", "1/0", "\x1b[2J",
 ]  # fmt: skip
 NAMES = [
-    "", " ", ".", "..", "../..", "/", "//", "~", "~nobody-here/x", "**", "***/a", "[", "data [v2]",
-    "a\nb", "\x1b]0;title\x07", "\u202eexe.txt", "\udcff", "é" * 300, "n" * 5000, "-", "--", "None",
-    "True", "$HOME", "${", "$(id)", "%s", "{0}", "con", "/dev/null", "/dev/zero", "/dev/full",
-    "/proc/self/mem", "/proc/1/root/x", "text.txt/x", "text.txt", "gpu:" + "9" * 20, "cpu:-1",
-    "1/0", "0/0", "²/³", "1/1/1",
+    "", " ", "..", "/", "//", "~", "~nobody-here/x", "**", "[", "a\nb", "\x1b]0;title\x07",
+    "\u202eexe.txt", "\udcff", "n" * 5000, "-", "--", "None", "${", "%s", "{0}", "/dev/zero",
+    "/dev/full", "/proc/self/mem", "text.txt/x", "text.txt", "gpu:" + "9" * 20, "1/0", "²/³",
 ]  # fmt: skip
 WRITES_THERE = {"checkpoint_dir": ["/", "//", "~"], "dataset": ["~"]}  # not in a test
 
 
 def flags():
-    """A case for each flag of each script, with the values to try."""
+    """A case for each flag with the values to try; of those that scripts share, the first."""
+    seen = set()
     for script, (main, _) in SCRIPTS.items():
-        for name, parameter in inspect.signature(main).parameters.items():
-            numeric = parameter.annotation not in (str, str | None)
-            left_out = WRITES_THERE.get(name, [])
-            values = [value for value in (NUMBERS if numeric else NAMES) if value not in left_out]
-            yield pytest.param(script, name, values, id=f"{script}-{name}")
+        parameters = inspect.signature(main).parameters
+        room = "sampling" if "length" in parameters else main.__module__
+        for name, parameter in parameters.items():
+            if (room, name) not in seen:
+                numeric = parameter.annotation not in (str, str | None)
+                left_out = WRITES_THERE.get(name, [])
+                values = [v for v in (NUMBERS if numeric else NAMES) if v not in left_out]
+                yield pytest.param(script, name, values, id=f"{script}-{name}")
+            seen.add((room, name))
 
 
 @pytest.mark.parametrize(("script", "name", "values"), [*flags()])
@@ -173,9 +176,8 @@ def test_any_text_as_a_flag(text):
         call(script, f"--model_name={text}")
 
 
-@pytest.mark.parametrize("arguments", [["", "a.npz"], ["~nobody-here/x", "a.npz"], ["\x1b[2J"]])
-def test_flags_of_a_process_of_its_own(arguments):
-    command = [sys.executable, str(ROOT / "src" / "encode.py"), *arguments]
+def test_flags_of_a_process_of_its_own():
+    command = [sys.executable, str(ROOT / "src" / "encode.py"), "\x1b[2J", "a.npz"]
     done = subprocess.run(command, capture_output=True, text=True)
     check("encode", done.returncode, done.stderr)
     assert done.returncode == 2
@@ -184,19 +186,15 @@ def test_flags_of_a_process_of_its_own(arguments):
 # Files of a model --------------------------------------------------------------------------------
 
 CONTENTS = [
-    b"", b"\n", b"\0" * 100, b"\xff\xfe{\0}\0", b"\xef\xbb\xbf", b"{", b"[]", b"null", b"1e999",
-    b'"text"', b"[" * 100_000, b'{"a":' * 100_000, b"<!doctype html><title>404</title>",
-    b"version https://git-lfs.github.com/spec/v1\n", b"\x1b[2J" * 9, b"{}" * 9, b"\r\r\r", b"NaN",
+    b"", b"\n", b"\0" * 100, b"\xff\xfe{\0}\0", b"\xef\xbb\xbf", b"{", b"[]", b"null", b'"text"',
+    b"[" * 100_000, b"<!doctype html><title>404</title>", b"\x1b[2J" * 9, b"{}" * 9, b"\r\r\r",
     b'{"n_vocab": NaN, "n_ctx": 1, "n_embd": 1, "n_head": 1, "n_layer": 1}',
-    b'{"n_vocab": 1280, "n_ctx": 1e3, "n_embd": 128, "n_head": 4, "n_layer": 4}',
     b'{"n_vocab": 1280, "n_ctx": ' + b"9" * 4000 + b', "n_embd": 1, "n_head": 1, "n_layer": 1}',
     b'{"n_vocab": 1280, "n_ctx": 256, "n_embd": 128, "n_head": 0, "n_layer": 4}',
-    b'{"a": 0, "a": 1}', b'{"<|endoftext|>": 16777215}', b'{"<|endoftext|>": 0}',
-    b'{"\\ud800": 0, "<|endoftext|>": 1}', b'{"": 0, "<|endoftext|>": 1}', b"#version: 0.2\n \n",
-    b"#version: 0.2\na b\na b\n", b"#version: 0.2\n" + b"a " * 9,
+    b'{"<|endoftext|>": 16777215}', b'{"\\ud800": 0, "<|endoftext|>": 1}',
+    b"#version: 0.2\n \n", b"#version: 0.2\na b\na b\n", b"#version: 0.2\n" + b"a " * 9,
     b'model_checkpoint_path: "**"', b'model_checkpoint_path: "\\000"',
-    b'model_checkpoint_path: "' + b"m" * 5000 + b'"', b'model_checkpoint_path: "\\033[2J"',
-    b'model_checkpoint_path: "../../../../etc/passwd"', b'model_checkpoint_path: ".."',
+    b'model_checkpoint_path: "' + b"m" * 5000 + b'"', b'model_checkpoint_path: ".."',
     bytes.fromhex("57fb808b247547db") * 9,
 ]  # fmt: skip
 FILES = [
@@ -345,59 +343,40 @@ def test_contents_of_what_a_run_kept(place, name):
 
 
 TF_CONFIGS = [
-    "{", "[]", "null", "1", "[" * 100_000, "{}", '{"cluster": 1, "task": 1}', "\x1b[2J", "\udcff",
+    "{", "[]", "[" * 100_000, "{}", '{"cluster": 1, "task": 1}', "\x1b[2J", "\udcff",
     '{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}',
     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1e400}}',
-    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "²"}}',
     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
-    '{"cluster": {"worker": 5}, "task": {"type": "worker", "index": 0}}',
     '{"cluster": {"worker": [5]}, "task": {"type": "worker", "index": 0}}',
     '{"cluster": {"worker": "ab"}, "task": {"type": "worker", "index": 0}}',
     '{"cluster": {"worker": ["a"], "ps": ["b"]}, "task": {"type": "worker", "index": 0}}',
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(len(TF_CONFIGS)))
-def test_values_of_tf_config(monkeypatch, number):
-    monkeypatch.setenv("TF_CONFIG", TF_CONFIGS[number])
-    assert call("train") == 2
+def test_values_of_tf_config(monkeypatch):
+    for value in TF_CONFIGS:
+        monkeypatch.setenv("TF_CONFIG", value)
+        assert call("train") == 2, value
 
 
 # Replies of a server ------------------------------------------------------------------------------
 
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 REPLIES = [
-    b"", b"\r\n", b"\0" * 999, b"HTTP", b"HTTP/1.1", b"HTTP/1.1 \r\n\r\n",
-    b"HTTP/9.9 200 OK\r\n\r\n",
-    b"HTTP/1.1 99999 What\r\n\r\n", b"HTTP/1.1 -1 What\r\n\r\n", b"HTTP/1.1 2e2 OK\r\n\r\n",
-    b"HTTP/1.1 404 \x1b[2JGone\r\n\r\n", b"HTTP/1.1 500 \xff\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n",
+    b"", b"\0" * 999, b"HTTP/1.1 \r\n\r\n", b"HTTP/1.1 99999 What\r\n\r\n",
+    b"HTTP/1.1 404 \x1b[2JGone\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n",
     b"HTTP/1.1 302 Found\r\n\r\n", b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n",
     b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n",
-    b"HTTP/1.1 302 Found\r\nLocation: http://\x1b[2J/\r\n\r\n",
     b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:99999/\r\n\r\n",
-    b"HTTP/1.1 302 Found\r\nLocation: \r\n\r\n",
-    b"HTTP/1.1 206 Partial\r\n\r\nrest", b"HTTP/1.1 304 Not Modified\r\n\r\n",
-    b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-1/\xb2\r\n\r\nab",
+    b"HTTP/1.1 206 Partial\r\n\r\nrest",
     b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-1/" + b"9" * 5000 + b"\r\n\r\nab",
-    b"HTTP/1.1 206 Partial\r\nContent-Range: \x1b[2J\r\n\r\nab",
     b"HTTP/1.1 416 Range\r\nContent-Range: bytes */-1\r\n\r\n",
     HEAD + b"Content-Length: -1\r\n\r\n", HEAD + b"Content-Length: \xb2\r\n\r\n",
-    HEAD + b"Content-Length: 5, 6\r\n\r\nabcde", HEAD + b"Content-Length: 1e3\r\n\r\nabc",
-    HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\nabc",
     HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-    HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nabc",
-    HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 5000 + b"\r\nabc",
-    HEAD + b"Content-Encoding: gzip\r\n\r\nnot gzip",
-    HEAD + b"Content-Encoding: \x1b[2J\r\n\r\nabc",
-    HEAD + b"Content-MD5: !!!\r\n\r\nabc", HEAD + b"ETag: \x1b[2J\r\n\r\n\x1b[2J",
-    HEAD + b"Last-Modified: never\r\n\r\nabc", HEAD + b"\r\n<html>\x1b[2J</html>",
-    HEAD + b"no colon here\r\n\r\nabc", HEAD + b": empty\r\n\r\nabc",
-    HEAD + b"X: y\r\n" * 500 + b"\r\n",
-    HEAD + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
+    HEAD + b"Content-Encoding: gzip\r\n\r\nnot gzip", HEAD + b"ETag: \x1b[2J\r\n\r\n\x1b[2J",
+    HEAD + b"X: y\r\n" * 500 + b"\r\n", HEAD + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
     b"HTTP/1.1 503 Later\r\nRetry-After: \xb2\r\n\r\n",
-    b"HTTP/1.1 503 Later\r\nRetry-After: -9\r\n\r\n",
     b"HTTP/1.1 429 Later\r\nRetry-After: Mon, 99 Foo\r\n\r\n",
 ]  # fmt: skip
 
@@ -420,25 +399,27 @@ def server():
 
 
 def download(server, folder, fault):
-    """What download_model.py says of a reply that meets every request."""
+    """The status of download_model.py after a reply that meets every request."""
     server.always["/lab/checkpoint"] = fault
     shutil.rmtree(folder, ignore_errors=True)
+    flags = [f"--base_url={server.url}", f"--models_dir={folder}", "--retry_wait=0.001"]
     err, status = io.StringIO(), 0
-    flags = ["--retry_wait=0.001", "--timeout=20", f"--models_dir={folder}"]
-    command = ["download_model.py", "lab", f"--base_url={server.url}", *flags]
-    with contextlib.redirect_stderr(err), mock.patch("sys.argv", command):
+    with (
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", ["download_model.py", "lab", *flags]),
+    ):
         try:
             run(download_model.download_models)
-        except SystemExit as end:
-            status = end.code
+        except SystemExit as error:
+            status = error.code
     check("download_model", status, err.getvalue())
     return status
 
 
-@pytest.mark.parametrize("number", range(len(REPLIES)))
-def test_replies_of_a_server(server, tmp_path, number):
+def test_replies_of_a_server(server, tmp_path):
     # As `lab` has one file of seven on this server, no reply makes a whole model.
-    assert download(server, tmp_path / "models", raw(REPLIES[number])) == 1
+    for reply in REPLIES:
+        assert download(server, tmp_path / "models", raw(reply)) == 1, reply
 
 
 def test_any_head_of_a_reply(server, tmp_path):
@@ -455,6 +436,6 @@ def test_any_head_of_a_reply(server, tmp_path):
 
 
 def test_statuses_of_a_server(server, tmp_path):
-    for code in (201, 204, 205, 300, 304, 400, 401, 403, 404, 407, 410, 418, 451, 500, 502, 599):
+    for code in (201, 204, 300, 304, 401, 404, 418, 500, 599):
         fault = bad.status(code, {"X": "y"}, b"<html>")
         assert download(server, tmp_path / "models", fault) == 1, code

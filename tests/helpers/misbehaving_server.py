@@ -137,11 +137,6 @@ def status(code, headers=(), text=b""):
     return fault
 
 
-def wrong_length(length):
-    """Promise another length than that of the body."""
-    return lambda handler, body: handler.serve(body, length=length)
-
-
 def other_content(text):
     """Serve another file under this name."""
     return lambda handler, body: handler.serve(text)
@@ -177,8 +172,6 @@ def serve_as_hub(server, cdn, repository, files, commit="c" * 40, token=""):
 
     refuse = status(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid password"})
     api, tree = f"/api/models/{repository}", []
-    missing_file = status(404, {"X-Error-Code": "EntryNotFound", **head})
-    missing_repository = status(404, {"X-Error-Code": "RepoNotFound"})
     for name, body in files.items():
         tree.append({"type": "file", "path": name, "size": len(body), "oid": "0" * 40})
         if name.endswith(".safetensors"):
@@ -193,6 +186,4 @@ def serve_as_hub(server, cdn, repository, files, commit="c" * 40, token=""):
     info = {"id": repository, "sha": commit, "siblings": []}
     reply(f"{api}/revision/main", status(200, {}, json.dumps(info).encode()))
     reply(f"{api}/tree/{commit}", status(200, {}, json.dumps(tree).encode()))
-    server.missing = lambda handler, body: (
-        missing_file if handler.name.startswith(f"/{repository}/") else missing_repository
-    )(handler, body)
+    server.missing = status(404, {"X-Error-Code": "RepoNotFound"})

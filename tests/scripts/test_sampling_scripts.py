@@ -240,16 +240,6 @@ def test_a_pipe_is_answered_line_by_line_without_prompt_text(call_here):
     assert done.stdout.count("\n" + "=" * 80 + "\n") == 2
 
 
-def test_the_same_prompt_gets_new_samples_and_a_seed_repeats_them(call_here):
-    # 16 samples are not compiled.
-    flags = [*EMBEDDED, "--length", 12, "--seed", 2, "--batch_size", 16]
-    first, again = (call_here(INTERACTIVE, *flags, input="ROMEO:\n" * 2) for _ in range(2))
-    one, two = (part.partition(f" {'=' * 40}")[2] for part in first.stdout.split("=" * 80)[:2])
-    assert len(one) > 12 and len(two) > 12
-    assert one != two
-    assert again.stdout == first.stdout
-
-
 def test_a_line_that_is_too_long_does_not_stop_the_others(call_here):
     lines = "word " * 300 + "\nMy lord, \n"
     done = call_here(INTERACTIVE, *EMBEDDED, input=lines, model=FakeModel)

@@ -16,7 +16,6 @@ READ_SIZE = 1 << 20  # bytes
 NOT_THE_FILE = re.compile(
     rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|error)|version https://git-lfs", re.IGNORECASE
 )
-BUNDLE = re.compile(r"TensorBundle at .* shard \d+ \(\d+ bytes\): ")  # repeats the file's name
 
 
 def not_the_file(start: bytes) -> str:
@@ -39,8 +38,6 @@ def problem(path: Path, expected: ExpectedFile) -> str:
     try:
         if path.name.endswith(".json"):
             parse_json(content.decode("utf-8"))
-        elif path.name.endswith((".bpe", "checkpoint")):
-            content.decode("utf-8")
         elif path.name.endswith(".index"):
             tensor_index.data_files(path)
     except ValueError as error:
@@ -63,8 +60,7 @@ def tensor_problem(data: Path) -> str:
             for name in reader.get_variable_to_shape_map():
                 bar.update(reader.get_tensor(name).nbytes)
     except Exception as error:  # of many kinds: an IndexError for a truncated file
-        reason = BUNDLE.sub("", " ".join(str(error).split()))
-        return f"does not fit {INDEX} ({reason})"
+        return f"does not fit {INDEX} ({error})"
     finally:
         if own_index != index:
             own_index.unlink()

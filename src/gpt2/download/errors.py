@@ -12,8 +12,9 @@ class DownloadError(UserError):
 
     exit_status = 1
 
-    def __init__(self, where: object, what: str, advice: str):
+    def __init__(self, where: object, what: str, advice: str, after: float = 0):
         self.what, self.advice = shown(what), advice
+        self.after = after  # seconds that the server asks to wait
         self.summary = f"{shown(where)}: {self.what}"
         super().__init__(f"{self.summary}; {advice}")
 
@@ -21,21 +22,17 @@ class DownloadError(UserError):
 class InterruptedDownload(DownloadError):
     """A failure after which another try may succeed."""
 
-    def __init__(self, where: object, what: str, advice: str, after: float = 0):
-        super().__init__(where, what, advice)
-        self.after = after  # seconds that the server asks to wait
-
 
 class MissingFile(DownloadError):
     """The server has no such file, or does not show it."""
 
 
-def shown(text: object, most: int = 300) -> str:
+def shown(text: object) -> str:
     """A text from outside as part of one line, escaped, without passwords and the token."""
     line = re.sub(r"[^/@\s'\"]+:[^/@\s]*@", "", escaped(" ".join(str(text).split())))
     token = os.environ.get("HF_TOKEN", "").strip()
     line = line.replace(token, "...") if token else line
-    return line if len(line) <= most else line[:most] + "..."
+    return line if len(line) <= 300 else line[:300] + "..."
 
 
 def root_cause(error: BaseException) -> BaseException:

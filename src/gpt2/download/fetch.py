@@ -1,10 +1,11 @@
 """One file from a server that may drop the connection: resume, retry, check."""
 
+import contextlib
 import dataclasses
 import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import requests
@@ -25,30 +26,28 @@ STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 log = logging.getLogger("gpt2.download")
 
 
-def download(urls: Iterable[str], final: Path, timeout: float = 30, retry_wait: float = 1) -> None:
+def download(urls: Sequence[str], final: Path, timeout: float = 30, retry_wait: float = 1) -> None:
     """Bring a complete file to `final`, and record its hash.
 
     Args:
       urls: where it may be; the first that has it is taken.
       timeout: seconds that a server may be silent.
       retry_wait: seconds before the first retry, doubled for each further one.
-    Raises: DownloadError, of the first URL; OSError if it cannot be saved. `final` is then as it
-      was.
+    Raises: DownloadError; OSError if it cannot be saved. `final` is then as it was.
     """
-    part, errors = PartialFile(final), list[DownloadError]()
-    expected = folder.expected_download(final.parent, final.name)
+    part, expected = PartialFile(final), folder.expected_download(final.parent, final.name)
     for url in urls:
         try:
             fetch(url, part, expected, timeout, retry_wait)
             break
-        except MissingFile as error:
-            errors.append(error)
-    else:
-        raise errors[0]
+        except MissingFile:
+            if url == urls[-1]:
+                raise
     origin, sums = folder.recorded(final.parent)
     sums[final.name] = expected.sha256 or check.file_hash(part.path)
     part.finish()
     folder.record(final.parent, sums, origin)
+    log.info("%s/%s: %d bytes, complete", final.parent.name, final.name, final.stat().st_size)
 
 
 def fetch(
@@ -78,11 +77,9 @@ def connect(url: str, part: PartialFile, expected: ExpectedFile, timeout: float,
 
     Raises: InterruptedDownload if it is not complete and another try may help; DownloadError.
     """
-    start, headers = part.size(), {"Accept-Encoding": "identity"}
+    start, headers = part.size(), dict[str, str | None]({"Accept-Encoding": "identity"})
     if start and (part.server.etag or expected.sha256):  # else a mixture would not be noticed
-        headers["Range"] = f"bytes={start}-"
-        if part.server.etag:
-            headers["If-Range"] = part.server.etag
+        headers |= {"Range": f"bytes={start}-", "If-Range": part.server.etag}
     if not start or start != part.server.size:
         with open_url(url, headers, timeout) as response:
             check_status(url, response)
@@ -101,24 +98,17 @@ def check_status(url: str, response: requests.Response) -> None:
     status = response.status_code
     what = f"the server answers {status} {response.reason}"
     if status == 401:
-        advice = "it wants a name and a password: --base_url https://NAME:PASSWORD@..."
-        raise MissingFile(url, what, advice)
+        raise DownloadError(url, what, "it needs a password: --base_url https://NAME:PASSWORD@...")
     if status in (403, 404, 410):
         raise MissingFile(url, what, f"see --list for the names, or {ELSEWHERE}")
     if status in (408, 429) or status >= 500:
-        after = retry_after(response)
+        after = 0.0
+        with contextlib.suppress(*NETWORK):  # an unclear time
+            after = urllib3.Retry().get_retry_after(response.raw) or 0
         what += f" and asks to wait {after:.0f} s" if after else ""
         raise InterruptedDownload(url, what, f"later, {AGAIN}", after)
     if status not in (200, 206, 416):
         raise DownloadError(url, what, ELSEWHERE)
-
-
-def retry_after(response: requests.Response) -> float:
-    """The seconds that a server asks to wait; 0 if it is unclear."""
-    try:
-        return urllib3.Retry().get_retry_after(response.raw) or 0
-    except NETWORK:
-        return 0
 
 
 def receive(
@@ -148,6 +138,3 @@ def receive(
             file.flush()  # so that nothing of it is lost if this process is killed
             bar.update(len(chunk))
             chunk = read(READ_SIZE)
-    if limit is not None and part.size() > limit:
-        part.discard()
-        raise DownloadError(url, f"what the server sends is longer than {limit} bytes", ELSEWHERE)

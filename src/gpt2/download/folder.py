@@ -75,8 +75,7 @@ def other_checkpoints(folder: Path, address: str = "") -> list[str]:
     `address` is that of a model that is converted; "" stands for the servers of the release.
     """
     from_there = not address or recorded(folder)[0].startswith(f"{address}@")
-    found = [path for path in sorted(folder.glob("*.index")) if tensor_index.is_complete(path)]
+    found = {path.stem for path in folder.glob("*.index") if tensor_index.is_complete(path)}
     if from_there and not problem_on_disk(folder, INDEX) and not size_error_on_disk(folder, DATA):
-        found.remove(folder / INDEX)
-    names = [path.name.removesuffix(".index") for path in found]
-    return [name for name in names if not name.startswith("part.")]
+        found.remove("model.ckpt")
+    return sorted(name for name in found if not name.startswith("part."))

@@ -1,12 +1,12 @@
 """Models on Hugging Face: which files are needed, and what its library's errors mean.
 
-The library downloads them into its own cache, which other programs share. It knows about resuming,
-mirrors, offline mode and tokens.
+The library resumes, and knows about mirrors, tokens and its cache, which other programs share.
 """
 
 import dataclasses
 import os
 import re
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -27,13 +27,9 @@ NAME = r"[A-Za-z0-9_-][\w.-]{0,95}/[A-Za-z0-9_-](?:[\w.-]{0,94}[\w-])?"
 REVISION = r"(?:/(?:tree|blob|resolve)/([^/]+)(?:/.*)?|@([^@\s]+))?"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-TOKENIZER_FILES = (  # no model has all of them
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "added_tokens.json",
-)
+TOKENIZER_FILES = [  # no model has all of them
+    "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
+]  # fmt: skip
 HASHES = {  # of openai-community/gpt2
     "vocab.json": RELEASED_VOCABULARY["encoder.json"].sha256,
     "merges.txt": RELEASED_VOCABULARY["vocab.bpe"].sha256,
@@ -71,27 +67,27 @@ def parse_name(text: str, endpoint: str, revision: str) -> Repository | None:
     return Repository(found[1], endpoint, unquote(found[2] or found[3] or revision))
 
 
-def fetch_snapshot(repository: Repository, *patterns: str) -> Path:
-    """Download the files of a repository that are not in the library's cache.
+def fetch_snapshot(repository: Repository, patterns: list[str]) -> Path:
+    """Download files of a repository that are not in the library's cache; names may contain `*`.
 
-    Args:
-      patterns: their names, which may contain `*`.
-    Returns: a folder with the files of one commit, which its name is.
+    Returns: a folder with the files of one commit, which is its name.
     Raises: DownloadError; UserError if the library is not installed, or the token impossible.
     """
     if re.search(r"[^!-~]|[\"']", os.environ.get("HF_TOKEN", "").strip()):
         raise UserError("HF_TOKEN is not a token: it holds a quote, a space or the like")
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import snapshot_download, utils
     except ImportError:
         needs = "models of Hugging Face need the huggingface_hub library"
         raise UserError(f"{needs}; install it: pip install huggingface_hub") from None
+    if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
+        os.environ.setdefault("SSL_CERT_FILE", bundle)  # the name that this library knows
+    if not sys.stderr.isatty():
+        utils.disable_progress_bars()
     name, endpoint, revision = dataclasses.astuple(repository)
     try:
         return Path(
-            snapshot_download(
-                name, revision=revision, endpoint=endpoint, allow_patterns=[*patterns]
-            )
+            snapshot_download(name, revision=revision, endpoint=endpoint, allow_patterns=patterns)
         )
     except Exception as error:  # of many kinds, and from three libraries
         raise _translated(repository, error) from None
@@ -100,7 +96,7 @@ def fetch_snapshot(repository: Repository, *patterns: str) -> Path:
 def fetch_model(repository: Repository) -> Path:
     """Download all files that a conversion needs; returns and raises as `fetch_snapshot`."""
     shards = f"{WEIGHTS}.index.json", "model-*-of-*.safetensors"
-    folder = fetch_snapshot(repository, CONFIG, *TOKENIZER_FILES, WEIGHTS, *shards)
+    folder = fetch_snapshot(repository, [CONFIG, *TOKENIZER_FILES, WEIGHTS, *shards])
     if not any(folder.glob(f"{WEIGHTS}*")):
         what = f"the model has no {WEIGHTS}"
         advice = "pytorch_model.bin is not read: it is a pickle, which can run any code"

@@ -1,8 +1,4 @@
-"""A file that is being downloaded: `part.NAME`, and a note of what the server reported about it.
-
-They are next to the file's final place, where the next run finds them. The file gets its own name
-only when it is complete and checked.
-"""
+"""A file that is being downloaded: `part.NAME`, next to a note of what the server reported."""
 
 import dataclasses
 import json
@@ -28,10 +24,9 @@ class PartialFile:
         self.note = final.with_name(f"part.{final.name}.json")
         try:
             self.server = ServerMetadata(**parse_json(self.note.read_text(encoding="utf-8")))
-            usable = self.size() <= (self.server.size or self.size())
+            if self.size() > (self.server.size or self.size()):
+                self.discard()
         except (OSError, ValueError, TypeError):  # no note, or not one of ours
-            usable = False
-        if not usable:
             self.discard()
 
     def size(self) -> int:

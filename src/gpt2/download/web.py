@@ -16,33 +16,21 @@ NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, 
 
 
 @contextlib.contextmanager
-def open_url(url: str, headers: Mapping[str, str], timeout: float) -> Iterator[requests.Response]:
+def open_url(
+    url: str, headers: Mapping[str, str | None], timeout: float
+) -> Iterator[requests.Response]:
     """Request a URL and follow redirects; the `with` block reads the body.
 
-    Args:
-      timeout: seconds that the server may be silent.
     Raises: InterruptedDownload if another try may help, else DownloadError; also for failures of
-      the network in the `with` block.
+      the network in the `with` block, such as a server that is silent for `timeout` seconds.
     """
     try:
-        with requests.Session() as session, _get(session, url, headers, timeout) as response:
+        with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
             yield response
     except DownloadError:  # of the `with` block; it is a ValueError, too
         raise
     except NETWORK as error:
         raise _explain(url, error) from None
-
-
-def _get(
-    session: requests.Session, url: str, headers: Mapping[str, str], timeout: float
-) -> requests.Response:
-    try:
-        return session.get(url, headers=headers, stream=True, timeout=timeout)
-    except requests.RequestException:
-        raise
-    except OSError as error:  # certificates are all that requests reads from the disk
-        what = f"your network's certificates cannot be read ({error})"
-        raise DownloadError(url, what, "correct REQUESTS_CA_BUNDLE, or unset it") from None
 
 
 def _explain(url: str, error: BaseException) -> DownloadError:

@@ -1,11 +1,8 @@
 """download_model.py against a server that drops, stalls, lies and refuses."""
 
 import hashlib
-import io
 import json
-import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -14,8 +11,6 @@ import time
 import misbehaving_server as bad
 import pytest
 from conftest import ROOT, shared
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from misbehaving_server import MisbehavingServer
 
 import download_model
@@ -23,7 +18,6 @@ from gpt2.command_line import run as run_script
 from gpt2.download import check, fetch, released_files
 from gpt2.download.folder import SUMS
 from gpt2.download.released_files import DATA, FILES, INDEX, META, ExpectedFile
-from gpt2.file_lock import write_lock
 from gpt2.tensor_index import TABLE_END
 
 
@@ -154,27 +148,13 @@ def test_the_real_table_agrees_with_the_release(monkeypatch):
 # Interruptions
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(drops=st.lists(st.integers(0, 30000), max_size=5))
+@pytest.mark.parametrize("drops", [[1], [0, 20000, 29998], [49999], [10, 0, 0, 0, 5]])
 def test_no_byte_arrives_twice_wherever_the_connection_drops(server, run, all_but, drops):
     data = all_but(DATA)
-    data.unlink(missing_ok=True)
-    server.sent.clear()
     server.faults[WEIGHTS] = [bad.drop(count) for count in drops]
     assert run(server, "124M").returncode == 0
     assert data.read_bytes() == TOY[DATA]
     assert server.sent[WEIGHTS] == len(TOY[DATA])
-
-
-def test_server_without_ranges_sends_all_again(server, run, all_but):
-    server.ranges = False
-    server.faults[WEIGHTS] = [bad.drop(1000), bad.drop(2000)]
-    data = all_but(DATA)
-    assert run(server, "124M").returncode == 0
-    assert data.read_bytes() == TOY[DATA]
-    assert server.sent[WEIGHTS] == 3000 + len(TOY[DATA])
 
 
 def test_tries_end_after_growing_waits_but_progress_earns_new_ones(
@@ -278,7 +258,7 @@ def test_unusable_content_range_begins_again(server, run, all_but, content_range
     "fault, parts, tries",
     [
         (bad.status(404), ["404", "--list"], 2),  # also under the other name
-        (bad.status(401), ["401", "NAME:PASSWORD"], 2),
+        (bad.status(401), ["401", "NAME:PASSWORD"], 1),
         (bad.status(503), ["503", "again"], 6),
         (bad.status(503, {"Retry-After": "3600"}), ["503", "wait 3600 s", "again"], 1),
         (bad.status(503, {"Retry-After": "9" * 5000}), ["503"], None),
@@ -292,43 +272,32 @@ def test_unusable_content_range_begins_again(server, run, all_but, content_range
         (bad.drop(0), ["connection", "again"], 6),
         (bad.raw(b"\x1b]0;title\x07 is no HTTP\r\n\r\n"), ["connection failed"], 6),
         (bad.raw(b"HTTP/1.1 404 " + b"x" * 60000 + b"\r\n\r\n"), ["404 xxx"], 2),
-        (bad.raw(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 10000), ["longer than 1900"], 1),
+        (bad.raw(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 10000), ["instead of 1900"], 1),
     ],
 )
 def test_failure_is_reported_in_one_line(server, run, all_but, fault, parts, tries):
     path = all_but("vocab.bpe")
-    server.always[MERGES] = fault
+    server.always |= {MERGES: fault, "/117M/vocab.bpe": fault}
     result = run(server, "124M")
     line = result.stderr.splitlines()[-1]
     assert result.returncode == 1 and len(line) < 1000
-    assert all(part in line for part in [server.url + MERGES, *parts])
+    assert all(part in line for part in [server.url, "M/vocab.bpe: ", *parts])
     assert tries in (None, len(server.requests))
     assert not path.exists()
 
 
-def test_silent_server_is_left(server, run, all_but):
+def test_silence_is_an_interruption_and_a_server_may_ask_for_time(
+    server, run, all_but, monkeypatch
+):
+    waits, resume = [], threading.Event()
+    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+    later = bad.status(503, {"Retry-After": "7"})
+    server.faults[MERGES] = [later, bad.stall(10, resume), bad.status(500)]
     all_but("vocab.bpe")
-    server.always[MERGES] = bad.stall(10, resume := threading.Event())
     result = run(server, "124M", timeout=0.1)
     resume.set()
-    assert result.returncode == 1 and "timed out" in result.stderr.splitlines()[-1]
-
-
-def test_server_may_ask_for_time(server, run, all_but, monkeypatch):
-    waits = []
-    monkeypatch.setattr(fetch.time, "sleep", waits.append)
-    server.faults[MERGES] = [bad.status(503, {"Retry-After": "7"}), bad.status(500)]
-    all_but("vocab.bpe")
-    assert run(server, "124M").returncode == 0
-    assert waits == [7, 0.002]
-
-
-def test_redirect_gives_no_name_to_a_file(server, run, all_but):
-    server.files["/elsewhere/evil.sh"] = TOY["vocab.bpe"]
-    server.always[MERGES] = bad.status(302, {"Location": "/elsewhere/evil.sh"})
-    path = all_but("vocab.bpe")
-    assert run(server, "124M").returncode == 0
-    assert {p.name for p in path.parent.iterdir()} == {*FILES, SUMS}
+    assert result.returncode == 0 and "timed out), after 10 bytes; next try" in result.stderr
+    assert waits == [7, 0.002, 0.004]
 
 
 def test_error_page_leaves_what_arrived_before(server, run, all_but):
@@ -340,16 +309,6 @@ def test_error_page_leaves_what_arrived_before(server, run, all_but):
     assert run(server, "124M").returncode == 0
     assert path.read_bytes() == TOY["vocab.bpe"]
     assert [headers.get("Range") for _, headers in server.requests][-1] == "bytes=500-"
-
-
-def test_unknown_host_is_reported(run, tmp_path, monkeypatch):
-    def unknown(*args, **kwargs):
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    result = run("http://no-such-host.invalid", "117M")
-    assert result.returncode == 1 and "not known" in result.stderr and "network" in result.stderr
-    assert not list(tmp_path.iterdir())
 
 
 def test_certificates(run, all_but, tmp_path_factory, monkeypatch):
@@ -365,7 +324,7 @@ def test_certificates(run, all_but, tmp_path_factory, monkeypatch):
         assert "certificate is not trusted" in run(server, "124M").stderr
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path) + ".missing")
         err = run(server, "124M").stderr
-        assert "cannot be read" in err and "correct REQUESTS_CA_BUNDLE" in err
+        assert "REQUESTS_CA_BUNDLE must be a file" in err and ".missing" in err
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
         assert run(server, "124M").returncode == 0
 
@@ -375,18 +334,11 @@ def test_proxy_from_the_environment(server, run, monkeypatch):
     monkeypatch.setenv("no_proxy", "")
     assert run("http://models.invalid", "117M").returncode == 0
     assert server.requests[0][0] == "http://models.invalid/124M/checkpoint"
-
-
-@pytest.mark.parametrize(
-    "proxy, part", [("socks5://127.0.0.1:1", "PySocks"), ("http://[::1", "HTTPS_PROXY")]
-)
-def test_unusable_proxy_is_named(run, monkeypatch, proxy, part):
-    monkeypatch.setenv("http_proxy", proxy)
-    monkeypatch.setenv("no_proxy", "")
     monkeypatch.setitem(sys.modules, "socks", None)
     monkeypatch.setattr(fetch.time, "sleep", lambda wait: pytest.fail("no wait helps"))
-    result = run("http://models.invalid", "117M")
-    assert result.returncode == 1 and part in result.stderr
+    for proxy, part in ("socks5://127.0.0.1:1", "PySocks"), ("http://[::1", "HTTPS_PROXY"):
+        monkeypatch.setenv("http_proxy", proxy)
+        assert part in run("http://models.invalid", "124M").stderr
 
 
 def test_passwords_are_sent_only_where_asked_and_never_shown(server, run, tmp_path, monkeypatch):
@@ -412,16 +364,28 @@ def test_place_that_cannot_be_written_is_named(server, run, tmp_path, monkeypatc
     assert "--models_dir" in result.stderr
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_bar_is_right_after_a_resume(server, run, all_but, monkeypatch, ranges):
+    server.always[WEIGHTS] = bad.drop(5000)
+    data, bars = all_but(DATA), []
+    assert run(server, "124M").returncode == 1  # 30000 of 50000 bytes arrived
+    server.always.clear()
+    server.ranges = ranges
+    monkeypatch.setattr(fetch, "progress", lambda *a: bars.append(check.progress(*a)) or bars[0])
+    assert run(server, "124M").returncode == 0 and data.read_bytes() == TOY[DATA]
+    assert (bars[0].initial, bars[0].total) == (30000 if ranges else 0, 50000)
+    assert server.sent[WEIGHTS] == (50000 if ranges else 80000)
+
+
 # What is here already
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:-1] + b"\xff"])
 @pytest.mark.parametrize("model", ["124M", "lab"])
-def test_damaged_file_is_fetched_again(server, run, tmp_path, model, damage, no_tensors):
+def test_damaged_file_is_fetched_again(server, run, tmp_path, model, no_tensors):
     """By the published hash, or by that of what arrived."""
     assert run(server, model).returncode == 0
     path = tmp_path / model / "vocab.bpe"
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     server.requests.clear()
     verified = run(server, "--verify", model)
     assert verified.returncode == 1 and not server.requests
@@ -481,24 +445,6 @@ def test_wrong_usage_is_reported_in_one_line(arguments, parts, run_here):
     assert result.returncode == 2 and all(part in line for part in parts)
 
 
-def test_bar_is_right_after_a_resume(server, run, all_but, tmp_path, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    server.always[WEIGHTS] = bad.drop(5000)
-    all_but(DATA)
-    assert run(server, "124M").returncode == 1  # 30000 of 50000 bytes arrived
-    server.always.clear()
-    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    monkeypatch.setattr(
-        sys, "argv", ["download_model.py", "124M", *flags(server, all_but(DATA).parents[1])]
-    )
-    run_script(download_model.download_models)
-    shown = [float(n) for n in re.findall(r"([\d.]+)k?/50.0k", terminal.getvalue())]
-    assert shown[0] == 30 and max(shown) <= 50
-
-
 # Files of which no hash is published
 
 
@@ -507,7 +453,6 @@ def test_bar_is_right_after_a_resume(server, run, all_but, tmp_path, monkeypatch
     [
         ("encoder.json", b'{"a": 1', "is damaged"),
         ("hparams.json", b"", "0 bytes"),
-        ("vocab.bpe", b"\xff\xfe\x00", "is damaged"),
         (INDEX, TOY[INDEX][:-3], "is damaged"),
         (META, b" <Error>", "web page"),
     ],
@@ -534,10 +479,3 @@ def test_tensors_are_checked_by_the_checksums_of_the_index(server, run, tmp_path
         result.stderr
     )
     assert (tmp_path / "lab" / DATA).exists() == (damage == "none")
-
-
-def test_lock_of_another_run_is_respected(server, run, tmp_path):
-    (tmp_path / "124M").mkdir()
-    with write_lock(tmp_path / "124M"):
-        assert run(server, "124M").returncode == 2
-    assert not server.requests
