@@ -78,8 +78,7 @@ def fetch_snapshot(repository: Repository, patterns: list[str]) -> Path:
     try:
         from huggingface_hub import snapshot_download, utils
     except ImportError:
-        needs = "models of Hugging Face need the huggingface_hub library"
-        raise UserError(f"{needs}; install it: pip install huggingface_hub") from None
+        raise UserError("Hugging Face's models need a library: pip install huggingface_hub") from None
     if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
         os.environ.setdefault("SSL_CERT_FILE", bundle)  # the name that this library knows
     if not sys.stderr.isatty():
@@ -124,7 +123,7 @@ def _translated(repository: Repository, error: Exception) -> DownloadError:
     from huggingface_hub import constants, errors
 
     where, root = repository.address, root_cause(error)
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = getattr(getattr(root, "response", None), "status_code", None)
     what, advice = f"the download failed ({root})", CHECK_NETWORK
     if status:
         details = getattr(error, "server_message", "") or ""
@@ -135,6 +134,8 @@ def _translated(repository: Repository, error: Exception) -> DownloadError:
     elif status in (401, 403, 404):
         advice = f"check the name and the revision ({repository.revision}); for a private model, "
         advice += "log in (hf auth login, or HF_TOKEN) after accepting its conditions, if any"
+    elif isinstance(root, ImportError):  # for a SOCKS proxy
+        advice = f"install it: pip install {root.name}"
     elif "CERTIFICATE" in str(root):
         what, advice = f"its TLS certificate is not trusted ({root})", CHECK_CERTIFICATES
     elif isinstance(root, OSError) and root.filename:

@@ -128,6 +128,12 @@ def test_weights_resume_where_they_stopped(server, cdn, converted, download, mon
     assert converted == [HUB_FILES]
 
 
+def test_busy_mirror_is_not_taken_for_a_broken_network(server, download):
+    server.always[f"/api/models/{NAME}/revision/main"] = bad.status(503)
+    status, err = download(NAME)
+    assert status == 1 and "the server answers 503; later" in err
+
+
 def test_what_is_in_the_cache_is_not_fetched_again_but_checked(
     server, cdn, converted, download, tmp_path, monkeypatch
 ):
