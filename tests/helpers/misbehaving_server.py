@@ -70,7 +70,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def serve(self, body, pieces=None, length=None, headers=()):
+    def serve(self, body, pieces=None, headers=()):
         """Answer with `body` or the range asked for; `pieces` limits what is really sent."""
         headers = self.server.headers(body) | dict(headers)
         first = self.first(headers) if self.server.ranges else 0
@@ -79,7 +79,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if first:
             headers |= {"Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"}
         if self.server.lengths:
-            headers["Content-Length"] = str(length or len(body) - first)
+            headers["Content-Length"] = str(len(body) - first)
         self.answer(206 if first else 200, headers)
         for piece in (pieces or (lambda rest: [rest]))(body[first:]):
             self.write(piece)
@@ -135,11 +135,6 @@ def status(code, headers=(), text=b""):
         handler.write(text)
 
     return fault
-
-
-def other_content(text):
-    """Serve another file under this name."""
-    return lambda handler, body: handler.serve(text)
 
 
 def raw(text, endless=b""):

@@ -29,7 +29,7 @@ class MissingFile(DownloadError):
 
 def shown(text: object) -> str:
     """A text from outside as part of one line, escaped, without passwords and the token."""
-    line = re.sub(r"[^/@\s'\"]+:[^/@\s]*@", "", escaped(" ".join(str(text).split())))
+    line = re.sub(r"[^/@\s'\"]+:[^/@\s]*@", "", escaped(" ".join(str(text)[:2000].split())))
     token = os.environ.get("HF_TOKEN", "").strip()
     line = line.replace(token, "...") if token else line
     return line if len(line) <= 300 else line[:300] + "..."

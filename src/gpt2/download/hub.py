@@ -78,7 +78,7 @@ def fetch_snapshot(repository: Repository, patterns: list[str]) -> Path:
     try:
         from huggingface_hub import snapshot_download, utils
     except ImportError:
-        raise UserError("Hugging Face's models need a library: pip install huggingface_hub") from None
+        raise UserError("Hugging Face needs a library: pip install huggingface_hub") from None
     if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
         os.environ.setdefault("SSL_CERT_FILE", bundle)  # the name that this library knows
     if not sys.stderr.isatty():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import misbehaving_server as bad
 import pytest
@@ -42,7 +43,6 @@ TOY = {
     DATA: bytes(i * i % 251 for i in range(50000)),
 }
 WEIGHTS, MERGES, ENCODER = f"/124M/{DATA}", "/124M/vocab.bpe", "/lab/encoder.json"
-SCRIPT = str(ROOT / "download_model.py")
 
 
 @pytest.fixture(autouse=True)
@@ -101,12 +101,6 @@ def run(run_here, tmp_path):
         return result
 
     return run
-
-
-def start(server, models_dir, *names):
-    """The script as a user starts it, in a process of its own."""
-    command = [sys.executable, SCRIPT, *names, *flags(server, models_dir)]
-    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=models_dir)
 
 
 # What arrives
@@ -175,7 +169,8 @@ def test_tries_end_after_growing_waits_but_progress_earns_new_ones(
 def test_killed_run_resumes_where_it_was(server, run, tmp_path, no_tensors):
     resume, part = threading.Event(), tmp_path / "lab" / "part.encoder.json"
     server.faults[ENCODER] = [bad.stall(5000, resume)]
-    process = start(server, tmp_path, "lab")
+    command = [sys.executable, str(ROOT / "download_model.py"), "lab", *flags(server, tmp_path)]
+    process = subprocess.Popen(command, stdout=-1, stderr=-1)
     while not (part.exists() and part.stat().st_size == 5000):
         assert process.poll() is None
         time.sleep(0.01)
@@ -192,10 +187,7 @@ def test_killed_run_resumes_where_it_was(server, run, tmp_path, no_tensors):
 
 
 def test_ctrl_c_keeps_what_arrived(server, run, all_but, monkeypatch):
-    def interrupt(wait):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fetch.time, "sleep", interrupt)
+    monkeypatch.setattr(fetch.time, "sleep", mock.Mock(side_effect=KeyboardInterrupt))
     server.faults[WEIGHTS] = [bad.drop(3000)]
     part = all_but(DATA).with_name(f"part.{DATA}")
     result = run(server, "124M")
@@ -241,16 +233,6 @@ def test_file_that_changed_is_never_mixed_with_the_old_one(
     assert (tmp_path / model / META).read_bytes() == body
 
 
-@pytest.mark.parametrize("content_range", ["bytes 499-1899/1900", "bytes \u00b2-1/1900", ""])
-def test_unusable_content_range_begins_again(server, run, all_but, content_range):
-    path = all_but("vocab.bpe")
-    headers = {"Content-Range": content_range, **server.headers(TOY["vocab.bpe"])}
-    reply = bad.status(206, headers, TOY["vocab.bpe"][500:])
-    server.faults[MERGES] = [bad.drop(500), reply]
-    assert run(server, "124M").returncode == 0
-    assert path.read_bytes() == TOY["vocab.bpe"]
-
-
 # Servers, networks and disks that fail
 
 
@@ -265,10 +247,9 @@ def test_unusable_content_range_begins_again(server, run, all_but, content_range
         (bad.status(200, {}, b"<html><body>Sign in</body></html>"), ["web page", "browser"], 1),
         (bad.status(200, {}, b"version https://git-lfs"), ["Git LFS pointer"], 1),
         (bad.status(200, {}, b"some other file"), ["has 15 bytes instead of 1900"], 1),
-        (bad.other_content(bytes(1900)), ["SHA-256"], 1),
+        (bad.status(200, {}, bytes(1900)), ["SHA-256"], 1),
         (bad.status(302, {"Location": MERGES}), ["redirects"], 31),
         (bad.status(302, {"Location": "http://[::1"}), ["cannot be fetched", "--base_url"], 1),
-        (bad.status(302, {"Location": "ftp://a/\x1b[2J"}), ["cannot be fetched"], 1),
         (bad.drop(0), ["connection", "again"], 6),
         (bad.raw(b"\x1b]0;title\x07 is no HTTP\r\n\r\n"), ["connection failed"], 6),
         (bad.raw(b"HTTP/1.1 404 " + b"x" * 60000 + b"\r\n\r\n"), ["404 xxx"], 2),
@@ -300,15 +281,19 @@ def test_silence_is_an_interruption_and_a_server_may_ask_for_time(
     assert waits == [7, 0.002, 0.004]
 
 
-def test_error_page_leaves_what_arrived_before(server, run, all_but):
-    path = all_but("vocab.bpe")
+@pytest.mark.parametrize("content_range", ["bytes 499-1899/1900", "bytes \u00b2-1/1900", ""])
+def test_reply_that_is_not_the_rest_is_not_appended(server, run, all_but, content_range):
+    path, body = all_but("vocab.bpe"), TOY["vocab.bpe"]
     path.write_bytes(b"my own")
     server.faults[MERGES] = [bad.drop(500), bad.status(200, {}, b"<html>Sorry")]
     assert "web page" in run(server, "124M").stderr
     assert path.read_bytes() == b"my own"
+    headers = {"Content-Range": content_range, **server.headers(body)}
+    server.faults[MERGES] = [bad.status(206, headers, body[500:])]
     assert run(server, "124M").returncode == 0
-    assert path.read_bytes() == TOY["vocab.bpe"]
-    assert [headers.get("Range") for _, headers in server.requests][-1] == "bytes=500-"
+    assert path.read_bytes() == body
+    ranges = [headers.get("Range") for _, headers in server.requests]
+    assert ranges == [None, "bytes=500-", "bytes=500-", None]
 
 
 def test_certificates(run, all_but, tmp_path_factory, monkeypatch):
@@ -353,10 +338,8 @@ def test_passwords_are_sent_only_where_asked_and_never_shown(server, run, tmp_pa
 
 
 def test_place_that_cannot_be_written_is_named(server, run, tmp_path, monkeypatch):
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(fetch, "receive", full)
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(fetch, "receive", mock.Mock(side_effect=full))
     assert "No space left" in run(server, "117M").stderr
     (tmp_path / "124M").write_text("in the way", encoding="utf-8")
     result = run(server, "124M")
@@ -431,11 +414,9 @@ def test_list_shows_sizes_and_what_is_here(server, run, monkeypatch):
         (["117M", "--base_url", "ftp://a"], ["--base_url", "http://", "ftp://a"]),
         (["117M", "--base_url", "http://[::1"], ["--base_url", "http://[::1"]),
         (["117M", "--timeout", "nan"], ["--timeout"]),
-        (["117M", "--retry_wait", "x"], ["--retry_wait"]),
         (["117M", "--source", "x"], ["--source"]),
         (["--list", "--verify"], ["--verify"]),
         (["--base_url", "http://a", "../x"], ["'../x'", "117M"]),
-        (["--base_url", "http://a", "a/b/c"], ["'a/b/c'", "117M"]),
     ],
 )
 def test_wrong_usage_is_reported_in_one_line(arguments, parts, run_here):

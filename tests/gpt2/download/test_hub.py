@@ -128,12 +128,6 @@ def test_weights_resume_where_they_stopped(server, cdn, converted, download, mon
     assert converted == [HUB_FILES]
 
 
-def test_busy_mirror_is_not_taken_for_a_broken_network(server, download):
-    server.always[f"/api/models/{NAME}/revision/main"] = bad.status(503)
-    status, err = download(NAME)
-    assert status == 1 and "the server answers 503; later" in err
-
-
 def test_what_is_in_the_cache_is_not_fetched_again_but_checked(
     server, cdn, converted, download, tmp_path, monkeypatch
 ):
@@ -198,6 +192,7 @@ def test_what_cannot_be_converted_is_refused_before_it_is_fetched(server, cdn, d
     [
         ("lab/none", "", 1, "404; check the name"),
         ("lab/toy@none", "", 1, "the revision (none)"),
+        ("lab/toy@busy", "", 1, "the server answers 503; later"),
         ("lab/toy", '"quoted"', 2, "HF_TOKEN is not a token"),
         ("lab/toy", "two words", 2, "HF_TOKEN is not a token"),
     ],
@@ -205,6 +200,7 @@ def test_what_cannot_be_converted_is_refused_before_it_is_fetched(server, cdn, d
 def test_what_the_hub_cannot_accept_is_named(
     server, download, monkeypatch, name, token, status, part
 ):
+    server.always[f"/api/models/{NAME}/revision/busy"] = bad.status(503)  # of a plain mirror
     monkeypatch.setenv("HF_TOKEN", token)
     found, err = download(name)
     assert found == status and part in err and (not token or token not in err)
