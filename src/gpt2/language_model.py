@@ -239,10 +239,8 @@ class LanguageModel:
         Args: as in `generate`.
         """
         seed, stop_at_end = _whole("seed", seed), typed_value("stop_at_end", stop_at_end, bool)
-        row, sampling = (
-            SampleText(self.encoder, _stop_strings(stop)),
-            self._sampling(options, choose),
-        )
+        row = SampleText(self.encoder, _stop_strings(stop))
+        sampling = self._sampling(options, choose)
         context = self.context(prompt, sampling)
         either = seed is None and self._either_loop()
         with self.session.alone():
@@ -510,7 +508,6 @@ class LanguageModel:
             "top_p": tf.placeholder(tf.float32, []),
         }
         known = [i in self.encoder.decoder for i in range(self.hparams.n_vocab)]
-
         own = own and strategies.checked(own, self.hparams.n_vocab)
 
         def choose(logits: Any, uniform: Any, *text: Any) -> Any:

@@ -47,10 +47,16 @@ def convert(model: ModelFolder, target_folder: Path) -> None:
         checkpoint.restore(session, weights)
         with new_folder(target_folder) as folder, checkpoint.named_write_errors(target_folder):
             builder = tf.saved_model.Builder(str(folder))
-            what = [tf.saved_model.SERVING], signatures, [*assets.values()]
-            options = {"clear_devices": True, "strip_default_attrs": True, "saver": saver}
             with interrupted_afterwards():
-                builder.add_meta_graph_and_variables(session, *what, **options)
+                builder.add_meta_graph_and_variables(
+                    session,
+                    [tf.saved_model.SERVING],
+                    signature_def_map=signatures,
+                    assets_collection=[*assets.values()],
+                    clear_devices=True,
+                    strip_default_attrs=True,
+                    saver=saver,
+                )
                 builder.save()
 
 
