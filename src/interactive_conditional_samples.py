@@ -130,7 +130,7 @@ class Conversation:
                 raise UserError("nobody can type here; give a --prompt") from None
             except KeyboardInterrupt:
                 print()
-                self.lm.check_loading()
+                self.lm.session.check_loading()
                 presses = 0 if line is not None or half_typed() else presses + 1
                 if presses == 1:
                     print("Ctrl-C again, or Ctrl-D, leaves.")

@@ -8,8 +8,7 @@ TensorFlow's own operations. Both work on the same state, so one continues where
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpt2.background import Task
 from gpt2.tensorflow_session import interrupted_afterwards
@@ -26,6 +25,16 @@ BUSY_SECONDS = 0.1  # the same while a thread compiles: it may suddenly need all
 FIRST_TOKENS = 64  # of a text someone waits for, which a compiler would only slow down
 WORTH_COMPILING = 128  # tokens to come; for less, compiling costs more than it gains
 MANY_TOKENS = 512  # of short texts, one after the other, for which compiling does pay
+
+
+class Request(NamedTuple):
+    """How samples are to be generated, whatever their contexts are."""
+
+    sampling: Sampling
+    seed: int
+    stop: int = -1  # token that finishes a sample; when all are finished, no more are generated
+    at_once: bool = False  # someone waits for each token, so runs are short
+    either: bool = False  # take tokens from the other loop while one is compiled
 
 
 class Decoding:
@@ -51,15 +60,7 @@ class Decoding:
         self._n_short = 0  # tokens, of all short texts so far
 
     def generate(
-        self,
-        contexts: Sequence[list[int]],
-        sample_indices: Sequence[int],
-        sampling: Sampling,
-        *,
-        seed: int | None,
-        stop: int = -1,
-        at_once: bool = False,
-        either: bool = False,
+        self, contexts: Sequence[list[int]], sample_indices: Sequence[int], request: Request
     ) -> "Iterator[np.ndarray]":
         """Continue contexts, and yield the tokens of each run.
 
@@ -69,17 +70,13 @@ class Decoding:
         Args:
           contexts: lists of token ids, of any lengths; at most as many as the batch size.
           sample_indices: of the samples.
-          stop: token that finishes a sample; when all are finished, no more are generated.
-          at_once: someone waits for each token, so runs are short.
-          either: take tokens from the other loop while one is compiled.
         Yields: int32 [len(contexts), tokens]; strategies.NO_TOKEN ends a sample.
         """
-        n_done = 0
-        while n_done < sampling.length:
-            rest = replace(sampling, length=sampling.length - n_done)
-            for tokens in self._until_interrupted(
-                contexts, sample_indices, rest, n_done, seed, stop, at_once, either
-            ):
+        n_done, length = 0, request.sampling.length
+        if length <= WORTH_COMPILING:
+            self._n_short += length
+        while n_done < length:
+            for tokens in self._until_interrupted(contexts, sample_indices, request, n_done):
                 if not tokens.size:  # every sample has ended
                     return
                 n_done += tokens.shape[1]
@@ -91,12 +88,8 @@ class Decoding:
         self,
         contexts: Sequence[list[int]],
         sample_indices: Sequence[int],
-        sampling: Sampling,
+        request: Request,
         n_before: int,
-        seed: int | None,
-        stop: int,
-        at_once: bool,
-        either: bool,
     ) -> "Iterator[np.ndarray]":
         """As `generate`, but end when the decoder's state holds another text.
 
@@ -104,17 +97,18 @@ class Decoding:
         """
         import numpy as np
 
-        decoder, feed = self.decoder, self._feed(contexts, sample_indices, sampling, seed, stop)
-        feed[decoder.n_before] = n_before
+        decoder, at_once = self.decoder, request.at_once
+        feed = self._feed(contexts, sample_indices, request) | {decoder.n_before: n_before}
+        n_wanted = request.sampling.length - n_before
         first = max(map(len, contexts)) + 1  # the caches hold the first token at this length
-        last = first + sampling.length - 1
+        last = first + n_wanted - 1
         me, n_done, held = object(), 0, 0
         chunk = 1 if at_once and not n_before else CHUNK_TOKENS
 
         def begin() -> "np.ndarray":
             nonlocal n_done, held
             self._user = me
-            held = feed[decoder.cache_length] = self._cache_length(range(first, last))
+            held = feed[decoder.cache_length] = (self._cache_lengths(range(first, last)) or [0])[0]
             n_done, tokens = self._session.run(decoder.prefill, {**feed, decoder.end: 1})
             if self._ready is not None:
                 self._ready.wait()  # or the pause after the first token would be longer
@@ -124,12 +118,18 @@ class Decoding:
             nonlocal n_done, held, chunk
             began, before = time.monotonic(), n_done
             positions = range(first - 1 + n_done, last)
-            length = self._cache_length(positions)
+            length = self._cache_lengths(positions)[0]
             if held < length:
                 self._session.run(self._fetch("grow"), {decoder.cache_length: length})
                 held = length
-            loop = self._loop(feed, length, positions, either, n_before + n_done)
-            end = min(n_done + chunk, sampling.length)
+            if request.either and self.decoder.engine.compiled and length not in self.compiled:
+                is_long = n_before + n_done >= FIRST_TOKENS and len(positions) > WORTH_COMPILING
+                if is_long or self._n_short > MANY_TOKENS:
+                    self._compile(feed, positions)
+                loop = self._fetch("decode_uncompiled")
+            else:
+                loop = self._fetch("decode")
+            end = min(n_done + chunk, n_wanted)
             n_done, tokens = self._session.run(loop, {**feed, decoder.end: end})
             if at_once:
                 seconds = (time.monotonic() - began) / max(1, n_done - before)
@@ -138,14 +138,12 @@ class Decoding:
                 chunk = max(1, min(CHUNK_TOKENS, int(most)))
             return tokens[: len(contexts), before:n_done]
 
-        if sampling.length <= WORTH_COMPILING and not n_before:
-            self._n_short += sampling.length
         with self._session.alone():
             tokens = begin()
-            if n_before and n_done < sampling.length:  # the next interruption may come at once
+            if n_before and n_done < n_wanted:  # the next interruption may come at once
                 tokens = np.concatenate([tokens, go_on()], axis=1)
         yield tokens
-        while n_done < sampling.length:
+        while n_done < n_wanted:
             with self._session.alone():
                 if self._user is not me:
                     return
@@ -160,7 +158,7 @@ class Decoding:
             self._fetch("decode")
             return
         # With `end` 0 it only gets ready; else the pause after the first token would be longer.
-        feed = self._feed([[0]], [1], sampling, seed=0)
+        feed = self._feed([[0]], [1], Request(sampling, seed=0))
 
         def work() -> None:
             with contextlib.suppress(tf.errors.FailedPreconditionError):  # no weights yet
@@ -171,15 +169,11 @@ class Decoding:
 
     def compile_ahead(self, sampling: Sampling) -> None:
         """Begin to compile for a text of one token and what follows it."""
-        self._compile(self._feed([[0]], [1], sampling, seed=0), range(2, 1 + sampling.length))
+        feed = self._feed([[0]], [1], Request(sampling, seed=0))
+        self._compile(feed, range(2, 1 + sampling.length))
 
     def _feed(
-        self,
-        contexts: Sequence[list[int]],
-        sample_indices: Sequence[int],
-        sampling: Sampling,
-        seed: int | None,
-        stop: int = -1,
+        self, contexts: Sequence[list[int]], sample_indices: Sequence[int], request: Request
     ) -> dict[Any, Any]:
         """A value for each placeholder; 0 for `end` and `cache_length`."""
         decoder = self.decoder
@@ -189,49 +183,28 @@ class Decoding:
         return {
             decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
             decoder.lengths: [len(row) for row in rows],
-            decoder.seed: seed,
+            decoder.seed: request.seed,
             decoder.sample_indices: [*sample_indices, *[sample_indices[0]] * n_padding],
-            decoder.stop: stop,
+            decoder.stop: request.stop,
             decoder.end: 0,
             decoder.cache_length: 0,
-            **{self._settings[name]: getattr(sampling, name) for name in self._settings},
+            **{self._settings[name]: getattr(request.sampling, name) for name in self._settings},
         }
 
-    def _cache_length(self, positions: range) -> int:
-        """The shortest caches that have the first of these positions; 0 if none is needed."""
-        return self._cache_lengths(positions)[0] if positions else 0
-
     def _cache_lengths(self, positions: range) -> list[int]:
-        """All lengths that the caches will have while these positions are filled."""
+        """The lengths that the caches will have while these positions are filled."""
+        if not positions:
+            return []
         lengths = self.decoder.cache_lengths(positions[-1])
         reached = next(n for n in lengths if n >= positions[-1])
         return [n for n in lengths if positions[0] <= n <= reached]
 
     def _fetch(self, name: str) -> Any:
-        """What Session.run takes to do what the decoder's attribute says; one thread builds it."""
+        """The decoder's attribute of this name; one thread builds it, and the others wait."""
         if name not in vars(self.decoder):
             with self._session.tracing, interrupted_afterwards():
                 getattr(self.decoder, name)
         return getattr(self.decoder, name)
-
-    def _loop(
-        self, feed: dict[Any, Any], length: int, positions: range, either: bool, n_done: int
-    ) -> Any:
-        """What generates the next tokens.
-
-        Args:
-          feed: as for the loop.
-          length: of the caches.
-          positions: of the caches that the text will use from now on.
-          either: as in `generate`.
-          n_done: tokens that the text has.
-        """
-        if not either or not self.decoder.engine.compiled or length in self.compiled:
-            return self._fetch("decode")
-        is_long = n_done >= FIRST_TOKENS and len(positions) > WORTH_COMPILING
-        if is_long or self._n_short > MANY_TOKENS:
-            self._compile(feed, positions)
-        return self._fetch("decode_uncompiled")
 
     def _compile(self, feed: dict[Any, Any], positions: range) -> None:
         """Compile the loop in the background, for all cache lengths that have these positions.
@@ -239,12 +212,9 @@ class Decoding:
         There is one task at a time, and none after one that failed: `compiled` then stays as it is.
         """
         task = self.compiling
-        if not self.decoder.engine.compiled or (
-            task is not None and (task.is_alive() or task.error)
-        ):
-            return
+        may_begin = task is None or not (task.is_alive() or task.error)
         missing = [n for n in self._cache_lengths(positions) if n not in self.compiled]
-        if missing:
+        if self.decoder.engine.compiled and may_begin and missing:
             self.compiling = Task(lambda: self._compile_for(missing, feed))
 
     def _compile_for(self, lengths: list[int], feed: dict[Any, Any]) -> None:
@@ -253,15 +223,12 @@ class Decoding:
         in_this_thread = tf.RunOptions(inter_op_thread_pool=-1)
         if self._ready is not None:
             self._ready.wait()
-        self._prepare(feed)
-        for length in lengths:
-            step = {**feed, self.decoder.cache_length: length}
-            self._session.run(self.decoder.compile, step, options=in_this_thread)
-            self.compiled.add(length)
-
-    def _prepare(self, feed: dict[Any, Any]) -> None:
-        """Build all that will be run, and run once what must begin at once, to do nothing."""
+        # Build all that will be run, and run once what must begin at once later, to do nothing.
         with self._session.tracing:
             _, decode, grow = self.decoder.compile, self.decoder.decode, self.decoder.grow
         self._session.run(decode, feed)
         self._session.run(grow, {self.decoder.cache_length: 0})
+        for length in lengths:
+            step = {**feed, self.decoder.cache_length: length}
+            self._session.run(self.decoder.compile, step, options=in_this_thread)
+            self.compiled.add(length)

@@ -2,9 +2,8 @@
 
 A sample's random numbers do not depend on the batch that it is generated in. Its logits can, in the
 last digit, because matrix products add in another order at another batch size. Where two tokens are
-nearly equally likely, that changes the choice. benchmarks/bench_batch_agreement.py measures how
-often: on a CPU, batches of 7 or 32 instead of 1 change 60 to 70 of a million tokens of the 1M
-model. That affects 1.6 to 1.8 % of samples of 256 tokens.
+nearly equally likely, that changes the choice; benchmarks/bench_batch_agreement.py measures how
+often.
 """
 
 import inspect
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import engine
-from gpt2.decoding import WORTH_COMPILING, Decoding
+from gpt2.decoding import WORTH_COMPILING, Decoding, Request
 from gpt2.memory import default_batch_size, sample_bytes, weight_bytes
 from gpt2.model_session import ModelSession
 from gpt2.sample_text import SampleText
@@ -62,10 +61,6 @@ def _check_names(given: Iterable[str], known: Collection[str]) -> None:
             raise UserError(f"unknown option {name!r}; known are {', '.join(known)}")
 
 
-def _whole(name: str, value: int | None) -> int | None:
-    return None if value is None else typed_value(name, value, int)
-
-
 def _stop_strings(stop: object) -> Sequence[str]:
     stops = [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, Sequence) or not all(isinstance(s, str) and s for s in stops):
@@ -90,25 +85,24 @@ class LanguageModel:
     (1, 3, 1280)
     >>> lm.close()
 
-    Several models can be open, and TensorFlow's eager execution stays as it is. The first text of a
-    batch size that is long, or that has a seed, takes some seconds more than the next, for
-    compiling. A short one does not wait for that, and many compile in the background. A new
-    temperature, top_k, top_p, seed or length compiles nothing.
+    Several models can be open, and TensorFlow's eager execution stays as it is. The first long text
+    of a batch size, or the first with a seed, takes some seconds more, for compiling. A short text
+    does not wait for that; many compile in the background. A new temperature, top_k, top_p, seed or
+    length compiles nothing.
 
     Several threads may use a model: calls of `generate`, `score` and `logits` wait for each other,
     and streams take turns.
 
     Args:
       model_name, models_dir, device, dtype: as in ModelSession.
-      seed: of the random numbers; None draws one when the model is loaded. Sample i of a seed is
-        always the same.
+      seed: of the random numbers; None draws one. Sample i of a seed is always the same.
       batch_size: the most samples that are generated together; None lets the memory decide.
       length, temperature, top_k, top_p: as in Sampling; `generate` and `stream` can
         override them. A length of None is half of n_ctx.
     Attributes:
       session: the ModelSession.
       folder, hparams, encoder, end_of_text, device, dtype: of the session; folder is its path.
-      seed, sampling, batch_size: as above.
+      seed, seed_is_given, sampling, batch_size: as above.
     Raises: UserError, here and in all methods, if an argument or a file is wrong.
     """
 
@@ -134,12 +128,11 @@ class LanguageModel:
         self.sampling = Sampling(self.hparams.n_ctx // 2)
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.sampling = self._sampling(options | ({} if length is None else {"length": length}))
-        batch_size = _whole("batch_size", batch_size)
+        batch_size = typed_value("batch_size", batch_size, int | None)
         require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
         self.batch_size = batch_size or default_batch_size(self.hparams)
         self._batch_size_is_given = batch_size is not None
-        self.seed, self._seed_is_drawn = _whole("seed", seed), False
-        self._n_generated = 0
+        self._start_over(typed_value("seed", seed, int | None))
         self._strategies: set[Strategy] = set()  # that have a graph
 
     @property
@@ -182,42 +175,24 @@ class LanguageModel:
             raise UserError(f"a prompt must be a string or a list of strings, got {kind}")
         nsamples = typed_value("nsamples", nsamples, int)
         require("nsamples", nsamples, nsamples >= 1, "at least 1")
-        seed, stop_at_end = _whole("seed", seed), typed_value("stop_at_end", stop_at_end, bool)
         stops, sampling = _stop_strings(stop), self._sampling(options, choose)
-        contexts = [self.context(prompt, sampling) for prompt in prompts]
         short = sampling.length <= WORTH_COMPILING
-        either = short and seed is None and self._either_loop()
+        request = self._request(sampling, seed, stop_at_end, short=short)
+        contexts = [self.context(prompt, sampling) for prompt in prompts]
         texts: list[str] = []
         with self.session.alone():
-            seed, first = self._draw(seed, nsamples * len(prompts))
+            first = self._take_numbers(nsamples * len(prompts)) if seed is None else 1
             samples = [
                 (context, first + i * len(prompts) + j)
                 for j, context in enumerate(contexts)
                 for i in range(nsamples)
             ]
             for start in range(0, len(samples), self.batch_size):
-                batch, indices = zip(*samples[start : start + self.batch_size], strict=True)
+                batch = samples[start : start + self.batch_size]
                 # Powers of two: each size is compiled once.
                 size = min(self.batch_size, 1 << (len(batch) - 1).bit_length())
-                chunks = self._chunks(
-                    batch,
-                    indices,
-                    sampling,
-                    seed,
-                    size,
-                    stop_at_end=stop_at_end,
-                    either=either,
-                    choose=choose,
-                )
-                rows = [SampleText(self.encoder, stops) for _ in batch]
-                for chunk in chunks:
-                    for row, ids in zip(rows, chunk, strict=True):
-                        row.add(ids)
-                    if all(row.stopped for row in rows):
-                        break
-                for row in rows:
-                    row.add([], final=True)
-                texts += [row.text for row in rows]
+                pieces = self._texts(batch, request, size, stops, choose)
+                texts += map("".join, zip(*pieces, strict=True))
         return texts
 
     def stream(
@@ -238,32 +213,12 @@ class LanguageModel:
 
         Args: as in `generate`.
         """
-        seed, stop_at_end = _whole("seed", seed), typed_value("stop_at_end", stop_at_end, bool)
-        row = SampleText(self.encoder, _stop_strings(stop))
-        sampling = self._sampling(options, choose)
+        stops, sampling = _stop_strings(stop), self._sampling(options, choose)
+        request = self._request(sampling, seed, stop_at_end, at_once=True)
         context = self.context(prompt, sampling)
-        either = seed is None and self._either_loop()
         with self.session.alone():
-            seed, number = self._draw(seed, 1)
-
-        def texts() -> Iterator[str]:
-            for (ids,) in self._chunks(
-                [context],
-                [number],
-                sampling,
-                seed,
-                1,
-                stop_at_end=stop_at_end,
-                at_once=True,
-                either=either,
-                choose=choose,
-            ):
-                yield row.add(ids)
-                if row.stopped:
-                    return
-            yield row.add([], final=True)
-
-        return texts()
+            number = self._take_numbers(1) if seed is None else 1
+        return (text for (text,) in self._texts([(context, number)], request, 1, stops, choose))
 
     def score(
         self,
@@ -283,10 +238,11 @@ class LanguageModel:
         """
         from gpt2.scorer import Scorer
 
-        self._check_text(text)
         _check_names(unknown, ["top", "window", "stride"])
-        top, window = typed_value("top", top, int), _whole("window", window)
-        options = EvaluationOptions(window=window, stride=_whole("stride", stride), top=top)
+        text, top = typed_value("text", text, str), typed_value("top", top, int)
+        window = typed_value("window", window, int | None)
+        stride = typed_value("stride", stride, int | None)
+        options = EvaluationOptions(window=window, stride=stride, top=top)
         with self.session.alone():
             return list(Scorer(self.session, options).score_text([text]))
 
@@ -332,8 +288,7 @@ class LanguageModel:
         """Begin what `prepare` does, and go on with compiling. What needs the model waits for it.
 
         Args:
-          failed: is called in the background if the model cannot be loaded; `check_loading` then
-            raises the reason.
+          failed: as in ModelSession.load_in_background.
         """
 
         def work() -> None:
@@ -341,10 +296,6 @@ class LanguageModel:
             decoding.compile_ahead(self.sampling)
 
         self.session.load_in_background(work, failed)
-
-    def check_loading(self) -> None:
-        """Raise the error that ended the loading in the background, if one did."""
-        self.session.check_loading()
 
     def close(self) -> None:
         """Free the model's memory. The object cannot be used afterwards."""
@@ -362,8 +313,7 @@ class LanguageModel:
     # Settings
 
     def settings(self) -> dict[str, Any]:
-        """All that a sample depends on, besides its number and its prompt."""
-        self._set_seed()
+        """All that a sample depends on, except its number and its prompt."""
         return {
             "model": self.folder.name,
             "fingerprint": self.session.fingerprint(),
@@ -377,21 +327,19 @@ class LanguageModel:
 
         A seed starts over: the next sample is its first.
         """
-        new = dict(settings)
-        seed = new.pop("seed", self.seed)
-        sampling, seed = self._sampling(new), _whole("seed", seed)
-        self.sampling = sampling
+        seed = typed_value("seed", settings.get("seed"), int | None)
+        new = {name: value for name, value in settings.items() if name != "seed"}
+        self.sampling = self._sampling(new)
         if "seed" in settings:
-            self.seed, self._seed_is_drawn, self._n_generated = seed, False, 0
+            self._start_over(seed)
 
     def context(self, prompt: str | None, sampling: Sampling | None = None) -> list[int]:
         """Token ids of a prompt; None is the beginning of a text.
 
         Raises: UserError if it is empty, or too long for n_ctx.
         """
-        if prompt is not None:
-            self._check_text(prompt)
-        ids = [self.end_of_text] if prompt is None else self.encoder.encode(prompt)
+        text = typed_value("a prompt", prompt, str | None)
+        ids = [self.end_of_text] if text is None else self.encoder.encode(text)
         (sampling or self.sampling).check_context(len(ids), self.hparams)
         return ids
 
@@ -413,69 +361,74 @@ class LanguageModel:
             a sample of a seed must not depend on timing.
         Yields: for each context the ids that come next; none once the sample has ended.
         """
-        either = at_once and self._either_loop()
-        self._set_seed()
-        return self._chunks(
-            contexts,
-            sample_indices,
-            self.sampling,
-            self.seed,
-            self.batch_size,
-            stop_at_end=stop_at_end,
-            at_once=at_once,
-            either=either,
-        )
+        request = self._request(self.sampling, None, stop_at_end, at_once=at_once)
+        samples = [*zip(contexts, sample_indices, strict=True)]
+        return self._chunks(samples, request, self.batch_size)
 
     # Internals
 
-    def _chunks(
+    def _request(
         self,
-        contexts: Sequence[list[int]],
-        sample_indices: Sequence[int],
         sampling: Sampling,
         seed: int | None,
-        batch_size: int,
-        *,
         stop_at_end: bool,
         at_once: bool = False,
-        either: bool = False,
+        short: bool = False,
+    ) -> Request:
+        """A request with a seed, or else the model's. Raises: UserError.
+
+        Args: at_once, short: no sample should wait for the compiler, unless a seed is given.
+        """
+        given = typed_value("seed", seed, int | None)
+        stop = self.end_of_text if typed_value("stop_at_end", stop_at_end, bool) else -1
+        either = (at_once or short) and given is None and self._either_loop()
+        return Request(sampling, self.seed if given is None else given, stop, at_once, either)
+
+    def _texts(
+        self,
+        samples: Sequence[tuple[list[int], int]],
+        request: Request,
+        batch_size: int,
+        stops: Sequence[str],
+        choose: Strategy | None,
+    ) -> Iterator[list[str]]:
+        """As `_chunks`, but yield texts, which end before a stop string."""
+        rows = [SampleText(self.encoder, stops) for _ in samples]
+        for chunk in self._chunks(samples, request, batch_size, choose):
+            yield [row.add(ids) for row, ids in zip(rows, chunk, strict=True)]
+            if all(row.stopped for row in rows):
+                return
+        yield [row.add([], final=True) for row in rows]
+
+    def _chunks(
+        self,
+        samples: Sequence[tuple[list[int], int]],
+        request: Request,
+        batch_size: int,
         choose: Strategy | None = None,
     ) -> Iterator[list[list[int]]]:
-        decoding = self._decoding(batch_size, either, choose)
-        stop = self.end_of_text if stop_at_end else -1
-        finished = [False] * len(contexts)
-        for tokens in decoding.generate(
-            contexts,
-            sample_indices,
-            sampling,
-            seed=seed,
-            stop=stop,
-            at_once=at_once,
-            either=either,
-        ):
-            if choose is not None and (tokens < 0).any():
-                raise UserError("choose gave an id outside the vocabulary")
-            yield self._cut_at_end(tokens, finished, stop_at_end)
+        """For each sample, a context and an index, the tokens of each run that belong to it."""
+        decoding = self._decoding(batch_size, request.either, choose)
+        contexts, indices = zip(*samples, strict=True)
+        finished = [False] * len(samples)
+        for tokens in decoding.generate(contexts, indices, request):
+            if (tokens < 0).any():
+                wrong = "choose gave an id outside the vocabulary"
+                raise UserError(wrong) if choose else self.session.damaged()
+            chunk = tokens.tolist()
+            for i, ids in enumerate(chunk):
+                if finished[i]:
+                    ids.clear()
+                elif request.stop in ids:
+                    del ids[ids.index(request.stop) :]
+                    finished[i] = True
+            yield chunk
             if all(finished):
                 return
 
-    def _cut_at_end(
-        self, tokens: "np.ndarray", finished: list[bool], stop_at_end: bool
-    ) -> list[list[int]]:
-        """The tokens that belong to each sample. Marks in `finished` the samples that end here."""
-        if (tokens < 0).any():
-            raise self.session.damaged()
-        chunk = []
-        for i, new in enumerate(tokens.tolist()):
-            ids = [] if finished[i] else new
-            if stop_at_end and self.end_of_text in ids:
-                ids, finished[i] = ids[: ids.index(self.end_of_text)], True
-            chunk.append(ids)
-        return chunk
-
     def _either_loop(self) -> bool:
         """Whether tokens may come from either loop, depending on timing."""
-        return (self.seed is None or self._seed_is_drawn) and not engine.chosen()
+        return not self.seed_is_given and not engine.chosen()
 
     def _decoding(
         self, batch_size: int, either: bool = False, choose: Strategy | None = None
@@ -538,19 +491,13 @@ class LanguageModel:
         sampling.check(self.hparams)
         return sampling
 
-    def _draw(self, seed: int | None, n: int) -> tuple[int | None, int]:
-        """The seed of the next n samples, and the number of the first of them."""
-        if seed is not None:
-            return seed, 1
-        self._set_seed()
-        self._n_generated += n
-        return self.seed, self._n_generated - n + 1
+    def _start_over(self, seed: int | None) -> None:
+        """Start with the first sample of a seed; None draws one."""
+        self.seed_is_given = seed is not None
+        self.seed = random.randrange(2**31) if seed is None else seed
+        self._n_taken = 0
 
-    def _set_seed(self) -> None:
-        if self.seed is None:
-            self.seed, self._seed_is_drawn = random.randrange(2**31), True
-
-    @staticmethod
-    def _check_text(text: object) -> None:
-        if not isinstance(text, str):
-            raise UserError(f"a text must be a string, got {type(text).__name__}")
+    def _take_numbers(self, n: int) -> int:
+        """The number of the first of the next n samples."""
+        self._n_taken += n
+        return self._n_taken - n + 1

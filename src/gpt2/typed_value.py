@@ -19,19 +19,22 @@ TYPE_NAMES: dict[type, str] = {
 }
 
 
-def typed_value(name: str, value: object, kind: type) -> Any:
-    """The value as a plain int, float, bool or str.
+def typed_value(name: str, value: object, kind: Any) -> Any:
+    """The value as a plain int, float, bool or str, or None where `kind` allows it.
 
     >>> typed_value("length", 40.0, int), typed_value("top_p", 1, float)
     (40, 1)
 
     Args:
       name: of the flag or argument, for the error.
-      kind: int, float, bool or str. NumPy's numbers are welcome where they are exact. A bool is
-        not a number, and a text is never read as one.
+      kind: int, float, bool or str, or such as `int | None`. NumPy's numbers are welcome where they
+        are exact. A bool is not a number, and a text is never read as one.
     Raises: UserError if the value is of another kind, or a whole number that TensorFlow cannot
       hold: of more than 63 bits for a seed, of more than 31 for all others.
     """
+    kind, *nothing = typing.get_args(kind) or (kind,)
+    if value is None and nothing:
+        return None
     plain = _convert(value, kind)
     if plain is None:
         raise UserError(f"{name} must be {TYPE_NAMES[kind]}, got {reprlib.repr(value)}")

@@ -19,6 +19,7 @@ from conftest import ROOT
 import gpt2
 import gpt2.language_model
 import numpy_gpt2
+from sampling_settings import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +149,18 @@ def test_closing_waits_for_another_thread_and_streams_then_end_with_an_error(tin
         list(stream)
 
 
+def test_a_sample_of_one_token_leaves_nothing_to_compile_ahead(lm):
+    decoding = lm._decoding(1)
+    decoding.compile_ahead(Sampling(length=1))
+    assert decoding.compiling is None
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda lm: lm.generate(""), "the prompt is empty"),
         (lambda lm: lm.generate(5), "a prompt must be a string or a list of strings, got int"),
-        (lambda lm: lm.generate(["a", None, b"x"]), "a text must be a string, got bytes"),
+        (lambda lm: lm.generate(["a", None, b"x"]), "a prompt must be text, got b.x."),
         (lambda lm: lm.generate("a", 0), "nsamples must be at least 1, got 0"),
         (lambda lm: lm.generate("a", temprature=1), "unknown option 'temprature'"),
         (lambda lm: lm.generate("a", check=1), "unknown option 'check'"),
@@ -196,7 +203,7 @@ def test_closing_waits_for_another_thread_and_streams_then_end_with_an_error(tin
         (lambda lm: lm.generate("a" * 1000), "the prompt is too long"),
         (lambda lm: lm.stream(""), "the prompt is empty"),  # at once, not at the first token
         (lambda lm: lm.score(""), "the text is empty"),
-        (lambda lm: lm.score(b"x"), "a text must be a string, got bytes"),
+        (lambda lm: lm.score(b"x"), "text must be text, got b.x."),
         (lambda lm: lm.score("x", window=0), "window must be from 1"),
         (lambda lm: lm.logits([1, 2]), r"of shape \[batch, sequence\]"),
         (lambda lm: lm.logits([[1, 2], [3]]), r"of shape \[batch, sequence\]"),

@@ -19,7 +19,7 @@ def fresh():
 
     def open_model(**options):
         lm = LanguageModel(model_name="1M", seed=5, temperature=0, device="cpu", **options)
-        lm._seed_is_drawn = True
+        lm.seed_is_given = False
         opened.append(lm)
         return lm
 

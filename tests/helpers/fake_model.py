@@ -16,14 +16,17 @@ class FakeModel(language_model.LanguageModel):
     A sample of a prompt that begins with "endless" has no end.
     """
 
+    def _start_over(self, seed):
+        super()._start_over(seed)
+        self.seed = 7 if seed is None else seed
+
     def prepare(self, at_once=False):
-        self.seed = 7 if self.seed is None else self.seed
+        pass
 
     def prepare_in_background(self, failed):
-        self.prepare()
+        pass
 
     def stream_tokens(self, contexts, numbers, stop_at_end=False, at_once=False):
-        self.prepare()
         texts = [self.encoder.decode(context) for context in contexts]
         yield [self.encoder.encode(f"[{self.seed}.{number}]") for number in numbers]
         yield [self.encoder.encode(f" {text}") for text in texts]

@@ -214,7 +214,7 @@ def open_output(
     if not isinstance(output, str):
         return Stream(output, kind, sampler.settings() | settings)
     path = Path(output)
-    if sampler.seed is None and (record := read_record(path)):
+    if not sampler.seed_is_given and (record := read_record(path)):
         sampler.change(seed=record["settings"]["seed"])
     return Output(path, kind, sampler.settings() | settings, {"format": format, "shard": shard})
 
