@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow.compat.v1 as tf
 
 import engines
+import fast_model
 import kv_cache
 import model
 from hparams import HParams
@@ -92,26 +93,27 @@ def _variables_of_a_layer(n_embd, n_head):
     return variables
 
 
-def prefill(hparams, context, lengths, *, dtype=tf.float32):
+def prefill(hparams, context, lengths, *, dtype="float32"):
     """Evaluate contexts in one pass.
 
     Args:
       context: int32 [batch, context]; shorter rows are padded at the end.
       lengths: int32 [batch], without the padding.
-      dtype: to compute in.
+      dtype: to compute in, float32 or bfloat16.
     Returns:
-      dtype [batch, n_vocab], logits of each row's next token.
+      float [batch, n_vocab], logits of each row's next token.
       A KVCache for each layer, `context` positions long.
-      The model's weights as tensors of dtype, by variable name.
+      The model's weights as tensors of engines.weight_dtype, by variable name.
     """
     weights = {}
 
     def read(getter, name, *args, **kwargs):
-        weights[name] = tf.cast(tf.convert_to_tensor(getter(name, *args, **kwargs)), dtype)
+        stored = tf.convert_to_tensor(getter(name, *args, **kwargs))
+        weights[name] = tf.cast(stored, engines.weight_dtype(name, dtype))
         return weights[name]
 
     last = lengths[:, None] - 1
-    linear = engines.text_linear(dtype)
+    linear = engines.text_linear
     shared = shared_block(hparams, kv_cache.starting_attention(), linear)
 
     def block(x, scope, **how):
@@ -126,11 +128,26 @@ def prefill(hparams, context, lengths, *, dtype=tf.float32):
         positions = model.positions_for(context, 0)
         pasts = [None] * hparams.n_layer
         h, caches = model.transformer(hparams, context, positions, pasts, block)
-        logits = model.predict(hparams, h[:, 0])
+        logits = model.predict(hparams, h[:, 0], engines.text_predict)
     return logits, caches, weights
 
 
-def first_token(hparams, choose, context, batch, stop=NO_TOKEN, dtype=tf.float32):
+def text_states(hparams, X):
+    """What model.transformer computes for whole texts X, int32 [batch, sequence], faster."""
+    block = shared_block(hparams, fast_model.attend, engines.text_linear)
+    with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
+        positions = model.positions_for(X, 0)
+        h, _ = model.transformer(hparams, X, positions, [None] * hparams.n_layer, block)
+    return h
+
+
+def text_logits(hparams, h):
+    """model.predict of the states `h`, float [..., n_embd], for any type of the weights."""
+    with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
+        return model.predict(hparams, h, engines.text_predict)
+
+
+def first_token(hparams, choose, context, batch, stop=NO_TOKEN, dtype="float32"):
     """Prefill, and choose the first token. Returns: State, and the weights as in `prefill`."""
     logits, caches, weights = prefill(hparams, context, batch.lengths, dtype=dtype)
     text = tf.pad(context, [[0, 0], [0, hparams.n_ctx + 1 - tf.shape(context)[1]]])
@@ -303,7 +320,7 @@ class Decoder:
       `grow`: `cache_length` 0) only prepares; it changes nothing.
     """
 
-    def __init__(self, hparams, choose, batch_size, dtype=tf.float32, constant=False):
+    def __init__(self, hparams, choose, batch_size, dtype="float32", constant=False):
         self.hparams, self.choose = hparams, choose
         self.engine = engines.engine_for(batch_size, dtype, constant)
         self.cache_lengths = functools.partial(

@@ -16,7 +16,7 @@ from pathlib import Path
 from user_error import require
 
 ENGINES = "xla", "tensorflow", "packed"
-PACKED_FROM = 2  # batch size, where weights can be packed; elsewhere:
+PACKED_FROM = {"float32": 2, "bfloat16": 1}  # batch size, where weights can be packed; elsewhere:
 UNCOMPILED_FROM = {"avx512": 16, "avx2": 2, "other": 16}
 MIN_ROWS = {"avx512": 3, "avx2": 1, "other": 1}  # of x in onednn.py: fewer take oneDNN longer
 CPUINFO = "/proc/cpuinfo"
@@ -25,11 +25,22 @@ CPUINFO = "/proc/cpuinfo"
 @functools.cache
 def processor():
     """The kind of this processor, as far as it matters here: avx512, avx2 or other."""
+    flags = _flags()
+    return "avx512" if "avx512f" in flags else "avx2" if "avx2" in flags else "other"
+
+
+@functools.cache
+def has_bfloat16():
+    """Whether this processor has instructions for products in bfloat16."""
+    return not _flags().isdisjoint(["avx512_bf16", "amx_bf16"])
+
+
+def _flags():
+    """The names of what this processor can do, on Linux and x86; elsewhere none."""
     try:
-        flags = re.findall(r"^flags\s*:.*", Path(CPUINFO).read_text("utf-8"), re.M)[0]
+        return set(re.findall(r"^flags\s*:.*", Path(CPUINFO).read_text("utf-8"), re.M)[0].split())
     except (OSError, IndexError):
-        return "other"
-    return "avx512" if " avx512f" in flags else "avx2" if " avx2" in flags else "other"
+        return set()
 
 
 def chosen():
@@ -56,7 +67,7 @@ def choose(batch_size, dtype="float32", constant=False):
 
     Args:
       batch_size: int; None is any size.
-      dtype: to compute in.
+      dtype: float32 or bfloat16, to compute in.
       constant: whether the weights are the same in every run, so that they can be packed.
     Raises: as in `chosen`.
     """
@@ -64,15 +75,23 @@ def choose(batch_size, dtype="float32", constant=False):
 
     import onednn
 
-    measured = processor() != "other" and tf.as_dtype(dtype) == tf.float32
-    can_pack = constant and measured and onednn.is_available()
+    computes = dtype == "float32" or has_bfloat16()
+    can_pack = constant and computes and processor() != "other" and onednn.is_available()
     if chosen():
         return chosen() if can_pack or chosen() != "packed" else "tensorflow"
     if batch_size is None or tf.config.list_physical_devices("GPU"):
         return "xla"
-    if batch_size < (PACKED_FROM if can_pack else UNCOMPILED_FROM[processor()]):
+    if batch_size < (PACKED_FROM[dtype] if can_pack else UNCOMPILED_FROM[processor()]):
         return "xla"
     return "packed" if can_pack else "tensorflow"
+
+
+def stores_bfloat16(dtype):
+    """Whether weights are stored as bfloat16, and products alone are computed in it.
+
+    That is the fast way on a processor with instructions for it. `dtype` is as in `choose`.
+    """
+    return dtype == "bfloat16" and choose(1, dtype, constant=True) == "packed"
 
 
 def rewrites_graphs():
@@ -85,8 +104,9 @@ def rewrites_graphs():
     return processor() == "other" or bool(tf.config.list_physical_devices("GPU"))
 
 
-def copies_of_weights(batch_size):
-    """How many copies of the weights a process holds at most; known before TensorFlow is there."""
-    if chosen():
-        return 2 if chosen() == "packed" else 1
-    return 2 if processor() != "other" and batch_size >= PACKED_FROM else 1
+def bytes_of_a_weight(batch_size, dtype="float32"):
+    """What a process holds for each weight at most; known before TensorFlow is imported."""
+    can_pack = processor() != "other" and chosen() in ("", "packed")
+    if dtype == "bfloat16" and has_bfloat16() and can_pack:
+        return 4  # stored and packed
+    return 8 if can_pack and (chosen() or batch_size >= PACKED_FROM["float32"]) else 4

@@ -55,21 +55,33 @@ def by_name(name, batch_size=None):
     return Engine(False, False, one_matrix, packed, predict, small_products, write)
 
 
-def text_linear(dtype="float32"):
-    """What computes the linear maps of whole texts, as model.linear does."""
-    if engine.rewrites_graphs() or tf.as_dtype(dtype) != tf.float32:
-        return linear
+def weight_dtype(name, dtype):
+    """The type of a weight that is multiplied, by the variable's name.
+
+    Args: dtype: float32 or bfloat16, to compute in.
+    """
+    if not engine.stores_bfloat16(dtype):
+        return dtype
+    return "bfloat16" if name.endswith(("/w", "/wte")) else "float32"
+
+
+def text_linear(x, w, b, activation=None):
+    """model.linear for whole texts: the fastest way for the processor and the type of `w`."""
+    if w.dtype != x.dtype:
+        return onednn.fused_linear(x, w[0], b, activation)
+    if activation is not model.gelu or engine.rewrites_graphs() or x.dtype != tf.float32:
+        return linear(x, w, b, activation)
     # On AVX2, oneDNN's GELU takes a third as long as the product; on AVX-512 it gains.
-    fuses = engine.processor() == "avx512" and onednn.is_available()
+    if engine.processor() == "avx512" and onednn.is_available():
+        return onednn.fused_linear(x, w[0], b, activation)
+    return fast_model.gelu(linear(x, w, b))
 
-    def fast_linear(x, w, b, activation=None):
-        if activation is not model.gelu:
-            return linear(x, w, b, activation)
-        if fuses:
-            return onednn.fused_linear(x, w[0], b, activation)
-        return fast_model.gelu(linear(x, w, b))
 
-    return fast_linear
+def text_predict(h, wte, transpose_b):
+    """model.predict's `matmul` for whole texts, for any type of `wte`."""
+    if wte.dtype != h.dtype:
+        return onednn.fused_linear(h, wte, tf.zeros(wte.shape[:1]), transpose_b=transpose_b)
+    return tf.matmul(h, wte, transpose_b=transpose_b)
 
 
 def one_matrix(w):

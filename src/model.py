@@ -265,7 +265,7 @@ def transformer(hparams, X, positions, pasts, block=block):
     )
     # As tensors: TensorFlow copies a variable at each read once tf.gather has read it.
     wte, wpe = tf.convert_to_tensor(token_embedding(hparams)), tf.convert_to_tensor(wpe)
-    h = tf.gather(wte, X) + tf.gather(wpe, positions)
+    h = tf.cast(tf.gather(wte, X), wpe.dtype) + tf.gather(wpe, positions)
     presents = []
     for layer, past in enumerate(pasts):
         h, present = block(h, f"h{layer}", past=past, hparams=hparams)

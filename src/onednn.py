@@ -32,11 +32,11 @@ def packed_linear(x, w, b, activation=None, *, transpose_b=False, min_rows=1):
 
     Args:
       x: float32 [m, nx]
-      w: float32 [nx, nf], or [nf, nx] with transpose_b.
+      w: float32 or bfloat16 [nx, nf], or [nf, nx] with transpose_b.
       b: float32 [nf]
       activation: None, or a function that is applied to the result.
       min_rows: if x has fewer, rows of zeros are added: oneDNN takes longer for very few.
-    Returns: float32 [m, nf]
+    Returns: float32 [m, nf], computed in the type of `w`.
     """
     m, missing = x.shape[0], min_rows - x.shape[0]
     if missing > 0:
@@ -65,10 +65,10 @@ def fused_linear(x, w, b, activation=None, *, transpose_b=False, packs=False):
     fused = [b"BiasAdd", *[b"GeluApproximate"] * (activation is model.gelu)]
     operation = tf.get_default_graph().create_op(
         FUSED_PRODUCT,
-        [tf.convert_to_tensor(t) for t in (x, w, b)],  # some are variables
-        [x.dtype],
+        [tf.cast(t, w.dtype) for t in (x, w, b)],
+        [w.dtype],
         attrs={
-            "T": tf.AttrValue(type=x.dtype.as_datatype_enum),
+            "T": tf.AttrValue(type=w.dtype.as_datatype_enum),
             "num_args": tf.AttrValue(i=1),
             "fused_ops": tf.AttrValue(list=tf.AttrValue.ListValue(s=fused)),
             "transpose_b": tf.AttrValue(b=transpose_b),
@@ -76,7 +76,7 @@ def fused_linear(x, w, b, activation=None, *, transpose_b=False, packs=False):
             "_kernel": tf.AttrValue(s=b"MklNameChangeOp"),
         },
     )
-    return operation.outputs[0]
+    return tf.cast(operation.outputs[0], x.dtype)
 
 
 def _parts(n_rows):

@@ -29,22 +29,33 @@ def restore(
 
     held = _held_shapes(tf, prefix)
     variables = variables or session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-    names = [variable.op.name for variable in variables]
-    parts = []  # all of a variable, or as many rows of it as there are in the graph
-    for name, shape in zip(names, [v.shape.as_list() for v in variables], strict=True):
+    slices = {}  # "" for all of a variable; else as many rows of it as there are in the graph
+    for name, shape in ((v.op.name, v.shape.as_list()) for v in variables):
         _check_shape(prefix, held, name, shape)
         padded = held[name] != shape
-        parts.append(" ".join([*map(str, held[name]), f"0,{shape[0]}:-"]) if padded else "")
+        slices[name] = " ".join([*map(str, held[name]), f"0,{shape[0]}:-"]) if padded else ""
+
+    def read(variables: Sequence[Any], dtypes: list[Any]) -> list[Any]:
+        names = [variable.op.name for variable in variables]
+        values = tf.raw_ops.RestoreV2(
+            prefix=str(prefix),
+            tensor_names=names,
+            shape_and_slices=[slices[name] for name in names],
+            dtypes=dtypes,
+        )
+        return [
+            variable.assign(tf.cast(value, variable.dtype.base_dtype), read_value=False)
+            for variable, value in zip(variables, values, strict=True)
+        ]
+
     try:
         with session.graph.as_default(), interrupted_afterwards():
-            values = tf.raw_ops.RestoreV2(
-                prefix=str(prefix),
-                tensor_names=names,
-                shape_and_slices=parts,
-                dtypes=[variable.dtype.base_dtype for variable in variables],
-            )
-            pairs = zip(variables, values, strict=True)
-            assigned = [variable.assign(value, read_value=False) for variable, value in pairs]
+            wide = [v for v in variables if v.dtype.base_dtype != tf.bfloat16]
+            narrow = [v for v in variables if v.dtype.base_dtype == tf.bfloat16]
+            assigned = read(wide, [v.dtype.base_dtype for v in wide])
+            for variable in narrow:  # no more than two are in memory as float32
+                with tf.control_dependencies(assigned[-2:-1]):
+                    assigned += read([variable], [tf.float32])
         if meanwhile is None:
             session.run(assigned)
             return

@@ -130,7 +130,7 @@ class LanguageModel:
         self.sampling = self._sampling(options | ({} if length is None else {"length": length}))
         batch_size = typed_value("batch_size", batch_size, int | None)
         require("batch_size", batch_size, batch_size is None or batch_size >= 1, "at least 1")
-        self.batch_size = batch_size or default_batch_size(self.hparams)
+        self.batch_size = batch_size or default_batch_size(self.hparams, dtype)
         self._batch_size_is_given = batch_size is not None
         self._start_over(typed_value("seed", seed, int | None))
         self._strategies: set[Strategy] = set()  # that have a graph
@@ -316,7 +316,7 @@ class LanguageModel:
         """All that a sample depends on, except its number and its prompt."""
         return {
             "model": self.folder.name,
-            "fingerprint": self.session.fingerprint(),
+            "fingerprint": self.session.folder.fingerprint,
             "seed": self.seed,
             **vars(self.sampling),
             "dtype": self.dtype,
@@ -445,7 +445,7 @@ class LanguageModel:
             ("decoding", batch_size, choose),
             lambda: self._build_decoding(batch_size, choose),
             lambda decoding: decoding.get_ready(self.sampling, either),
-            n_bytes=weight_bytes(self.hparams, batch_size) + batch_size * sample,
+            n_bytes=weight_bytes(self.hparams, batch_size, self.dtype) + batch_size * sample,
         )
 
     def _build_decoding(self, batch_size: int, own: Strategy | None) -> Decoding:
@@ -470,17 +470,17 @@ class LanguageModel:
                 return own(logits, uniform, *text)
             return sample.sample_token(logits, uniform, **settings)
 
-        dtype = "bfloat16" if self.dtype == "bfloat16" else "float32"
+        dtype = self.session.compute_dtype
         made = decoder.Decoder(self.hparams, choose, batch_size, dtype, constant=True)
         return Decoding(self.session, made, settings)
 
     def _build_logits(self) -> tuple[Any, Any]:
         import tensorflow.compat.v1 as tf
 
-        import model
+        import decoder
 
         ids = tf.placeholder(tf.int32, [None, None])
-        return ids, model.model(self.hparams, ids, reuse=tf.AUTO_REUSE)["logits"]
+        return ids, decoder.text_logits(self.hparams, decoder.text_states(self.hparams, ids))
 
     def _sampling(self, options: dict[str, Any], choose: Strategy | None = None) -> Sampling:
         _check_names(options, OPTIONS)

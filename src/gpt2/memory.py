@@ -14,19 +14,19 @@ CONTAINER_LIMITS = [  # of Linux's control groups, version 2 and 1; in bytes
 ]
 
 
-def default_batch_size(hparams: HParams) -> int:
+def default_batch_size(hparams: HParams, dtype: str = "float32") -> int:
     """How many samples of n_ctx tokens fit in a quarter of the memory, next to the weights.
 
     At most MAX_BATCH.
     """
     memory = memory_bytes()
-    room = min(memory // 4, memory - weight_bytes(hparams, MAX_BATCH))
+    room = min(memory // 4, memory - weight_bytes(hparams, MAX_BATCH, dtype))
     return max(1, min(MAX_BATCH, room // sample_bytes(hparams, hparams.n_ctx)))
 
 
-def weight_bytes(hparams: HParams, batch_size: int) -> int:
+def weight_bytes(hparams: HParams, batch_size: int, dtype: str = "float32") -> int:
     """The memory that the weights need for batches of this size."""
-    return 4 * hparams.n_params() * engine.copies_of_weights(batch_size)
+    return hparams.n_params() * engine.bytes_of_a_weight(batch_size, dtype)
 
 
 def sample_bytes(hparams: HParams, cache_length: int) -> int:

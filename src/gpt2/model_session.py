@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import engine
 from gpt2 import checkpoint
 from gpt2.background import Task
 from gpt2.memory import memory_bytes
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from encoder import Encoder
 
 DTYPES = "float32", "tf32", "bfloat16"
+SLOW_BFLOAT16 = (
+    "bfloat16 is slower than float32 here: it needs a processor with avx512_bf16 or amx_bf16, and "
+    "oneDNN, which GPT2_ENGINE or TF_ENABLE_ONEDNN_OPTS can turn off"
+)
 T = TypeVar("T")
 log = logging.getLogger("gpt2")
 
@@ -67,6 +72,7 @@ class ModelSession:
         self.folder, self._notice = choose_model(*locate(model_name, models_dir))
         self.hparams = self.folder.hparams
         self.device, self.dtype = device, dtype
+        self.compute_dtype = "bfloat16" if dtype == "bfloat16" else "float32"
         self._weights = self.folder.weights
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
@@ -160,8 +166,9 @@ class ModelSession:
             raise self._loading.error
 
     def fingerprint(self) -> str:
-        """A short name for the weights, which other weights do not share."""
-        return self.folder.fingerprint
+        """A short name for the weights and their type, which others do not share."""
+        name = self.folder.fingerprint
+        return f"{name} bfloat16" if self.dtype == "bfloat16" else name
 
     def damaged(self) -> DamagedModelError:
         """The error for logits that are not numbers."""
@@ -201,6 +208,10 @@ class ModelSession:
         if not processor.startswith("GPU") and n_bytes > memory_bytes():
             raise _out_of_memory()
         self._processor = processor if self.device == "auto" else ""
+        if self.dtype == "bfloat16" and not (
+            processor.startswith("GPU") or engine.stores_bfloat16(self.dtype)
+        ):
+            log.warning(SLOW_BFLOAT16)
         tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
         self._session = open_session(tf, config, self.tracing)
 
@@ -211,6 +222,7 @@ class ModelSession:
         import tensorflow.compat.v1 as tf
 
         import decoder
+        import engines
 
         parts = []
 
@@ -219,8 +231,14 @@ class ModelSession:
                 parts.append(build())
             then(parts[0])
 
+        def stored(getter: Any, name: str, *args: Any, **options: Any) -> Any:
+            if engine.stores_bfloat16(self.compute_dtype):
+                options["dtype"] = engines.weight_dtype(name, self.compute_dtype)
+            return getter(name, *args, **options)
+
         creator = tf.variable_creator_scope(checkpoint.without_initializers)
-        with self._session.graph.as_default(), creator:
+        variables = tf.variable_scope("", custom_getter=stored)
+        with self._session.graph.as_default(), creator, variables:
             if self._built:
                 work()
             else:

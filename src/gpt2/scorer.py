@@ -105,21 +105,15 @@ def build_scores(hparams: HParams, top: int = 0) -> ScoreGraph:
     import tensorflow.compat.v1 as tf
 
     import decoder
-    import engines
-    import fast_model
     import model
 
     ids = tf.placeholder(tf.int32, [None, None])
     allowed = tf.placeholder(tf.float32, [hparams.n_vocab])
     X, targets = ids[:, :-1], tf.reshape(ids[:, 1:], [-1])
-    with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
-        block = decoder.shared_block(hparams, fast_model.attend, engines.text_linear())
-        pasts = [None] * hparams.n_layer
-        h, _ = model.transformer(hparams, X, model.positions_for(X, 0), pasts, block)
-        h = tf.reshape(h, [-1, hparams.n_embd])
-        n = tf.shape(h)[0]
-        padding = [0, -n % SCORED_AT_ONCE]  # so that all chunks are alike
-        logits = model.predict(hparams, tf.pad(h, [padding, [0, 0]]))
+    h = tf.reshape(decoder.text_states(hparams, X), [-1, hparams.n_embd])
+    n = tf.shape(h)[0]
+    padding = [0, -n % SCORED_AT_ONCE]  # so that all chunks are alike
+    logits = decoder.text_logits(hparams, tf.pad(h, [padding, [0, 0]]))
     targets = tf.pad(targets, [padding])
 
     def as_windows(x: Any, *size: int) -> Any:
