@@ -1,11 +1,14 @@
-"""Tokens per second in sampling, beside transformers, CTranslate2 and llama.cpp.
+"""Tokens per second in sampling, next to transformers, CTranslate2 and llama.cpp.
 
-    python3 benchmarks/bench_decode.py --peer_python OTHER_ENVIRONMENT/bin/python
+    python3 benchmarks/bench_decode.py --peer_python OTHER_ENVIRONMENT/bin/python [--dtype bfloat16]
 
 All have the same random weights of the 117M shape, made at the first run in --folder (1.5 GB). Each
 engine is a process that lives as long as the benchmark; ours samples as the scripts do. They take
 turns at each case, and a ratio is the median of the ratios of single rounds. Before anything is
-timed, the greedy samples of the engines are held against each other.
+timed, the greedy samples of the engines are compared.
+
+With --dtype bfloat16, the others compute in it or in float16 if they can, CTranslate2 also in int8,
+and our float32 has a column of its own. Greedy samples then differ, and are only counted.
 
 The machine must have nothing else to do: PyTorch's threads spin while they wait for each other, so
 that a little of another load makes it ten times as slow. `elsewhere` is how many cores were busy
@@ -58,7 +61,7 @@ PAUSE = 0.5  # seconds; for 0.2 after its work, OpenMP keeps its threads spinnin
 class Ours:
     """The LanguageModel of the scripts. Makes the weights where they are missing."""
 
-    def __init__(self, folder, hparams):
+    def __init__(self, folder, hparams, dtype):
         from gpt2.tensorflow_session import import_tensorflow
 
         tf = import_tensorflow()
@@ -71,8 +74,8 @@ class Ours:
                 encoder={"<|endoftext|>": -1}, decoder=range(model.hparams.n_vocab)
             )
         )
-        self.name = f"TensorFlow {tf.__version__}"
-        self.folder, self.sampler, self.made_for = folder, None, None
+        self.name = f"TensorFlow {tf.__version__}, {dtype}"
+        self.folder, self.dtype, self.sampler, self.made_for = folder, dtype, None, None
         if not (folder / "weights.npz").exists():
             make_weights(folder, hparams, tf)
 
@@ -100,6 +103,7 @@ class Ours:
             top_k=TOP_K,
             top_p=1,
             device="cpu",
+            dtype=self.dtype,
         )
 
 
@@ -127,14 +131,14 @@ def make_weights(folder, hparams, tf):
 
 
 class Transformers:
-    def __init__(self, folder, hparams):
+    def __init__(self, folder, hparams, dtype):
         import torch
         import transformers
 
         torch.set_num_threads(THREADS)
         self.torch = torch
-        self.name = f"transformers {transformers.__version__}, PyTorch {torch.__version__}"
-        self.model = peer_model(folder, hparams).eval()
+        self.name = f"transformers {transformers.__version__}, PyTorch {torch.__version__}, {dtype}"
+        self.model = peer_model(folder, hparams).to(getattr(torch, dtype)).eval()
         self.model.generation_config.eos_token_id = None
 
     def run(self, prompts, tokens, greedy):
@@ -154,17 +158,19 @@ class Transformers:
 class CTranslate2:
     """Its names of the tokens are their ids in digits."""
 
-    def __init__(self, folder, hparams):
+    def __init__(self, folder, hparams, dtype):
         import ctranslate2
 
-        self.name = f"CTranslate2 {ctranslate2.__version__}"
+        if dtype not in ctranslate2.get_supported_compute_types("cpu"):
+            raise ImportError(f"it has no {dtype} on this processor")
+        self.name = f"CTranslate2 {ctranslate2.__version__}, {dtype}"
         converted = folder / "ctranslate2"
         if not converted.exists():
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
                 self._convert(folder, hparams, Path(temporary)).rename(converted)
         self.generator = ctranslate2.Generator(
             str(converted),
-            compute_type="float32",
+            compute_type=dtype,
             intra_threads=THREADS,
             inter_threads=1,
         )
@@ -200,9 +206,22 @@ class CTranslate2:
 
 ENGINES = {
     "ours": Ours,
+    "ours, float32": Ours,
     "transformers": Transformers,
     "ctranslate2": CTranslate2,
+    "ctranslate2 int8": CTranslate2,
     "llama.cpp": functools.partial(LlamaCpp, top_k=TOP_K),
+}
+TYPES = {  # what each engine computes in, by --dtype
+    "float32": dict.fromkeys(["ours", "transformers", "ctranslate2", "llama.cpp"], "float32"),
+    "bfloat16": {
+        "ours": "bfloat16",
+        "ours, float32": "float32",
+        "transformers": "bfloat16",
+        "ctranslate2": "bfloat16",
+        "ctranslate2 int8": "int8",
+        "llama.cpp": "float16",
+    },
 }
 
 
@@ -215,7 +234,8 @@ def peer_model(folder, hparams):
 def serve(flags):
     """Be an engine: answer each request on stdin, the arguments of `run`, by a line."""
     try:
-        engine = ENGINES[flags.serve](flags.folder, flags.hparams)
+        dtype = TYPES[flags.dtype][flags.serve]
+        engine = ENGINES[flags.serve](flags.folder, flags.hparams, dtype)
     except ImportError as error:
         print(json.dumps({"missing": str(error)}), flush=True)
         return
@@ -238,9 +258,10 @@ class Worker:
         self.process = stack.enter_context(
             subprocess.Popen(
                 [
-                    sys.executable if engine == "ours" else flags.peer_python,
+                    sys.executable if ENGINES[engine] is Ours else flags.peer_python,
                     __file__,
                     f"--serve={engine}",
+                    f"--dtype={flags.dtype}",
                     f"--folder={flags.folder}",
                     f"--hparams={json.dumps(vars(flags.hparams))}",
                 ],
@@ -310,8 +331,8 @@ def prompts(n, length, n_vocab):
     return np.random.default_rng(length).integers(0, n_vocab, [n, length]).tolist()
 
 
-def check_equal(workers, n_vocab):
-    """Compare greedy samples of all engines; ends the process if they differ."""
+def compare_greedy(workers, n_vocab, must_agree):
+    """Compare greedy samples of all engines; ends the process if they must agree and do not."""
     texts = prompts(CHECKED_PROMPTS, CHECKED_CONTEXT, n_vocab)
     (_, expected), *others = (w.run(texts, CHECKED_TOKENS, greedy=True) for w in workers)
     distinct = min(len(set(row)) for row in expected)
@@ -321,7 +342,7 @@ def check_equal(workers, n_vocab):
             f"greedy: {same} of {len(rows)} samples of {CHECKED_TOKENS} tokens are those of "
             f"{worker.engine}; {distinct} distinct tokens at least"
         )
-        if same < len(rows):
+        if must_agree and same < len(rows):
             sys.exit("the engines differ: nothing is timed")
 
 
@@ -366,18 +387,19 @@ def time_case(case, workers, flags):
 def print_table(workers, flags):
     """Time all cases, a line for each."""
     names = [worker.engine for worker in workers]
-    heads = [f"{name:>14}" for name in names] + [f"{'ours/' + name:>19}" for name in names[1:]]
+    heads = [f"{name:>18}" for name in names] + [f"{'ours/' + name:>23}" for name in names[1:]]
     print(f"\n{'tokens/s':<11}{''.join(heads)}{'first run, s':>14}{'of bus':>8}{'elsewhere':>11}")
     weights, reads = np.ones(flags.hparams.n_params(), np.float32), []
     for case in flags.cases:
         reads.append(bandwidth(np.array_split(weights, THREADS)))
         first, speeds, elsewhere = time_case(case, workers, flags)
         medians = {name: statistics.median(values) for name, values in speeds.items()}
-        cells = [f"{median:14.1f}" for median in medians.values()]
+        cells = [f"{median:18.1f}" for median in medians.values()]
         for name in names[1:]:
             pairs = zip(speeds["ours"], speeds[name], strict=True)
-            cells.append(f"{statistics.median(a / b for a, b in pairs):19.2f}")
-        share = medians["ours"] * 4 * flags.hparams.n_params() / reads[-1]
+            cells.append(f"{statistics.median(a / b for a, b in pairs):23.2f}")
+        bytes_of_weights = (4 if flags.dtype == "float32" else 2) * flags.hparams.n_params()
+        share = medians["ours"] * bytes_of_weights / reads[-1]
         bus = f"{share:.0%}" if case.batch == 1 and case.tokens > 1 else ""
         print(f"{case.label:<11}{''.join(cells)}{first:14.1f}{bus:>8}{elsewhere:11.2f}", flush=True)
     speed = statistics.median(reads) / 1e9
@@ -419,6 +441,7 @@ def options(description, cases, rounds=3):
     )
     parser.add_argument("--folder", type=Path, default=ROOT / "models" / "benchmark")
     parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--dtype", choices=TYPES, default="float32")
     parser.add_argument("--cases", default=cases)
     parser.add_argument("--hparams", type=shape, default=HParams(), help=argparse.SUPPRESS)
     parser.add_argument("--smoke", action="store_true", help="a tiny case, to see that it runs")
@@ -448,7 +471,7 @@ def measure(parser, flags):
     print(f"{processor()}, {THREADS} cores, {flags.hparams.n_params() / 1e6:.1f}M parameters")
     with contextlib.ExitStack() as stack:
         workers = []
-        for engine in ENGINES:
+        for engine in TYPES[flags.dtype]:
             worker = Worker(engine, flags, stack)
             if "missing" in worker.hello:
                 print(f"{engine} is left out: {worker.hello['missing']}")
@@ -456,7 +479,7 @@ def measure(parser, flags):
                 print(f"{engine}: {worker.hello['name']}")
                 workers.append(worker)
         if len(workers) > 1:
-            check_equal(workers, flags.hparams.n_vocab)
+            compare_greedy(workers, flags.hparams.n_vocab, flags.dtype == "float32")
         print_table(workers, flags)
     print_start(flags)
 

@@ -23,8 +23,11 @@ TENSORS = {  # GGUF's names; `blk.` and the layer's number come before those wit
 }
 
 
-def write_gguf(path, weights_file, hparams):
-    """Write the weights of `weights_file`, an .npz of our variables, without a vocabulary."""
+def write_gguf(path, weights_file, hparams, dtype):
+    """Write the weights of `weights_file`, an .npz of our variables, without a vocabulary.
+
+    Args: dtype: of the matrices, float32 or float16.
+    """
     import gguf
 
     part = path.with_suffix(".part")
@@ -40,6 +43,7 @@ def write_gguf(path, weights_file, hparams):
     with np.load(weights_file) as weights:
         for name, value in weights.items():
             value = value[0].T if value.ndim == 3 else value  # [in, out] -> [out, in]
+            value = value.astype(dtype if value.ndim == 2 else "float32")
             writer.add_tensor(tensor_name(name), np.ascontiguousarray(value))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -58,14 +62,14 @@ def tensor_name(variable):
 
 
 class LlamaCpp:
-    def __init__(self, folder, hparams, top_k):
+    def __init__(self, folder, hparams, dtype, top_k):
         import llama_cpp
 
         self.llama = llama_cpp
-        self.name = f"llama.cpp, binding {llama_cpp.__version__}"
-        path = Path(folder) / "weights.gguf"
+        self.name = f"llama.cpp, binding {llama_cpp.__version__}, {dtype}"
+        path = Path(folder) / f"{dtype}.gguf"
         if not path.exists():
-            write_gguf(path, folder / "weights.npz", hparams)
+            write_gguf(path, folder / "weights.npz", hparams, dtype)
         self.quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
         llama_cpp.llama_log_set(self.quiet, None)
         llama_cpp.llama_backend_init()

@@ -39,7 +39,7 @@ def llama_cpp(folder, prompt, n_prompt, tokens, top_k):
     """Without a vocabulary: another prompt of as many tokens."""
     from llama import LlamaCpp
 
-    engine = LlamaCpp(folder, None, top_k)
+    engine = LlamaCpp(folder, None, "float32", top_k)
     for _ in engine.stream([[300] * n_prompt], tokens, greedy=False):
         print(" x", end="", flush=True)
 

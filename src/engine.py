@@ -108,5 +108,5 @@ def bytes_of_a_weight(batch_size, dtype="float32"):
     """What a process holds for each weight at most; known before TensorFlow is imported."""
     can_pack = processor() != "other" and chosen() in ("", "packed")
     if dtype == "bfloat16" and has_bfloat16() and can_pack:
-        return 4  # stored and packed
+        return 2 if batch_size == 1 else 4  # for one sample, large models are not packed
     return 8 if can_pack and (chosen() or batch_size >= PACKED_FROM["float32"]) else 4

@@ -12,7 +12,10 @@ import tensorflow.compat.v1 as tf
 import model
 
 FUSED_PRODUCT = "_MklNativeFusedMatMul"  # private, so another TensorFlow may not have it
-MAX_ROWS = 2048  # of a matrix: with more, oneDNN's kernel takes up to twice as long
+MAX_ROWS = 2048  # of a float32 matrix: with more, oneDNN's kernel takes up to twice as long
+WIDE = (
+    1025  # rows and columns of a bfloat16 matrix that one row is multiplied with as fast unpacked
+)
 
 
 def is_available():
@@ -39,9 +42,11 @@ def packed_linear(x, w, b, activation=None, *, transpose_b=False, min_rows=1):
     Returns: float32 [m, nf], computed in the type of `w`.
     """
     m, missing = x.shape[0], min_rows - x.shape[0]
+    if m == 1 and w.dtype == tf.bfloat16 and min(w.shape) >= WIDE:
+        return fused_linear(x, w, b, activation, transpose_b=transpose_b)
     if missing > 0:
         x = tf.concat([x, tf.zeros([missing, x.shape[1]])], axis=0)
-    n = 1 if transpose_b else _parts(x.shape[1])
+    n = 1 if transpose_b or w.dtype == tf.bfloat16 else _parts(x.shape[1])
     if n > 1:  # a sum of products
         biases = [b] + [tf.zeros_like(b)] * (n - 1)
         parts = zip(tf.split(x, n, axis=1), tf.split(w, n), biases, strict=True)
