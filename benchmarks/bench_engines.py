@@ -27,14 +27,14 @@ SETTINGS = {
 } | {"packed oneDNN": {"GPT2_ENGINE": "packed", "TF_ENABLE_ONEDNN_OPTS": "1"}}
 
 
-def choices(batch_sizes):
+def choices(batch_sizes, dtype):
     """The name of what the rule chooses for each batch size, in a process as the scripts are."""
     code = (
         "import sys, os; sys.path.append(sys.argv.pop(1)); import engine\n"
         "from gpt2.tensorflow_session import import_tensorflow; import_tensorflow()\n"
         "from tensorflow.python.util._pywrap_util_port import IsMklEnabled\n"
         "for n in sys.argv[1:]:\n"
-        " print(engine.choose(int(n), constant=True), 'oneDNN' * IsMklEnabled())\n"
+        f" print(engine.choose(int(n), {dtype!r}, constant=True), 'oneDNN' * IsMklEnabled())\n"
     )
     command = [sys.executable, "-c", code, str(ROOT / "src"), *map(str, batch_sizes)]
     unset = {name for settings in SETTINGS.values() for name in settings}
@@ -44,7 +44,7 @@ def choices(batch_sizes):
 
 
 def print_table(workers, flags):
-    rules = choices([case.batch for case in flags.cases])
+    rules = choices([case.batch for case in flags.cases], flags.dtype)
     print(f"\n{'tokens/s':<11}{''.join(f'{name:>18}' for name in workers)}  rule")
     for case, rule in zip(flags.cases, rules, strict=True):
         texts = prompts(case.batch, case.context, flags.hparams.n_vocab)

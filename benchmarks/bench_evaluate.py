@@ -17,6 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+import engines
 from gpt2 import scorer
 from gpt2.tensorflow_session import choose_device, import_tensorflow
 from hparams import HParams
@@ -44,6 +45,7 @@ def main():
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--top", type=int, default=0, help="alternatives to list for each token")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--smoke", action="store_true", help="once, with a tiny model")
     flags = parser.parse_args()
 
@@ -52,7 +54,8 @@ def main():
     hparams = HParams(n_embd=12, n_layer=2) if flags.smoke else HParams()
     if flags.smoke:
         flags.window, flags.turns = 64, 1
-    graph = scorer.build_scores(hparams, flags.top)
+    with tf.variable_scope("", custom_getter=engines.storage(flags.dtype)):
+        graph = scorer.build_scores(hparams, flags.top)
     bare = graph.logits.op  # computed, and not copied out
     rng = np.random.default_rng(0)
     config, _ = choose_device("auto", tf)

@@ -56,13 +56,27 @@ def by_name(name, batch_size=None):
 
 
 def weight_dtype(name, dtype):
-    """The type of a weight that is multiplied, by the variable's name.
+    """The type that a weight has in products, by the variable's name.
 
     Args: dtype: float32 or bfloat16, to compute in.
     """
     if not engine.stores_bfloat16(dtype):
         return dtype
     return "bfloat16" if name.endswith(("/w", "/wte")) else "float32"
+
+
+def storage(dtype):
+    """A custom_getter for tf.variable_scope that creates variables as they are stored.
+
+    Args: as in `weight_dtype`.
+    """
+
+    def getter(get_variable, name, *args, **options):
+        if engine.stores_bfloat16(dtype):
+            options["dtype"] = tf.as_dtype(weight_dtype(name, dtype))
+        return get_variable(name, *args, **options)
+
+    return getter
 
 
 def text_linear(x, w, b, activation=None):

@@ -231,13 +231,8 @@ class ModelSession:
                 parts.append(build())
             then(parts[0])
 
-        def stored(getter: Any, name: str, *args: Any, **options: Any) -> Any:
-            if engine.stores_bfloat16(self.compute_dtype):
-                options["dtype"] = engines.weight_dtype(name, self.compute_dtype)
-            return getter(name, *args, **options)
-
         creator = tf.variable_creator_scope(checkpoint.without_initializers)
-        variables = tf.variable_scope("", custom_getter=stored)
+        variables = tf.variable_scope("", custom_getter=engines.storage(self.compute_dtype))
         with self._session.graph.as_default(), creator, variables:
             if self._built:
                 work()
