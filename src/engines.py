@@ -71,12 +71,12 @@ def storage(dtype):
     Args: as in `weight_dtype`.
     """
 
-    def getter(get_variable, name, *args, **options):
+    def stored(getter, name, *args, **options):
         if engine.stores_bfloat16(dtype):
             options["dtype"] = tf.as_dtype(weight_dtype(name, dtype))
-        return get_variable(name, *args, **options)
+        return getter(name, *args, **options)
 
-    return getter
+    return stored
 
 
 def text_linear(x, w, b, activation=None):

@@ -70,7 +70,7 @@ def fused_linear(x, w, b, activation=None, *, transpose_b=False, packs=False):
     fused = [b"BiasAdd", *[b"GeluApproximate"] * (activation is model.gelu)]
     operation = tf.get_default_graph().create_op(
         FUSED_PRODUCT,
-        [tf.cast(t, w.dtype) for t in (x, w, b)],
+        [tf.cast(tf.convert_to_tensor(t), w.dtype) for t in (x, w, b)],
         [w.dtype],
         attrs={
             "T": tf.AttrValue(type=w.dtype.as_datatype_enum),

@@ -249,7 +249,7 @@ def test_the_loop_ends_when_each_sample_drew_the_stop_token(decode):
     assert decode(290, stop=stop).shape == (2, max(ends) + 1)
 
 
-def test_bfloat16_follows_float32_to_its_precision(tf, sess, engine):
+def test_bfloat16_follows_float32_to_its_precision(tf, sess, engine):  # everything in bfloat16
     weights = model_weights.random_weights(SHORT, seed=14)
     lengths = tf.constant([5, 5])
     made = {}

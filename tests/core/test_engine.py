@@ -7,7 +7,7 @@ import onednn
 from user_error import UserError
 
 KINDS = {
-    "avx512": "flags\t\t: fpu avx avx2 avx512f avx512_vnni\nbugs\t\t: none",
+    "avx512": "flags\t\t: fpu avx avx2 avx512f avx512_bf16\nbugs\t\t: none",
     "avx2": "flags\t\t: fpu avx avx2 fma",
     "other": "Features\t: fp asimd sve",
 }
@@ -20,6 +20,7 @@ def on(tf, monkeypatch):
         monkeypatch.setenv(name, "")  # so that it is restored
         monkeypatch.delenv(name)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(engine, "has_bfloat16", lambda: False)
     return lambda kind: monkeypatch.setattr(engine, "processor", lambda: kind)
 
 
@@ -27,6 +28,7 @@ def on(tf, monkeypatch):
 def test_the_kind_of_processor_is_read_from_its_flags(kind, monkeypatch):
     monkeypatch.setattr(engine.Path, "read_text", lambda path, encoding: KINDS[kind])
     assert engine.processor.__wrapped__() == kind
+    assert engine.has_bfloat16.__wrapped__() == (kind == "avx512")
 
 
 def test_without_a_list_of_flags_the_kind_is_other(monkeypatch):
@@ -42,6 +44,24 @@ def test_one_sample_is_compiled_and_many_are_not_on_a_cpu(kind, on):
     assert names == ["xla", "xla", "xla", "tensorflow"]
     names = [engine.choose(n, "bfloat16", constant=True) for n in (1, first - 1, first)]
     assert names == ["xla", "xla", "tensorflow"]
+
+
+def test_bfloat16_is_stored_and_packed_for_any_batch_where_the_processor_computes_in_it(
+    tf, on, monkeypatch
+):
+    on("avx512")
+    assert not engine.stores_bfloat16("bfloat16")
+    monkeypatch.setattr(engine, "has_bfloat16", lambda: True)
+    assert engine.stores_bfloat16("bfloat16")
+    assert not engine.stores_bfloat16("float32")
+    assert {engine.choose(n, "bfloat16", constant=True) for n in (1, 2, 64)} == {"packed"}
+    assert engine.choose(1, "bfloat16") == "xla"  # weights that change
+    assert [engine.bytes_of_a_weight(n, "bfloat16") for n in (1, 2)] == [2, 4]
+    monkeypatch.setenv("GPT2_ENGINE", "xla")
+    assert not engine.stores_bfloat16("bfloat16")
+    monkeypatch.delenv("GPT2_ENGINE")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
+    assert not engine.stores_bfloat16("bfloat16")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,7 +101,7 @@ def test_the_user_chooses_the_engine(name, on, monkeypatch):
     assert {engine.choose(n, constant=True) for n in (None, 1, 1000)} == {name}
     if name == "packed":  # weights that change cannot be
         assert engine.choose(1) == engine.choose(1, "bfloat16", constant=True) == "tensorflow"
-    assert engine.copies_of_weights(1) == (2 if name == "packed" else 1)
+    assert engine.bytes_of_a_weight(1) == (8 if name == "packed" else 4)
 
 
 def test_an_unknown_engine_is_refused_before_tensorflow_is_imported(monkeypatch):

@@ -33,18 +33,18 @@ def test_the_batch_fits_a_quarter_of_a_containers_memory(container, monkeypatch)
     container("1000000000\n")
     n_layer, n_ctx, n_embd = 12, 1024, 768
     keys_and_values = 4 * 2 * n_layer * n_ctx * n_embd
-    monkeypatch.setattr(engine, "copies_of_weights", lambda batch_size: 1)
+    monkeypatch.setattr(engine, "bytes_of_a_weight", lambda batch_size, dtype: 4)
     assert memory.default_batch_size(default_hparams()) == 250_000_000 // keys_and_values == 3
     # Two copies of the weights fill it: only one sample alone needs no second copy.
-    monkeypatch.setattr(engine, "copies_of_weights", lambda batch_size: 2)
+    monkeypatch.setattr(engine, "bytes_of_a_weight", lambda batch_size, dtype: 8)
     assert memory.default_batch_size(default_hparams()) == 1
 
 
-@pytest.mark.parametrize(("kind", "copies"), [("avx512", [1, 2]), ("other", [1, 1])])
-def test_packed_weights_are_a_second_copy(monkeypatch, kind, copies):
+@pytest.mark.parametrize(("kind", "n_bytes"), [("avx512", [4, 8]), ("other", [4, 4])])
+def test_packed_weights_are_a_second_copy(monkeypatch, kind, n_bytes):
     monkeypatch.setattr(engine, "processor", lambda: kind)
     monkeypatch.delenv("GPT2_ENGINE", raising=False)
-    assert [engine.copies_of_weights(batch_size) for batch_size in (1, 8)] == copies
+    assert [engine.bytes_of_a_weight(batch_size) for batch_size in (1, 8)] == n_bytes
 
 
 def test_a_batch_has_one_sample_at_least_and_32_at_most(container):

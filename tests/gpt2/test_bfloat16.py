@@ -1,0 +1,66 @@
+"""`--dtype bfloat16` on a CPU: what is stored and computed in it, and the line where it is slow."""
+
+import numpy as np
+import pytest
+
+import engine
+import engines
+import gpt2
+import numpy_gpt2
+from gpt2 import checkpoint, model_session
+
+computes = pytest.mark.skipif(
+    not engine.has_bfloat16(), reason="the processor has neither avx512_bf16 nor amx_bf16"
+)
+TEXT = "To be, or not to be, that is the question"
+
+
+@pytest.fixture(scope="module")
+def narrow(tiny):
+    with gpt2.load(tiny.folder, dtype="bfloat16", device="cpu", seed=1) as lm:
+        yield lm
+
+
+@computes
+def test_the_matrices_are_stored_as_bfloat16_and_nothing_else_is(tf, narrow):
+    narrow.generate("a", length=2)
+    variables = narrow.session._session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+    names = {v.op.name for v in variables if v.dtype == tf.bfloat16}
+    assert names == {v.op.name for v in variables if v.op.name.endswith(("/w", "/wte"))}
+    assert len(names) == 4 * 2 + 1
+
+
+@computes
+def test_logits_and_scores_are_those_of_float32_to_three_digits(tiny, narrow):
+    ids = narrow.encoder.encode(TEXT)
+    expected = numpy_gpt2.logits(tiny.hparams, tiny.weights, np.array(ids))
+    logits = narrow.logits([ids])[0]
+    assert 0 < np.abs(logits - expected).max() < 0.03 * expected.std()
+    with gpt2.load(tiny.folder, device="cpu") as wide:
+        pairs = zip(narrow.score(TEXT), wide.score(TEXT), strict=True)
+        assert max(abs(a.logprob - b.logprob) for a, b in pairs) < 0.01
+
+
+@computes
+def test_greedy_samples_do_not_depend_on_the_batch_size(narrow):
+    alone = [narrow.generate(text, length=20, temperature=0)[0] for text in ("a", "To be")]
+    assert narrow.generate(["a", "To be"], length=20, temperature=0) == alone
+
+
+def test_a_variable_of_bfloat16_takes_the_rounded_values_of_a_checkpoint(tf, sess, tiny):
+    with tf.variable_scope("model"):
+        wte = tf.get_variable("wte", [1280, 12], tf.bfloat16)
+        wpe = tf.get_variable("wpe", [512, 12])
+    checkpoint.restore(sess, tiny.folder / "model.ckpt")
+    found = sess.run({"wte": tf.cast(wte, tf.float32), "wpe": wpe})
+    np.testing.assert_array_equal(found["wpe"], tiny.weights["model/wpe"])
+    rounded = sess.run(tf.cast(tf.cast(tiny.weights["model/wte"], tf.bfloat16), tf.float32))
+    np.testing.assert_array_equal(found["wte"], rounded)
+
+
+def test_a_processor_without_it_says_so_and_computes_all_the_same(tiny, monkeypatch, caplog):
+    monkeypatch.setattr(engine, "has_bfloat16", lambda: False)
+    with gpt2.load(tiny.folder, dtype="bfloat16", device="cpu", batch_size=2) as lm:
+        assert lm.generate("a", length=3, temperature=0)
+    assert caplog.messages == [model_session.SLOW_BFLOAT16]
+    assert engines.weight_dtype("model/wte", "bfloat16") == "bfloat16"
