@@ -13,6 +13,12 @@ class DamagedModelError(UserError):
     exit_status = 1
 
 
+class ClusterError(UserError):
+    """A Ray cluster failed; the flags are right."""
+
+    exit_status = 1
+
+
 def require(name: str, value: object, holds: bool, legal: str) -> None:
     """Raise UserError, naming the setting, what is legal and the value, unless it holds."""
     if not holds:

@@ -30,7 +30,7 @@ class StopConditions:
 class SampleBatch:
     """The samples to generate in one batch."""
 
-    numbers: Sequence[int]
+    sample_indices: Sequence[int]
     prompts: Sequence[str | None]  # one for each; None starts from `<|endoftext|>`
 
 
@@ -55,7 +55,7 @@ Show = Callable[[int, "str | None", str], object]  # a sample's number, prompt, 
 
 
 def make_samples(
-    sampler: LanguageModel,
+    lm: LanguageModel,
     batch: SampleBatch,
     ends: StopConditions,
     on_tokens: Callable[[int], object],
@@ -68,43 +68,43 @@ def make_samples(
         stop string takes tokens away. All calls together give the tokens of the samples.
       show: called as the first sample grows, where someone watches.
     """
-    contexts = [sampler.context(prompt) for prompt in batch.prompts]
-    rows = [SampleText(sampler.encoder, ends.stop) for _ in batch.numbers]
+    contexts = [lm.context(prompt) for prompt in batch.prompts]
+    rows = [SampleText(lm.encoder, ends.stop) for _ in batch.sample_indices]
     n_told = 0
-    for piece in sampler.stream_tokens(
-        contexts, batch.numbers, ends.stop_at_end, at_once=show is not None
+    for piece in lm.stream_tokens(
+        contexts, batch.sample_indices, ends.stop_at_end, at_once=show is not None
     ):
         for row, ids in zip(rows, piece, strict=True):
             row.add(ids)
         if show is not None:
-            show(batch.numbers[0], batch.prompts[0], rows[0].text)
+            show(batch.sample_indices[0], batch.prompts[0], rows[0].text)
         n_made = sum(len(row.tokens) for row in rows)
         on_tokens(n_made - n_told)
         n_told = n_made
         if all(row.stopped for row in rows):
             break
     samples = [
-        _sample(sampler, number, prompt, row)
-        for number, prompt, row in zip(batch.numbers, batch.prompts, rows, strict=True)
+        _sample(lm, number, prompt, row)
+        for number, prompt, row in zip(batch.sample_indices, batch.prompts, rows, strict=True)
     ]
     on_tokens(sum(len(sample.tokens) for sample in samples) - n_told)
     return samples
 
 
-def _sample(sampler: LanguageModel, number: int, prompt: str | None, row: SampleText) -> Sample:
+def _sample(lm: LanguageModel, number: int, prompt: str | None, row: SampleText) -> Sample:
     row.add([], final=True)
-    short = len(row.tokens) < sampler.sampling.length
-    ended = row.stopped or short or sampler.end_of_text in row.tokens
+    short = len(row.tokens) < lm.sampling.length
+    ended = row.stopped or short or lm.end_of_text in row.tokens
     return Sample(number, prompt, row.tokens, row.text, ended)
 
 
 class ThisProcess:
     """Makes batches one after the other in the process that asks for them."""
 
-    def start(self, sampler: LanguageModel, ends: StopConditions, watched: bool = False) -> None:
+    def start(self, lm: LanguageModel, ends: StopConditions, watched: bool = False) -> None:
         """Load the model, the slow step."""
-        self._sampler, self._ends = sampler, ends
-        sampler.prepare(at_once=watched)
+        self._lm, self._ends = lm, ends
+        lm.prepare(at_once=watched)
 
     def make(
         self,
@@ -114,7 +114,7 @@ class ThisProcess:
     ) -> Iterator[list[Sample]]:
         """The samples of each batch in turn; on_tokens and show as in make_samples."""
         for batch in wanted:
-            yield make_samples(self._sampler, batch, self._ends, on_tokens, show)
+            yield make_samples(self._lm, batch, self._ends, on_tokens, show)
 
     def close(self) -> None:
         """Leave the model loaded."""

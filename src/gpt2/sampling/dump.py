@@ -24,7 +24,7 @@ log = logging.getLogger("gpt2")
 class Backend(Protocol):
     """What makes the samples of batches: this process, or workers elsewhere."""
 
-    def start(self, sampler: LanguageModel, ends: StopConditions, watched: bool = False) -> None:
+    def start(self, lm: LanguageModel, ends: StopConditions, watched: bool = False) -> None:
         """Get ready to make samples as this model would; `watched`, to show them as they grow."""
 
     def make(
@@ -40,7 +40,7 @@ class Backend(Protocol):
 
 
 def dump(
-    sampler: LanguageModel,
+    lm: LanguageModel,
     *,
     nsamples: int,
     output: str | TextIO,
@@ -58,7 +58,7 @@ def dump(
     what was made before; so what a dump lacks after an interruption can be made alone.
 
     Args:
-      sampler: is loaded only after everything else was found in order.
+      lm: is loaded only after everything else was found in order.
       nsamples: number of samples of each prompt; 0 means no limit.
       output: name of the file to write or continue; or a stream.
       prompts: are read once before the first sample, and then as they are needed.
@@ -75,19 +75,19 @@ def dump(
     ends = StopConditions(stop_at_end, read_stop_strings(stop))
     check_output_name(output)
     with write_lock(Path(output)) if isinstance(output, str) else nullcontext():
-        n_prompts, fingerprint = check_prompts(sampler, prompts)
+        n_prompts, fingerprint = check_prompts(lm, prompts)
         settings = ends.settings() | {"prompts": fingerprint}
-        out = open_output(sampler, output, format, settings, shard)
+        out = open_output(lm, output, format, settings, shard)
         first, last = number + out.done * step, nsamples * n_prompts
         n_left = len(range(first, last + 1, step))
         watched = isinstance(out, Stream)
         if watched and n_left:
-            sampler.expect(n_left)
-        wanted = batches(prompts, n_prompts, first, step, last, sampler.batch_size)
+            lm.expect(n_left)
+        wanted = batches(prompts, n_prompts, first, step, last, lm.batch_size)
         backend = backend or ThisProcess()
         try:
-            backend.start(sampler, ends, watched)
-            write(backend, wanted, out, n_left * sampler.sampling.length, sampler)
+            backend.start(lm, ends, watched)
+            write(backend, wanted, out, n_left * lm.sampling.length, lm)
             if isinstance(out, Output):
                 out.check()
         finally:
@@ -100,7 +100,7 @@ def write(
     wanted: Iterable[SampleBatch],
     out: Output | Stream,
     n_tokens_left: int,
-    sampler: LanguageModel,
+    lm: LanguageModel,
 ) -> None:
     """Make batches, write each, and say at the end how fast that was.
 
@@ -121,7 +121,7 @@ def write(
                 n_made = sum(len(sample.tokens) for sample in samples)
                 n_tokens += n_made
                 if bar.total:  # samples that ended early make the whole shorter
-                    bar.total -= len(samples) * sampler.sampling.length - n_made
+                    bar.total -= len(samples) * lm.sampling.length - n_made
                 bar.set_postfix(
                     samples=out.done - done_before,
                 )
@@ -132,7 +132,7 @@ def write(
             seconds = time.monotonic() - begun
             made = f"{out.done - done_before} samples, {n_tokens} tokens"
             speed = f"{n_tokens / seconds:.0f} tokens/s"
-            log.info("%s in %.1f s: %s; seed %s", made, seconds, speed, sampler.seed)
+            log.info("%s in %.1f s: %s; seed %s", made, seconds, speed, lm.seed)
 
 
 def watch(out: Stream, bar: Any) -> tuple[Callable[[int], object], Show]:
@@ -158,18 +158,22 @@ def choose_backend(
     gpus_per_worker: float | None,
 ) -> Backend:
     """This process, or the workers of a Ray cluster; see RayWorkers. Raises: UserError."""
-    if ray is not None:
-        from gpt2.sampling.ray_workers import RayWorkers
-
-        return RayWorkers(ray, workers, cpus_per_worker, gpus_per_worker)
-    flags = {"workers": workers, "cpus_per_worker": cpus_per_worker}
-    for name, value in {**flags, "gpus_per_worker": gpus_per_worker}.items():
-        if value is not None:
+    counts = {"workers": workers, "cpus_per_worker": cpus_per_worker}
+    for name, value in {**counts, "gpus_per_worker": gpus_per_worker}.items():
+        if value is not None and ray is None:
             raise UserError(f"--{name} needs --ray")
-    return ThisProcess()
+        least = 1 if name in counts else 0
+        require(name, value, value is None or least <= value < 1 << 20, f"at least {least}")
+    if ray is None:
+        return ThisProcess()
+    known = re.fullmatch(r"local|auto|(ray://)?(\[[^\]\s]+\]|[^:/\s]+):\d{1,5}", ray)
+    require("ray", repr(ray), bool(known), "local, auto, HOST:PORT or ray://HOST:PORT")
+    from gpt2.sampling.ray_workers import RayWorkers
+
+    return RayWorkers(ray, workers, cpus_per_worker, gpus_per_worker)
 
 
-def check_prompts(sampler: LanguageModel, prompts: Iterable[Prompt]) -> tuple[int, str]:
+def check_prompts(lm: LanguageModel, prompts: Iterable[Prompt]) -> tuple[int, str]:
     """Read all prompts once: how many there are, and a short name for their token ids.
 
     Raises: UserError, which says where the first wrong one is, or that there is none.
@@ -177,7 +181,7 @@ def check_prompts(sampler: LanguageModel, prompts: Iterable[Prompt]) -> tuple[in
     digest, n_prompts = hashlib.sha256(b"["), 0
     for place, text in prompts:
         try:
-            ids = sampler.context(text)
+            ids = lm.context(text)
         except UserError as error:
             raise UserError(f"{place}: {error}" if place else str(error)) from None
         digest.update((", " if n_prompts else "").encode() + json.dumps(ids).encode())
@@ -200,7 +204,7 @@ def check_output_name(output: str | TextIO) -> None:
 
 
 def open_output(
-    sampler: LanguageModel,
+    lm: LanguageModel,
     output: str | TextIO,
     format: str,
     settings: dict[str, Any],
@@ -212,11 +216,11 @@ def open_output(
     """
     kind = FORMATS[format]
     if not isinstance(output, str):
-        return Stream(output, kind, sampler.settings() | settings)
+        return Stream(output, kind, lm.settings() | settings)
     path = Path(output)
-    if not sampler.seed_is_given and (record := read_record(path)):
-        sampler.change(seed=record["settings"]["seed"])
-    return Output(path, kind, sampler.settings() | settings, {"format": format, "shard": shard})
+    if not lm.seed_is_given and (record := read_record(path)):
+        lm.change(seed=record["settings"]["seed"])
+    return Output(path, kind, lm.settings() | settings, {"format": format, "shard": shard})
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
