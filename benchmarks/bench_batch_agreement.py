@@ -1,9 +1,9 @@
-"""How often another batch size, or the other loop, changes the choice of a token.
+"""How often another batch size, the other loop or bfloat16 changes the choice of a token.
 
-The same samples are generated one at a time by the loop that XLA compiles; then in batches, and one
-at a time by TensorFlow's own operations. Their random numbers are the same, so a difference is due
-to floating-point sums in another order. What follows the first token that differs is another text,
-and is not counted.
+The same samples are generated one at a time by the loop that XLA compiles; then in batches, one at a
+time by TensorFlow's own operations, and in bfloat16. Their random numbers are the same, so a
+difference is due to rounding. What follows the first token that differs is another text, and is not
+counted.
 """
 
 import argparse
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from gpt2.language_model import LanguageModel
 
 
-def samples(flags, batch_size, engine=""):
+def samples(flags, batch_size, engine="", dtype="float32"):
     """The token ids of each sample. GPT2_ENGINE is set to `engine`."""
     os.environ["GPT2_ENGINE"] = engine
     sampler = LanguageModel(
@@ -30,6 +30,7 @@ def samples(flags, batch_size, engine=""):
         top_k=flags.top_k,
         top_p=flags.top_p,
         device=flags.device,
+        dtype=dtype,
     )
     if flags.length is None:
         sampler.change(length=sampler.hparams.n_ctx)
@@ -71,7 +72,8 @@ def main():
     print(f"model {flags.model_name} on {flags.device}, {shape}")
     print(f"{'':<13} {'samples that differ':>20} {'tokens':>9} {'tipped in a million':>20}")
     others = {f"batch of {n}": (n,) for n in flags.batch_sizes}
-    for label, other in {**others, "not compiled": (1, "tensorflow")}.items():
+    others |= {"not compiled": (1, "tensorflow"), "bfloat16": (1, "", "bfloat16")}
+    for label, other in others.items():
         pairs = zip(alone, samples(flags, *other), strict=True)
         same = [agreement(row, other) for row, other in pairs]
         differ = sum(n < len(alone[0]) for n in same)

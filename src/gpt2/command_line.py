@@ -46,8 +46,9 @@ FLAGS = {  # what a flag means where a script does not say otherwise
     "continues it.",
     "format": "text, or jsonl for one JSON object per line.",
     "shard": "i/n makes only the samples i, i+n, i+2n, ..., so that n machines can share a dump.",
-    "dtype": "precision. float32 gives the numbers of the original; tf32 rounds the factors of "
-    "products to 10-bit fractions, on GPUs that can; bfloat16 has 8 bits and halves the caches.",
+    "dtype": "precision. float32 gives the numbers of the original; bfloat16, with 8 bits, takes "
+    "half the memory and is faster on GPUs and on CPUs with avx512_bf16 or amx_bf16; tf32 rounds "
+    "the factors of products to 10-bit fractions, on GPUs that can.",
     "device": "cpu, gpu, gpu:1 and so on; auto takes the first GPU, or the CPU if there is none.",
     "ray": "let the workers of a Ray cluster make the samples. local starts Ray on this machine; "
     "auto, HOST:PORT or ray://HOST:PORT joins a cluster.",
