@@ -1,9 +1,9 @@
 """How often another batch size, the other loop or bfloat16 changes the choice of a token.
 
-The same samples are generated one at a time by the loop that XLA compiles; then in batches, one at a
-time by TensorFlow's own operations, and in bfloat16. Their random numbers are the same, so a
-difference is due to rounding. What follows the first token that differs is another text, and is not
-counted.
+The same samples are generated one at a time by the loop that XLA compiles; then in batches, one at
+a time by TensorFlow's own operations, and in bfloat16. Their random numbers are the same, so a
+difference is due to rounding. What follows the first token that differs is another text, and is
+not counted.
 """
 
 import argparse
