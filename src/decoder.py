@@ -141,10 +141,10 @@ def text_states(hparams, X):
     return h
 
 
-def text_logits(hparams, h):
-    """model.predict of the states `h`, float [..., n_embd], for any type of the weights."""
+def text_logits(hparams, h, matmul=engines.text_predict):
+    """model.predict, for `h` of `text_states`."""
     with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
-        return model.predict(hparams, h, engines.text_predict)
+        return model.predict(hparams, h, matmul)
 
 
 def first_token(hparams, choose, context, batch, stop=NO_TOKEN, dtype="float32"):

@@ -34,18 +34,18 @@ def packed_linear(x, w, b, activation=None, *, transpose_b=False, min_rows=1):
     So it must not be in a function that is called with several `w`.
 
     Args:
-      x: float32 [m, nx]
+      x: float32 or the type of `w` [m, nx]
       w: float32 or bfloat16 [nx, nf], or [nf, nx] with transpose_b.
       b: float32 [nf]
       activation: None, or a function that is applied to the result.
       min_rows: if x has fewer, rows of zeros are added: oneDNN takes longer for very few.
-    Returns: float32 [m, nf], computed in the type of `w`.
+    Returns: [m, nf] in the type of `w`.
     """
     m, missing = x.shape[0], min_rows - x.shape[0]
     if m == 1 and w.dtype == tf.bfloat16 and min(w.shape) >= WIDE:
         return fused_linear(x, w, b, activation, transpose_b=transpose_b)
     if missing > 0:
-        x = tf.concat([x, tf.zeros([missing, x.shape[1]])], axis=0)
+        x = tf.pad(x, [[0, missing], [0, 0]])
     n = 1 if transpose_b or w.dtype == tf.bfloat16 else _parts(x.shape[1])
     if n > 1:  # a sum of products
         biases = [b] + [tf.zeros_like(b)] * (n - 1)
@@ -66,6 +66,7 @@ def fused_linear(x, w, b, activation=None, *, transpose_b=False, packs=False):
     may have 2 GB at most.
 
     Args: as in `packed_linear`; packs, whether to keep a packed copy of `w`.
+    Returns: [m, nf] in the type of `w`.
     """
     fused = [b"BiasAdd", *[b"GeluApproximate"] * (activation is model.gelu)]
     operation = tf.get_default_graph().create_op(
@@ -81,7 +82,7 @@ def fused_linear(x, w, b, activation=None, *, transpose_b=False, packs=False):
             "_kernel": tf.AttrValue(s=b"MklNameChangeOp"),
         },
     )
-    return tf.cast(operation.outputs[0], x.dtype)
+    return operation.outputs[0]
 
 
 def _parts(n_rows):

@@ -17,12 +17,14 @@ def restore(
     prefix: Path,
     variables: Sequence[Any] | None = None,
     meanwhile: Callable[[], object] | None = None,
+    store: Callable[[Any, Any], list[Any]] = lambda variable, value: [],
 ) -> None:
     """Read variables in one run: all of the session's graph, unless some are given.
 
     Args:
       meanwhile: is called while they are read, and may add to the graph; the session is then one
         of open_session.
+      store: gives the operations that store a value of float32 in a variable of bfloat16.
     Raises: UserError if the files do not hold the variables in these shapes, or are damaged.
     """
     import tensorflow.compat.v1 as tf
@@ -35,27 +37,25 @@ def restore(
         padded = held[name] != shape
         slices[name] = " ".join([*map(str, held[name]), f"0,{shape[0]}:-"]) if padded else ""
 
-    def read(variables: Sequence[Any], dtypes: list[Any]) -> list[Any]:
+    def read(variables: Sequence[Any], dtypes: list[Any]) -> Any:
         names = [variable.op.name for variable in variables]
-        values = tf.raw_ops.RestoreV2(
+        return tf.raw_ops.RestoreV2(
             prefix=str(prefix),
             tensor_names=names,
             shape_and_slices=[slices[name] for name in names],
             dtypes=dtypes,
         )
-        return [
-            variable.assign(tf.cast(value, variable.dtype.base_dtype), read_value=False)
-            for variable, value in zip(variables, values, strict=True)
-        ]
 
     try:
         with session.graph.as_default(), interrupted_afterwards():
             wide = [v for v in variables if v.dtype.base_dtype != tf.bfloat16]
             narrow = [v for v in variables if v.dtype.base_dtype == tf.bfloat16]
-            assigned = read(wide, [v.dtype.base_dtype for v in wide])
+            pairs = zip(wide, read(wide, [v.dtype.base_dtype for v in wide]), strict=True)
+            first = [variable.assign(value, read_value=False) for variable, value in pairs]
+            assigned = first[:]
             for variable in narrow:  # no more than two are in memory as float32
-                with tf.control_dependencies(assigned[-2:-1]):
-                    assigned += read([variable], [tf.float32])
+                with tf.control_dependencies([*first, *assigned[-2:-1]]):
+                    assigned += store(variable, read([variable], [tf.float32])[0])
         if meanwhile is None:
             session.run(assigned)
             return

@@ -241,7 +241,14 @@ class ModelSession:
                 _ = ModelFolder(self.folder.path).weights
                 with interrupted_afterwards():
                     decoder.create_variables(self.hparams)
-                checkpoint.restore(self._session, self._weights, meanwhile=work)
+                every = self._session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+                checkpoint.restore(
+                    self._session,
+                    self._weights,
+                    [v for v in every if v.op.name != "model/wte_mean"],
+                    meanwhile=work,
+                    store=engines.store_narrow,
+                )
         self._built[key] = parts[0]
 
     def _read_vocabulary(self) -> "Encoder":

@@ -31,9 +31,8 @@ class Scores:
 
 
 INTEGERS = ("rank", "filtered_rank", "top_ids")  # the fields of Scores that are int32
-SCORED_AT_ONCE = (
-    8  # predictions whose statistics are computed together: they fit in a processor's cache
-)
+# Predictions whose statistics are computed together: few enough for a processor's cache.
+SCORED_AT_ONCE = 16
 
 
 class Alternative(NamedTuple):
@@ -68,7 +67,8 @@ def statistics(logits: Any, targets: Any, allowed: Any = None, top: int = 0) -> 
     """
     import tensorflow.compat.v1 as tf
 
-    logits = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
+    logits = tf.cast(logits, tf.float32)
+    logits -= tf.reduce_max(logits, axis=-1, keepdims=True)
     exp = tf.exp(logits)
     total = tf.reduce_sum(exp, axis=-1)
     chosen = tf.gather(logits, targets, batch_dims=1)
@@ -95,7 +95,7 @@ class ScoreGraph(NamedTuple):
 
     ids: Any  # placeholder, int32 [batch, sequence + 1]
     allowed: Any  # placeholder, as in `statistics`; only for filtered_scores
-    logits: Any  # float [batch, sequence, n_vocab]
+    logits: Any  # float32 [batch, sequence, n_vocab]; in bfloat16 less a number for each position
     scores: dict[str, Any]  # the fields of Scores, each [batch, sequence, ...]
     filtered_scores: dict[str, Any]  # the same, with those that need `allowed`
 
@@ -105,6 +105,7 @@ def build_scores(hparams: HParams, top: int = 0) -> ScoreGraph:
     import tensorflow.compat.v1 as tf
 
     import decoder
+    import engines
     import model
 
     ids = tf.placeholder(tf.int32, [None, None])
@@ -113,7 +114,8 @@ def build_scores(hparams: HParams, top: int = 0) -> ScoreGraph:
     h = tf.reshape(decoder.text_states(hparams, X), [-1, hparams.n_embd])
     n = tf.shape(h)[0]
     padding = [0, -n % SCORED_AT_ONCE]  # so that all chunks are alike
-    logits = decoder.text_logits(hparams, tf.pad(h, [padding, [0, 0]]))
+    h = tf.pad(h, [padding, [0, 0]])
+    logits = decoder.text_logits(hparams, h, engines.shifted_logits)
     targets = tf.pad(targets, [padding])
 
     def as_windows(x: Any, *size: int) -> Any:
@@ -137,9 +139,8 @@ def build_scores(hparams: HParams, top: int = 0) -> ScoreGraph:
         lists = "top_ids", "top_probabilities"
         return {name: as_windows(x, *[top] * (name in lists)) for name, x in chunks.items()}
 
-    return ScoreGraph(
-        ids, allowed, as_windows(logits, hparams.n_vocab), scores(None), scores(allowed)
-    )
+    all_logits = as_windows(tf.cast(logits, tf.float32), hparams.n_vocab)
+    return ScoreGraph(ids, allowed, all_logits, scores(None), scores(allowed))
 
 
 class Scorer:

@@ -1,11 +1,16 @@
 """`--dtype bfloat16` on a CPU: what is stored and computed in it, and the line where it is slow."""
 
+import shutil
+
+import model_weights
 import numpy as np
 import pytest
+from conftest import new_session
 
 import engine
 import engines
 import gpt2
+import model
 import numpy_gpt2
 from gpt2 import checkpoint, model_session
 
@@ -42,6 +47,24 @@ def test_logits_and_scores_are_those_of_float32_to_three_digits(tiny, narrow):
 
 
 @computes
+def test_logits_far_from_zero_are_as_exact_as_those_around_it(tf, tiny, narrow, tmp_path):
+    ids = narrow.encoder.encode(TEXT)
+    folder = shutil.copytree(tiny.folder, tmp_path / "far")
+    weights = dict(tiny.weights)
+    weights["model/wte"] = weights["model/wte"] + np.eye(12, dtype=np.float32)[0]
+    weights["model/ln_f/b"] = weights["model/ln_f/b"] + 200 * np.eye(12, dtype=np.float32)[0]
+    with new_session(tf) as session:
+        model.model(tiny.hparams, tf.placeholder(tf.int32, [None, None]))
+        model_weights.assign(tf, session, weights)
+        tf.train.Saver().save(session, str(folder / "model.ckpt"), write_meta_graph=False)
+    expected = numpy_gpt2.logits(tiny.hparams, weights, np.array(ids))
+    assert np.abs(expected.mean()) > 100
+    with gpt2.load(folder, dtype="bfloat16", device="cpu") as far:
+        found = far.logits([ids])[0]
+        assert np.abs(found - expected).max() < 0.03 * (expected - expected.mean(-1)[:, None]).std()
+
+
+@computes
 def test_greedy_samples_do_not_depend_on_the_batch_size(narrow):
     alone = [narrow.generate(text, length=20, temperature=0)[0] for text in ("a", "To be")]
     assert narrow.generate(["a", "To be"], length=20, temperature=0) == alone
@@ -51,11 +74,13 @@ def test_a_variable_of_bfloat16_takes_the_rounded_values_of_a_checkpoint(tf, ses
     with tf.variable_scope("model"):
         wte = tf.get_variable("wte", [1280, 12], tf.bfloat16)
         wpe = tf.get_variable("wpe", [512, 12])
-    checkpoint.restore(sess, tiny.folder / "model.ckpt")
-    found = sess.run({"wte": tf.cast(wte, tf.float32), "wpe": wpe})
-    np.testing.assert_array_equal(found["wpe"], tiny.weights["model/wpe"])
-    rounded = sess.run(tf.cast(tf.cast(tiny.weights["model/wte"], tf.bfloat16), tf.float32))
-    np.testing.assert_array_equal(found["wte"], rounded)
+        w = tf.get_variable("h1/mlp/c_fc/w", [1, 12, 48], tf.bfloat16)
+    checkpoint.restore(sess, tiny.folder / "model.ckpt", store=engines.store_narrow)
+    found = sess.run([tf.cast(x, tf.float32) for x in (w, wte[:512] + tf.cast(wpe, tf.bfloat16))])
+    values = tiny.weights
+    np.testing.assert_allclose(found[0], values["model/h1/mlp/c_fc/w"], rtol=2**-8)
+    embeddings = values["model/wte"][:512] + values["model/wpe"]
+    np.testing.assert_allclose(found[1], embeddings, atol=0.02)
 
 
 def test_a_processor_without_it_says_so_and_computes_all_the_same(tiny, monkeypatch, caplog):
