@@ -11,14 +11,14 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-from gpt2.training.tf_config import TFConfig
+from gpt2.training.options import TFConfig
 from user_error import UserError
 
 log = logging.getLogger("gpt2")
 START_SECONDS = 600  # how long a worker waits for the others at the start
 HEARTBEAT_SECONDS = 5  # between two checks that all workers respond
 DEAD_SECONDS = 30  # without a response
-N_SUBDIVISIONS = 8  # of an all-reduce: faster, and no message exceeds gRPC's 2 GB
+N_SUBDIVISIONS = 8  # parts of an all-reduce: faster, and no message exceeds gRPC's 2 GB
 
 
 class Workers:
@@ -39,16 +39,14 @@ class Workers:
         """A session whose operations run in this process.
 
         Args:
-          config: tf.ConfigProto; it is changed.
+          config: tf.ConfigProto; it is modified.
         Raises: UserError if this worker's port is not available.
         """
         if self.size > 1:
             config.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
             jobs = {"worker": list(self.addresses)}
             try:
-                server = tf.train.Server(
-                    jobs, job_name="worker", task_index=self.index, config=config
-                )
+                server = tf.train.Server(jobs, "worker", self.index, config=config)
             except tf.errors.OpError:
                 address = self.addresses[self.index]
                 raise UserError(f"TF_CONFIG: cannot listen on {address}; is it in use?") from None
@@ -112,7 +110,7 @@ class Workers:
         self._finished.set()
 
     def exit_if_worker_died(self) -> None:
-        """After an error: end the process if the cause is a worker that stopped responding."""
+        """After an error: exit if its cause is that another worker stopped responding."""
         if self._watcher.is_alive():
             self._watcher.join(2 * HEARTBEAT_SECONDS + DEAD_SECONDS)
 
@@ -125,8 +123,7 @@ class Workers:
             for i in range(self.size):
                 with tf.device(f"/job:worker/task:{i}/device:CPU:0"):
                     heartbeats.append(tf.no_op())
-        for heartbeat in heartbeats:  # the first run is slower, as it sets up the connection
-            session.run(heartbeat)
+        session.run(heartbeats)  # the first run is slower, because it sets up the connections
         return session, heartbeats
 
     def _watch(self) -> None:
@@ -148,4 +145,4 @@ class Workers:
             self.addresses[dead],
             self.index,
         )
-        os._exit(1)  # the main thread is blocked inside TensorFlow; an exception cannot reach it
+        os._exit(1)  # the main thread is blocked inside TensorFlow, where no exception reaches it
