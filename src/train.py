@@ -2,6 +2,7 @@
 """Fine-tune a model on text, or train one from random weights."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import shlex
@@ -80,27 +81,12 @@ def train(
       sample_length: tokens per printed sample.
       seed: seed of the random weights and of the choice of windows.
     """
+    flags = locals()  # all parameters, so this must be the first line
     tf_config = read_tf_config()
     model = find_model(model_name, models_dir)
-    options = TrainingOptions(
-        window=model.hparams.n_ctx if window is None else window,
-        steps=steps,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        warmup_steps=warmup_steps,
-        clip_norm=clip_norm,
-        recompute=recompute,
-        held_out=held_out,
-        eval_every=eval_every,
-        eval_windows=eval_windows,
-        save_every=save_every,
-        keep=keep,
-        sample_every=sample_every,
-        sample_length=sample_length,
-        seed=seed,
-    )
+    flags["window"] = model.hparams.n_ctx if window is None else window
+    fields = dataclasses.fields(TrainingOptions)
+    options = TrainingOptions(**{field.name: flags[field.name] for field in fields})
     options.check(model.hparams)
     check_device(device)
     weights = None if from_scratch else model.weights
@@ -112,22 +98,13 @@ def train(
     tokens = load_tokens(dataset, model, Path(checkpoint_dir) / "cache")
     texts = hold_out(tokens, held_out, options.window)
     with only_run(run_folder) if tf_config.is_chief else contextlib.nullcontext():
-        run_training(
-            options,
-            weights,
-            texts,
-            model=model,
-            run_folder=run_folder,
-            tf_config=tf_config,
-            device=device,
-        )
+        run_training(options, weights, texts, model, run_folder, tf_config, device)
 
 
 def run_training(
     options: TrainingOptions,
     weights: Path | None,
     texts: "tuple[np.ndarray, np.ndarray]",
-    *,
     model: ModelFolder,
     run_folder: Path,
     tf_config: TFConfig,
@@ -137,9 +114,7 @@ def run_training(
 
     Raises: UserError with a remedy, also if memory runs out.
     """
-    if (
-        tf_config.size > 1
-    ):  # TensorFlow would log each attempt to reach a worker that has not started
+    if tf_config.size > 1:  # or TensorFlow logs each attempt to reach a worker before it starts
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with status_line(f"loading {model.name} ..."):
         tf = import_tensorflow()

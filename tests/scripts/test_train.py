@@ -283,9 +283,10 @@ def test_a_full_disk_is_reported_and_the_run_can_be_resumed(tf, folder, undistur
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.filename == str(run / "state" / "model-61")
     assert "\n" not in caught.value.strerror
-    assert names(run / "state") == names(undisturbed / "state")
     train.train(**flags)
     assert curves(run)[:, 0].tolist() == [*range(1, 62)]
+    before = names(undisturbed / "state")
+    assert names(run / "state") == {name.replace("60", "61") for name in before}
 
 
 def test_best_begins_anew_on_another_text(tf, folder, undisturbed, tmp_path, capsys):

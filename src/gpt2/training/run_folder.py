@@ -94,9 +94,15 @@ class RunFolder:
 
     def prepare(self) -> None:
         """Create the folders, copy the vocabulary, and delete incomplete checkpoints."""
-        for place in self._savers:
+        for place, saver in self._savers.items():
             place.mkdir(parents=True, exist_ok=True)
-            self._delete_incomplete_checkpoints(place)
+            found = tf.train.get_checkpoint_state(str(place))
+            complete = list(found.all_model_checkpoint_paths) if found else []
+            saver.recover_last_checkpoints(complete)
+            names = {Path(path).name for path in complete}
+            for path in place.iterdir():  # what `checkpoint` does not name, an interruption left
+                if OWN_FILE.fullmatch(path.name) and path.name.partition(".")[0] not in names:
+                    path.unlink()
         for place in (self.folder, self.best):
             for name in SMALL_FILES:
                 with replacing(place / name) as file:
@@ -107,22 +113,8 @@ class RunFolder:
         if place != self.state:
             with replacing(prefix.with_suffix(".meta")) as file:
                 file.write(self._meta_graph)
-        try:
-            with checkpoint.named_write_errors(prefix):
-                self._savers[place].save(session, str(prefix), write_meta_graph=False)
-        except OSError:
-            self._delete_incomplete_checkpoints(place)
-            raise
-
-    def _delete_incomplete_checkpoints(self, place: Path) -> None:
-        """Delete our files that `checkpoint` does not name, which an interruption left behind."""
-        found = tf.train.get_checkpoint_state(str(place))
-        complete = list(found.all_model_checkpoint_paths) if found else []
-        self._savers[place].recover_last_checkpoints(complete)
-        names = {Path(path).name for path in complete}
-        for path in place.iterdir():
-            if OWN_FILE.fullmatch(path.name) and path.name.partition(".")[0] not in names:
-                path.unlink()
+        with checkpoint.named_write_errors(prefix):
+            self._savers[place].save(session, str(prefix), write_meta_graph=False)
 
 
 def _checkpoint_saver(variables: list[Any] | None, keep: int) -> Any:

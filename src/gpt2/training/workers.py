@@ -102,7 +102,7 @@ class Workers:
                 f"not all workers started within {START_SECONDS} s ({', '.join(self.addresses)}); "
                 "start every worker with the same flags, and check its output"
             ) from None
-        self._heartbeats = self._connect()
+        self._connect()
         self._watcher.start()
 
     def stop_watching(self) -> None:
@@ -114,35 +114,29 @@ class Workers:
         if self._watcher.is_alive():
             self._watcher.join(2 * HEARTBEAT_SECONDS + DEAD_SECONDS)
 
-    def _connect(self) -> tuple[Any, list[Any]]:
-        """A session that reaches all workers, and an operation that runs on each."""
+    def _connect(self) -> None:
+        """Open a session that reaches all workers, and build an operation to run on each."""
         config = tf.ConfigProto(operation_timeout_in_ms=DEAD_SECONDS * 1000)
-        session = tf.Session(self._target, graph=tf.Graph(), config=config)
-        with session.graph.as_default():
-            heartbeats = []
+        self._heartbeat_session = tf.Session(self._target, graph=tf.Graph(), config=config)
+        self._heartbeats = []
+        with self._heartbeat_session.graph.as_default():
             for i in range(self.size):
                 with tf.device(f"/job:worker/task:{i}/device:CPU:0"):
-                    heartbeats.append(tf.no_op())
-        session.run(heartbeats)  # the first run is slower, because it sets up the connections
-        return session, heartbeats
+                    self._heartbeats.append(tf.no_op())
+        self._heartbeat_session.run(self._heartbeats)  # slower, because it sets up the connections
 
     def _watch(self) -> None:
         """Exit when a worker stops responding: a collective would wait for it forever."""
-        session, heartbeats = self._heartbeats
         while not self._finished.wait(HEARTBEAT_SECONDS):
-            for i, heartbeat in enumerate(heartbeats):
+            for i, heartbeat in enumerate(self._heartbeats):
                 try:
-                    session.run(heartbeat)
+                    self._heartbeat_session.run(heartbeat)
                 except tf.errors.OpError:
-                    if not self._finished.is_set():
-                        self._exit(i)
-
-    def _exit(self, dead: int) -> None:
-        log.error(
-            "\nworker %d at %s stopped responding, so worker %d exits; "
-            "start all workers again to resume from the last checkpoint",
-            dead,
-            self.addresses[dead],
-            self.index,
-        )
-        os._exit(1)  # the main thread is blocked inside TensorFlow, where no exception reaches it
+                    if self._finished.is_set():
+                        return
+                    log.error(
+                        f"\nworker {i} at {self.addresses[i]} stopped responding, so worker "
+                        f"{self.index} exits; start all workers again to resume from the last "
+                        "checkpoint"
+                    )
+                    os._exit(1)  # the main thread is inside TensorFlow, where no exception reaches
