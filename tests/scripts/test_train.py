@@ -340,21 +340,18 @@ def test_the_summary_of_a_run_has_a_command_that_samples_from_it(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     found = train.summary(run, float("inf"))
     assert found.startswith("weights: 'checkpoint/my run'\n")
-    assert (
-        f" {shlex.quote(str(ROOT / script))} --models_dir checkpoint --model_name 'my run'" in found
-    )
+    assert f" {shlex.quote(str(ROOT / script))} --models_dir checkpoint --model_name " in found
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_the_learning_rate_rises_and_then_falls_or_stays(tf, schedule):
+def test_the_learning_rate_rises_and_then_falls_or_stays(tf):
     from gpt2.training.trainer import learning_rate_at
 
-    options = TrainingOptions(1, learning_rate=1.0, warmup_steps=10, steps=100, schedule=schedule)
-    rates = [learning_rate_at(step, options) for step in range(101)]
-    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
-    assert rates[10] == pytest.approx(1)
-    assert rates[100] == pytest.approx(0.1 if schedule == "cosine" else 1)
-    assert (np.diff(rates[10:]) <= 0).all()
+    for schedule, last in [("cosine", 0.1), ("constant", 1)]:
+        options = TrainingOptions(1, 100, learning_rate=1.0, schedule=schedule, warmup_steps=10)
+        rates = [learning_rate_at(step, options) for step in range(101)]
+        assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+        assert (rates[10], rates[100]) == pytest.approx((1, last))
+        assert (np.diff(rates[10:]) <= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -376,30 +373,21 @@ def test_a_mistake_is_reported_before_anything_is_written(folder, flags, message
 
 def test_every_option_is_a_flag_with_the_same_default():
     flags = inspect.signature(train.train).parameters
-    options = {field.name: field.default for field in dataclasses.fields(TrainingOptions)}
-    del options["window"]  # whose default depends on the model
-    assert {name: flags[name].default for name in options} == options
-    places = {"dataset", "model_name", "run_name", "models_dir", "checkpoint_dir"}
-    assert flags.keys() == options.keys() | places | {"window", "from_scratch", "device"}
+    _window, *options = dataclasses.fields(TrainingOptions)  # the model gives window's default
+    assert [flags[option.name].default for option in options] == [o.default for o in options]
 
 
-def test_a_run_does_not_overwrite_the_model_it_starts_from(folder):
+def test_the_folder_of_a_model_or_of_other_code_is_refused_and_left_as_it_is(folder, tmp_path):
     flags = flags_for(folder, "tiny", checkpoint_dir=str(folder / "models"))
     with pytest.raises(UserError, match="is the model to start from"):
         train.train(**flags)
-
-
-def test_a_folder_that_other_code_made_is_refused_and_left_as_it_is(folder, tmp_path):
-    run = tmp_path / "checkpoint" / "run1"
-    run.mkdir(parents=True)
-    for name in ["counter", "model-3.index", "model-6.data-00000-of-00001"]:
-        (run / name).write_text(name, encoding="utf-8")
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    flags = flags_for(folder, "run1", checkpoint_dir=str(tmp_path / "checkpoint"))
-    with pytest.raises(UserError) as caught:
-        train.train(**flags)
-    assert f"--models_dir {run.parent} --model_name run1" in str(caught.value)
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    run = tmp_path / "run1"
+    run.mkdir()
+    (run / "model-3.index").write_text("theirs", encoding="utf-8")
+    with pytest.raises(UserError, match=f"--models_dir {tmp_path} --model_name run1"):
+        train.train(**flags_for(folder, "run1", checkpoint_dir=str(tmp_path)))
+    assert names(run) == {"model-3.index"}
+    assert read(run / "model-3.index") == "theirs"
 
 
 def test_only_files_of_a_run_are_deleted_in_its_folder(tf, tmp_path, folder):
