@@ -34,6 +34,7 @@ def score(
     batch_size: int = 4,
     models_dir: str = "models",
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     """Show how likely the model finds each token of a text, or compare texts by their totals.
 
@@ -55,7 +56,7 @@ def score(
         raise UserError("--top needs a single text, or --format html")
     options = EvaluationOptions(window, stride, batch_size, top)
     chosen = [model_name, against] if against else [model_name]
-    scorers = [_scorer(name, models_dir, device, options) for name in chosen]
+    scorers = [_scorer(name, models_dir, options, device, dtype) for name in chosen]
     if scorers[0].encoder.encoder != scorers[-1].encoder.encoder:
         names = " and ".join(scorer.model.folder.name for scorer in scorers)
         raise UserError(f"{names} have different vocabularies")
@@ -75,6 +76,7 @@ def perplexity(
     state: str | None = None,
     models_dir: str = "models",
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     """Measure how well the model predicts a text of any length; each token counts once.
 
@@ -86,7 +88,8 @@ def perplexity(
       batch_size: windows computed together; affects speed and memory only.
       state: file to keep the progress in; the same command continues an interrupted run.
     """
-    scorer = _scorer(model_name, models_dir, device, EvaluationOptions(window, stride, batch_size))
+    options = EvaluationOptions(window, stride, batch_size)
+    scorer = _scorer(model_name, models_dir, options, device, dtype)
     _measure_file("perplexity", measure_perplexity, scorer, file, state)
 
 
@@ -101,6 +104,7 @@ def task(
     state: str | None = None,
     models_dir: str = "models",
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     """Measure the model on a task of the paper.
 
@@ -114,7 +118,8 @@ def task(
     """
     if name not in TASKS:
         raise UserError(f"no task {name!r}; it is one of {', '.join(TASKS)}")
-    scorer = _scorer(model_name, models_dir, device, EvaluationOptions(window, stride, batch_size))
+    options = EvaluationOptions(window, stride, batch_size)
+    scorer = _scorer(model_name, models_dir, options, device, dtype)
     _measure_file(name, partial(measure_task, name), scorer, file, state)
 
 
@@ -127,6 +132,7 @@ def paper(
     state: str | None = None,
     models_dir: str = "models",
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     """Print the zero-shot numbers of the paper next to those measured here.
 
@@ -148,7 +154,7 @@ def paper(
     sessions, missing = [], {}
     for names in [(model_name,)] if model_name else SIZES:
         try:
-            sessions.append(_open_first(names, models_dir, device))
+            sessions.append(_open_first(names, models_dir, device, dtype))
         except UserError as error:
             missing[names[0]] = error
     if not sessions:
@@ -184,20 +190,20 @@ def _paper_of_one(scorer: Scorer, data_dir: Path, saved: SavedState) -> Iterator
 
 
 def _scorer(
-    model_name: str | None, models_dir: str, device: str, options: EvaluationOptions
+    model_name: str | None, models_dir: str, options: EvaluationOptions, device: str, dtype: str
 ) -> Scorer:
     """A scorer with valid options. The model is loaded when it is used."""
-    return Scorer(ModelSession(model_name, models_dir, device=device), options)
+    return Scorer(ModelSession(model_name, models_dir, device=device, dtype=dtype), options)
 
 
-def _open_first(names: tuple[str, ...], models_dir: str, device: str) -> ModelSession:
+def _open_first(names: tuple[str, ...], models_dir: str, device: str, dtype: str) -> ModelSession:
     """The first model that exists. Raises: UserError about the first name, if none does."""
     try:
-        return ModelSession(names[0], models_dir, device=device)
+        return ModelSession(names[0], models_dir, device=device, dtype=dtype)
     except UserError:
         for name in names[1:]:
             with suppress(UserError):
-                return ModelSession(name, models_dir, device=device)
+                return ModelSession(name, models_dir, device=device, dtype=dtype)
         raise
 
 
