@@ -1,7 +1,7 @@
 """Download models: `python3 download_model.py 117M` puts seven files into models/117M.
 
-A file arrives as `part.<name>` and gets its own name only when it is complete and checked. So what
-a dropped connection or a killed run leaves is where the next run resumes, and never a checkpoint.
+A file is called `part.<name>` until it is complete and checked. After a dropped connection or a
+killed run, the next run resumes it, and nothing mistakes it for a checkpoint.
 """
 
 import sys
@@ -21,7 +21,7 @@ from tqdm import tqdm  # noqa: E402
 
 from gpt2.command_line import run  # noqa: E402
 from gpt2.download import check, fetch, folder, hub  # noqa: E402
-from gpt2.download.errors import DownloadError, shown  # noqa: E402
+from gpt2.download.errors import AGAIN, DownloadError, shown  # noqa: E402
 from gpt2.download.partial_file import PartialFile  # noqa: E402
 from gpt2.download.released_files import (  # noqa: E402
     FILES,
@@ -29,7 +29,6 @@ from gpt2.download.released_files import (  # noqa: E402
     released_file,
     remote_names,
 )  # fmt: skip
-from gpt2.download.web import AGAIN  # noqa: E402
 from gpt2.file_lock import write_lock  # noqa: E402
 from gpt2.user_file import expand  # noqa: E402
 from user_error import UserError, require  # noqa: E402
@@ -78,9 +77,9 @@ def download_models(
       timeout: seconds that a server of released files may be silent.
       retry_wait: seconds before the first retry.
     """
-    os.environ["NETRC"] = os.devnull  # or requests sends passwords of ~/.netrc, which nobody asked
+    os.environ["NETRC"] = os.devnull  # or requests would send passwords from ~/.netrc
     base_url = base_url or os.environ.get("GPT2_BASE_URL")
-    # A server that was named is the only one, unless --source says otherwise.
+    # A server that is named is the only one, unless --source names another.
     source = source or ("openai" if base_url else "auto")
     known = source in ("openai", "huggingface", "auto")
     require("--source", source, known, "openai, huggingface or auto")
@@ -137,7 +136,7 @@ def source_of(model: str, options: Options) -> tuple[str, hub.Repository | None]
 
 
 def get_model(model: str, repository: hub.Repository | None, place: Path, options: Options) -> None:
-    """Bring the files of a model that are missing or damaged. Raises: UserError."""
+    """Download the files of a model that are missing or damaged. Raises: UserError."""
     on_hub = repository if "/" in model else None
     from_elsewhere = on_hub and not on_hub.is_origin(folder.recorded(place)[0])
     missing = [name for name in FILES if from_elsewhere or folder.problem_on_disk(place, name)]
@@ -165,12 +164,12 @@ def get_model(model: str, repository: hub.Repository | None, place: Path, option
 def get_from_sources(
     model: str, repository: hub.Repository | None, place: Path, options: Options
 ) -> None:
-    """Bring a model from the first source that has it."""
+    """Download a model from the first source that has it."""
     converted = bool(folder.recorded(place)[0])
     if converted and options.source == "openai":
         folder.record(place, {})  # then every file is checked against the release
     elif repository and (converted or "/" in model or options.source == "huggingface"):
-        return get_converted(repository, place)  # files of two sources do not go together
+        return get_converted(repository, place)  # never mixes two sources
     try:
         for name in FILES:
             if folder.problem_on_disk(place, name):
@@ -184,7 +183,7 @@ def get_from_sources(
 
 
 def get_converted(repository: hub.Repository, place: Path) -> None:
-    """Bring a model from Hugging Face, and convert it. Raises: UserError if it is not a GPT-2."""
+    """Download a model from Hugging Face and convert it. Raises: UserError if it is no GPT-2."""
     from gpt2.conversion import from_hf
     from gpt2.conversion.config import read_config
     from gpt2.conversion.weights import import_safetensors

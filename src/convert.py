@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert models between the released form, Hugging Face's and SavedModel."""
+"""Convert models between the released format, Hugging Face's and SavedModel."""
 
 import importlib
 import signal
@@ -18,7 +18,7 @@ def convert_from(folder: str, /, model_name: str, models_dir: str | None = None)
     Args:
       folder: what was downloaded from Hugging Face's Hub, or saved with save_pretrained.
       model_name: name of the new model.
-      models_dir: folder that it goes to; models/ of the repository unless given.
+      models_dir: folder to save it in; models/ of the repository by default.
     """
     check_name(model_name)
     target = (expand(models_dir) if models_dir else ROOT / "models") / model_name

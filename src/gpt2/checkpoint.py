@@ -1,4 +1,4 @@
-"""Restoring the variables of a model, and writing the graph that stands next to them."""
+"""Restoring the variables of a model, and making the graph for model.ckpt.meta."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,21 +19,21 @@ def restore(
     meanwhile: Callable[[], object] | None = None,
     store: Callable[[Any, Any], list[Any]] = lambda variable, value: [],
 ) -> None:
-    """Read variables in one run: all of the session's graph, unless some are given.
+    """Read variables in one run: all of the session's graph, or those that are given.
 
     Args:
-      meanwhile: is called while they are read, and may add to the graph; the session is then one
-        of open_session.
+      meanwhile: called while they are read. It may add to the graph, if the session is one of
+        open_session.
       store: gives the operations that store a value of float32 in a variable of bfloat16.
     Raises: UserError if the files do not hold the variables in these shapes, or are damaged.
     """
     import tensorflow.compat.v1 as tf
 
-    held = _held_shapes(tf, prefix)
+    held = held_shapes(tf, prefix)
     variables = variables or session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-    slices = {}  # "" for all of a variable; else as many rows of it as there are in the graph
+    slices = {}  # for each variable, the rows that the graph has; "" means all
     for name, shape in ((v.op.name, v.shape.as_list()) for v in variables):
-        _check_shape(prefix, held, name, shape)
+        check_shape(prefix, held, name, shape)
         padded = held[name] != shape
         slices[name] = " ".join([*map(str, held[name]), f"0,{shape[0]}:-"]) if padded else ""
 
@@ -68,7 +68,7 @@ def restore(
         raise UserError(f"{prefix} is damaged: a checksum does not match; {advice}") from None
 
 
-def _held_shapes(tf: Any, prefix: Path) -> dict[str, list[int]]:
+def held_shapes(tf: Any, prefix: Path) -> dict[str, list[int]]:
     """The variables of a checkpoint. Raises: UserError if its index is damaged."""
     try:
         return tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
@@ -79,26 +79,28 @@ def _held_shapes(tf: Any, prefix: Path) -> dict[str, list[int]]:
         ) from None
 
 
-def _check_shape(prefix: Path, held: dict[str, list[int]], name: str, shape: list[int]) -> None:
-    """Raise UserError unless the weights hold a variable, which may be padded, in this shape."""
+def check_shape(prefix: Path, held: dict[str, list[int]], name: str, shape: list[int]) -> None:
+    """Raise UserError unless the weights hold a variable in this shape; wte may have more rows."""
     found = held.get(name, [])
-    if found != shape and not 0 < _padding(name, found, shape) <= MOST_PADDING:
-        found_as = f"as {found}, not {shape}" if name in held else "not at all"
-        raise UserError(f"{prefix} holds {name} {found_as}; hparams.json belongs to another model")
-
-
-def _padding(name: str, found: list[int], shape: list[int]) -> int:
-    """How many rows the token embedding has beyond n_vocab."""
-    return found[0] - shape[0] if name == "model/wte" and found[1:] == shape[1:] else 0
+    may_be_padded = name == "model/wte" and found[1:] == shape[1:]
+    if found != shape and not (may_be_padded and 0 < found[0] - shape[0] <= MOST_PADDING):
+        what = (
+            f"holds {name} as {found}, not {shape}" if name in held else f"has no variable {name}"
+        )
+        raise UserError(f"{prefix} {what}; hparams.json belongs to another model")
 
 
 @contextlib.contextmanager
 def named_write_errors(path: Path) -> Iterator[None]:
-    """Turn errors from writing a file into an OSError of one line that names the file."""
+    """Turn errors from writing a file into an OSError of one line that names the file.
+
+    Ctrl-C waits for the end of the block.
+    """
     import tensorflow.compat.v1 as tf
 
     try:
-        yield
+        with interrupted_afterwards():
+            yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     except tf.errors.OpError as error:  # a line "FILE; REASON", which may stand before a node
@@ -107,16 +109,17 @@ def named_write_errors(path: Path) -> Iterator[None]:
 
 
 def without_initializers(next_creator: Any, **options: Any) -> Any:
-    """For tf.variable_creator_scope: what is restored or assigned needs nothing to begin with.
+    """Create a variable without an initial value, for tf.variable_creator_scope.
 
-    Most of the time that creating one takes goes into its initial value.
+    Most of the time for creating a variable goes into its initial value, and one that is restored
+    or assigned needs none.
     """
     try:
         from tensorflow.python.ops.resource_variable_ops import UninitializedVariable  # private
     except ImportError:
         return next_creator(**options)
     variable = UninitializedVariable(**options)
-    if options["collections"] == []:  # it looks at no list of collections, and adds to one
+    if options["collections"] == []:  # it ignores the list, and adds to this one
         variable.graph.get_collection_ref("variables").pop()
     return variable
 

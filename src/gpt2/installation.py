@@ -1,11 +1,9 @@
-"""Whether this Python can run the repository; if not, one line says which one can.
+"""Whether this Python can run the repository; if not, one line names one that can.
 
 Nothing here needs more than Python 3.6, so that old versions get as far as the line.
 """
 
 import os
-import shlex
-import shutil
 import signal
 import sys
 from importlib.util import find_spec
@@ -47,6 +45,8 @@ def _what_is_wrong() -> str:
 
 
 def _remedy() -> str:
+    import shlex  # here and below, so that a script reaches its handler of Ctrl-C sooner
+
     environment = ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if environment.exists() and str(environment) != sys.executable:
         return f"use {environment}"
@@ -57,6 +57,9 @@ def _remedy() -> str:
 
 def download_command(model_name: str) -> str:
     """The command that downloads a model with the Python that is running, as a user types it."""
+    import shlex
+    import shutil
+
     script = ROOT / "download_model.py"
     python = Path(sys.executable or "python3")
     name = python.name if shutil.which(python.name) == str(python) else _short(python)

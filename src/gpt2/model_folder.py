@@ -27,6 +27,7 @@ EMBEDDED_MODEL = "1M"  # comes with the repository
 NEWEST = re.compile(
     r"""^\s*model_checkpoint_path\s*:\s*(?P<quote>["'])(?P<path>.*)(?P=quote)""", re.M
 )
+REPOSITORY = r"[\w.-]+/[\w.-]+"  # owner/name on Hugging Face
 MOST_PADDING = 1024  # rows without a token: other trainers round n_vocab up
 
 
@@ -63,9 +64,9 @@ class ModelFolder:
 
     @cached_property
     def encoder(self) -> "Encoder":
-        """The vocabulary. If it is irregular, the log gets a line about that.
+        """The vocabulary; one that is irregular is logged.
 
-        It may have added tokens, which no text is encoded as, and the model up to MOST_PADDING
+        It may have added tokens, as which no text is encoded. The model may have up to MOST_PADDING
         rows without a token.
         """
         from gpt2.encoder_files import learned_tokens, read_encoder
@@ -82,7 +83,7 @@ class ModelFolder:
         if added := sorted(ids.keys() - learned, key=ids.__getitem__):
             log_once(
                 f"{self.path}: irregular vocabulary: no merge makes {len(added)} of the tokens in "
-                f"encoder.json, {added[0]!r} for one; text is never encoded as these"
+                f"encoder.json, for example {added[0]!r}; text is never encoded as these"
             )
         elif not encoder.regular:
             log_once(f"{self.path}: irregular vocabulary: text is encoded slowly")
@@ -99,24 +100,12 @@ class ModelFolder:
 
         The files must be there, in full length, and hold at least as much as the model needs.
         """
-        advice = remedy(self.name)
         try:
             prefix = newest_weights(self.path)
+            size = _check_sizes(_index(prefix))
         except UserError as error:
-            raise UserError(f"{error}; {advice}") from None
-        index = _index(prefix)
-        if not index.is_file():
-            raise UserError(f"{index} is missing; {advice}")
-        try:
-            sizes = tensor_index.data_files(index)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{index} is damaged: {error}; {advice}") from None
-        for path, size in sizes.items():
-            if not path.is_file():
-                raise UserError(f"{path} is missing; {advice}")
-            if (found := path.stat().st_size) < size:
-                raise UserError(f"{path} is cut short: {found} bytes of {size}; {advice}")
-        size, needed = sum(sizes.values()), 4 * self.hparams.n_params()  # float32
+            raise UserError(f"{error}; {remedy(self.name)}") from None
+        needed = 4 * self.hparams.n_params()  # float32
         if size < needed:
             raise UserError(
                 f"{self.path / 'hparams.json'} belongs to another model: it needs {needed} bytes "
@@ -125,18 +114,14 @@ class ModelFolder:
         return prefix
 
     @cached_property
-    def vocabulary_fingerprint(self) -> str:
-        """A short name for the shape and the vocabulary, which others do not share."""
+    def fingerprint(self) -> str:
+        """A short name for shape, vocabulary and weights together: another model has another."""
         encoder = self.encoder
         ids, merges = sorted(encoder.encoder.items()), list(encoder.bpe_ranks.items())
         content = json.dumps([self.hparams.values(), ids, merges])
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A short name for all that the model consists of, the weights included."""
+        vocabulary = hashlib.sha256(content.encode()).hexdigest()[:16]
         index = _index(self.weights).read_bytes()  # it has a checksum of each tensor
-        return hashlib.sha256(index + self.vocabulary_fingerprint.encode()).hexdigest()[:16]
+        return hashlib.sha256(index + vocabulary.encode()).hexdigest()[:16]
 
     def is_complete(self) -> bool:
         """Whether all files are there, and the weights in full length."""
@@ -158,6 +143,22 @@ class ModelFolder:
         )
 
 
+def _check_sizes(index: Path) -> int:
+    """How many bytes the data files of an index have. Raises: UserError if one is cut short."""
+    sizes = {index: 0}
+    try:
+        if index.is_file():
+            sizes |= tensor_index.data_files(index)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{index} is damaged: {error}") from None
+    for path, size in sizes.items():
+        if not path.is_file():
+            raise UserError(f"{path} is missing")
+        if (found := path.stat().st_size) < size:
+            raise UserError(f"{path} is cut short: {found} bytes of {size}")
+    return sum(sizes.values())
+
+
 def newest_weights(folder: Path) -> Path:
     """The prefix of the weights that the file `checkpoint` in a folder calls the newest.
 
@@ -177,21 +178,39 @@ def newest_weights(folder: Path) -> Path:
     return folder / name
 
 
-def find_model(model_name: str, models_dir: str = "models") -> ModelFolder:
-    """The model with this name.
+def find_model(model: object, models_dir: object = "models") -> ModelFolder:
+    """The folder of a model.
 
     Args:
-      model_name: name of the folder.
-      models_dir: folder that holds it; `~` and `$NAME` are expanded. A relative one is looked
-        up in the working directory, then in the repository.
-    Raises: UserError if there is no such folder.
+      model: the name of a folder in models_dir; the path of a folder, or of a file of its weights,
+        such as `models/1M/model.ckpt`; or `owner/name`, which download_model.py saves as `name`.
+      models_dir: str or Path; `~` and `$NAME` are expanded. A relative one is looked up in the
+        working directory, then in the repository.
+    Raises: UserError if there is no such folder; the message has the command that downloads it.
     """
-    check_name(model_name)
-    models = expand(models_dir)
-    for folder in (models / model_name, ROOT / models / model_name):
+    if not isinstance(models_dir, str | Path):
+        raise UserError(f"models_dir must be the path of a folder, got {models_dir!r}")
+    if not isinstance(model, str | Path):
+        raise UserError(f"a model must be a name or a path, got {model!r}")
+    check_name(str(model))
+    path, models = expand(str(model)), expand(str(models_dir))
+    is_path = isinstance(model, Path) or bool(set(model) & set("/\\"))
+    if is_path and path.is_dir():
+        return ModelFolder(path.resolve())
+    prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name)).resolve()
+    if _index(prefix).is_file():
+        if newest_weights(prefix.parent).name != prefix.name:
+            raise UserError(
+                f"{prefix.parent / 'checkpoint'} names other weights than {prefix.name}"
+            )
+        return ModelFolder(prefix.parent)
+    is_on_hub = re.fullmatch(REPOSITORY, path.as_posix())
+    names = [path, Path(path.name)] if is_on_hub else [path]
+    for folder in (place / name for name in names for place in (models, ROOT / models)):
         if folder.is_dir():
             return ModelFolder(folder)
-    raise UserError(f"no model in {models / model_name}; {remedy(model_name)}")
+    place = models / path if is_on_hub or len(path.parts) == 1 else path
+    raise UserError(f"no model in {place}; {remedy(path.as_posix())}")
 
 
 def check_name(model_name: str) -> None:
@@ -200,20 +219,16 @@ def check_name(model_name: str) -> None:
         raise UserError(f"--model_name must be the name of a folder, got {model_name!r}")
 
 
-def choose_model(model_name: str | None, models_dir: str) -> tuple[ModelFolder, str]:
-    """The model with this name; without a name, the best one that is here.
-
-    Returns: the model, and a notice for the user if it is not DEFAULT_MODEL by default.
-    Raises: UserError if there is no model of that name.
-    """
-    if model_name is not None:
-        return find_model(model_name, models_dir), ""
+def choose_model(model: object, models_dir: object) -> tuple[ModelFolder, str]:
+    """As `find_model`; for None, DEFAULT_MODEL, or else EMBEDDED_MODEL and why it is taken."""
+    if model is not None:
+        return find_model(model, models_dir), ""
     try:
-        model = find_model(DEFAULT_MODEL, models_dir)
-        if model.is_complete():
-            return model, ""
+        default = find_model(DEFAULT_MODEL, models_dir)
+        if default.is_complete():
+            return default, ""
         again = download_command(DEFAULT_MODEL)
-        reason = f"{model.path} is only partly downloaded; run `{again}` again"
+        reason = f"{default.path} is only partly downloaded; run `{again}` again"
     except UserError as error:
         reason = str(error)
     return find_model(EMBEDDED_MODEL), f"using the small model {EMBEDDED_MODEL}: {reason}"
@@ -221,7 +236,7 @@ def choose_model(model_name: str | None, models_dir: str) -> tuple[ModelFolder, 
 
 def remedy(model_name: str) -> str:
     """How to get a model whose files are missing or damaged."""
-    known = re.fullmatch(r"(117|124|345|355|774|762|1558|1542)M|[\w.-]+/[\w.-]+", model_name)
+    known = re.fullmatch(rf"(117|124|345|355|774|762|1558|1542)M|{REPOSITORY}", model_name)
     return f"download it with: {download_command(model_name if known else '117M')}"
 
 

@@ -13,7 +13,6 @@ from gpt2 import checkpoint
 from gpt2.background import Task
 from gpt2.memory import memory_bytes
 from gpt2.model_folder import ModelFolder, choose_model
-from gpt2.model_place import locate
 from gpt2.tensorflow_session import (
     check_device,
     check_process,
@@ -46,7 +45,7 @@ class ModelSession:
     execution stays as it is.
 
     Args:
-      model_name, models_dir: as in model_place.locate; None is the best model that is here.
+      model_name, models_dir: as in model_folder.find_model; None is the best model that is here.
       device: as in tensorflow_session.choose_device.
       dtype: to compute in: float32, tf32 or bfloat16.
     Attributes:
@@ -69,7 +68,7 @@ class ModelSession:
         check_device(device)
         names = ", ".join(DTYPES)
         require("dtype", dtype, typed_value("dtype", dtype, str) in DTYPES, f"one of {names}")
-        self.folder, self._notice = choose_model(*locate(model_name, models_dir))
+        self.folder, self._notice = choose_model(model_name, models_dir)
         self.hparams = self.folder.hparams
         self.device, self.dtype = device, dtype
         self.compute_dtype = "bfloat16" if dtype == "bfloat16" else "float32"
@@ -222,7 +221,7 @@ class ModelSession:
         import tensorflow.compat.v1 as tf
 
         import decoder
-        import narrow_weights
+        import engines
 
         parts = []
 
@@ -232,7 +231,7 @@ class ModelSession:
             then(parts[0])
 
         creator = tf.variable_creator_scope(checkpoint.without_initializers)
-        variables = tf.variable_scope("", custom_getter=narrow_weights.storage(self.compute_dtype))
+        variables = tf.variable_scope("", custom_getter=engines.storage(self.compute_dtype))
         with self._session.graph.as_default(), creator, variables:
             if self._built:
                 work()
@@ -247,7 +246,7 @@ class ModelSession:
                     self._weights,
                     [v for v in every if v.op.name != "model/wte_mean"],
                     meanwhile=work,
-                    store=narrow_weights.store,
+                    store=engines.store_narrow,
                 )
         self._built[key] = parts[0]
 

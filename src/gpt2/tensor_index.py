@@ -1,18 +1,18 @@
-"""What a checkpoint's index says of its data files, read without TensorFlow.
+"""The data files of a checkpoint and their sizes, from its index; without TensorFlow.
 
 `model.ckpt.index` is a sorted table in LevelDB's format. Its values are small protocol buffers:
 one of the whole checkpoint under the empty key, and one for each tensor.
 """
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 TABLE_END = bytes.fromhex("57fb808b247547db")  # the last bytes of each such table
 FOOTER = 48  # bytes: where two blocks are, padding, TABLE_END
-MOST, MOST_TENSORS = 1 << 24, 100_000  # bytes and tensors of an index; 1558M has 580 tensors
+MOST = 1 << 24  # bytes of an index; that of 345M has 10,399
 NUM_SHARDS, SHARD_ID, OFFSET, SIZE = 1, 3, 4, 5  # fields of the protocol buffers
+VARINT, BYTES, FIXED_SIZES = 0, 2, {1: 8, 5: 4}  # kinds of fields; sizes in bytes
 
 
 def data_files(index: Path) -> dict[Path, int]:
@@ -20,7 +20,7 @@ def data_files(index: Path) -> dict[Path, int]:
 
     Raises: ValueError if the file is not a complete index; OSError.
     """
-    entries = dict(itertools.islice(_entries(index), MOST_TENSORS))
+    entries = dict(_entries(index))
     shards = entries.pop(b"", {}).get(NUM_SHARDS, 0)
     if not 0 < shards < 100_000 or not entries:
         raise ValueError("it lists no tensors")
@@ -56,7 +56,7 @@ def _entries(index: Path) -> Iterator[tuple[bytes, dict[int, int]]]:
             start, size, _ = _place(where, 0)
             for key, value in _block(table, start, size):
                 yield key, _fields(value)
-    except IndexError:
+    except LookupError:
         raise ValueError("it is damaged") from None
 
 
@@ -98,18 +98,16 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(message: bytes) -> dict[int, int]:
-    """The whole-number fields of a protocol buffer; the others are skipped. Raises: IndexError."""
+    """The whole-number fields of a protocol buffer; others are skipped. Raises: LookupError."""
     found, at = {}, 0
     while at < len(message):
         tag, at = _varint(message, at)
         kind = tag & 7
-        if kind == 0:
+        if kind == VARINT:
             found[tag >> 3], at = _varint(message, at)
-        elif kind == 2:
+        elif kind == BYTES:
             length, at = _varint(message, at)
             at += length
-        elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
         else:
-            raise ValueError("it is damaged")
+            at += FIXED_SIZES[kind]
     return found

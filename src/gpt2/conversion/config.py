@@ -7,7 +7,7 @@ from gpt2.conversion.folder import read_object
 from hparams import HParams
 from user_error import UserError
 
-# Names of the fields of HParams. What a file leaves out has the same default there as here.
+# The names of HParams' fields in the file. A field that is missing has the same default in both.
 NAMES = {
     "n_vocab": ("vocab_size",),
     "n_ctx": ("n_positions", "max_position_embeddings"),
@@ -15,7 +15,7 @@ NAMES = {
     "n_head": ("n_head", "num_attention_heads"),
     "n_layer": ("n_layer", "num_hidden_layers"),
 }
-# What makes it the network of model.py, by name; these are the defaults there, too.
+# The settings with which the network is that of model.py; they are the file's defaults, too.
 FIXED_SETTINGS: dict[str, Any] = {
     "activation_function": "gelu_new",
     "layer_norm_epsilon": 1e-5,
@@ -25,7 +25,7 @@ FIXED_SETTINGS: dict[str, Any] = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
-ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # names of one function
+ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # one function under three names
 EMPTY = ("quantization_config", "auto_map", "pruned_heads")
 ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model")
 
@@ -36,7 +36,6 @@ def read_config(folder: Path) -> tuple[HParams, dict[str, Any]]:
     Raises: UserError if it is not GPT-2's network; the message names what differs.
     """
     path = folder / "config.json"
-    _refuse_other_folder(folder)
     config = read_object(path)
 
     def require(name: str, value: Any, *allowed: Any) -> None:
@@ -61,26 +60,12 @@ def read_config(folder: Path) -> tuple[HParams, dict[str, Any]]:
     return hparams, config
 
 
-def _refuse_other_folder(folder: Path) -> None:
-    """Raise UserError for a folder that is near a model, with what to do."""
-    if (folder / "adapter_config.json").exists():
-        raise UserError(
-            f"{folder} is an adapter of the peft library; merge it into its model "
-            "(merge_and_unload), save that with save_pretrained, and convert the result"
-        )
-    checkpoints = sorted(path.parent for path in folder.glob("checkpoint-*/config.json"))
-    if checkpoints and not (folder / "config.json").exists():
-        newest = max(checkpoints, key=lambda path: (len(path.name), path.name))
-        raise UserError(f"{folder} has no config.json; did you mean {newest}?")
-
-
 def _shape_fields(config: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for field, names in NAMES.items():
-        given = {name: config[name] for name in names if name in config}
-        for value in given.values():
-            if value != fields.setdefault(field, value):
-                raise UserError(f"{' and '.join(given)} differ")
+        for name in names:
+            if name in config and fields.setdefault(field, config[name]) != config[name]:
+                raise UserError(f"{' and '.join(names)} differ")
     return fields
 
 

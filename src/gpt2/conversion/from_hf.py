@@ -1,6 +1,7 @@
 """From a folder in Hugging Face's format to one in the released format."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ from gpt2 import checkpoint
 from gpt2.conversion.config import read_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
 from gpt2.conversion.vocabulary import keep_settings, read_vocabulary, write_released
-from gpt2.conversion.weights import Tensors, progress_bar, refuse_not_finite, tensors_of
+from gpt2.conversion.weights import (
+    open_tensors,
+    progress_bar,
+    tensors_of,
+)
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import import_tensorflow
 from gpt2.terminal import log_once, status_line
@@ -36,7 +41,7 @@ def convert(source_folder: Path, target_folder: Path) -> None:
     with status_line(f"loading {source_folder.name} ..."):
         hparams, config = read_config(source_folder)
         ids, merges, left_out = read_vocabulary(source_folder, hparams.n_vocab)
-    with Tensors(source_folder, hparams) as tensors, new_folder(target_folder) as folder:
+    with open_tensors(source_folder, hparams) as tensors, new_folder(target_folder) as folder:
         write_object(folder / "hparams.json", hparams.values())
         write_released(folder, ids, merges)
         keep_settings(source_folder, folder)
@@ -62,7 +67,7 @@ def _check_vocabulary(source: Path, folder: Path) -> None:
         log.disabled = False
 
 
-def _write_checkpoint(folder: Path, tensors: Tensors, hparams: HParams) -> None:
+def _write_checkpoint(folder: Path, tensors: Mapping[str, Any], hparams: HParams) -> None:
     """Write model.ckpt.* and `checkpoint`. Raises: OSError if they cannot be written."""
     with status_line("starting TensorFlow ..."):
         tf = import_tensorflow()
@@ -72,10 +77,9 @@ def _write_checkpoint(folder: Path, tensors: Tensors, hparams: HParams) -> None:
     with progress_bar(hparams) as bar, tf.Graph().as_default(), tf.Session(config=cpu) as session:
         model.model(hparams, tf.placeholder(tf.int32, [None, None]))
         variables: dict[str, Any] = {v.op.name: v for v in tf.global_variables()}
-        for name, name_there, _ in tensors_of(hparams):
-            variable, value = variables[name], tensors.read(name_there)
-            refuse_not_finite(tensors.folder, name_there, value)
-            variable.load(value.reshape(variable.shape.as_list()), session)
+        for name, name_there, shape in tensors_of(hparams):
+            value = tensors[name_there].read()
+            variables[name].load(value.reshape(shape), session)
             bar.update(value.nbytes)
         with checkpoint.named_write_errors(folder / "model.ckpt"):
             saver = tf.train.Saver(save_relative_paths=True)

@@ -11,15 +11,12 @@ from gpt2.conversion.weights import (
     WEIGHTS,
     import_safetensors,
     one_line,
-    progress_bar,
-    refuse_not_finite,
-    tensors_of,
+    read_checkpoint,
 )
 from gpt2.model_folder import ModelFolder
-from gpt2.tensorflow_session import import_tensorflow, interrupted_afterwards
+from gpt2.tensorflow_session import import_tensorflow
 from gpt2.terminal import status_line
 from hparams import HParams
-from user_error import UserError
 
 
 def convert(model: ModelFolder, target_folder: Path) -> None:
@@ -50,21 +47,10 @@ def convert(model: ModelFolder, target_folder: Path) -> None:
 
 def _write_weights(tf: Any, path: Path, prefix: Path, hparams: HParams) -> None:
     safetensors = import_safetensors()
-    tensors = {}
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        held = reader.get_variable_to_shape_map()
-        with progress_bar(hparams) as bar:
-            for name, name_there, shape in tensors_of(hparams):
-                if held.get(name) not in (shape, [1, *shape]):
-                    raise UserError(f"{prefix} holds {name} as {held.get(name)}, not {shape}")
-                with interrupted_afterwards():
-                    tensor = reader.get_tensor(name)
-                refuse_not_finite(prefix, name, tensor)
-                tensors[PREFIX + name_there] = tensor.reshape(shape)
-                bar.update(tensor.nbytes)
-    except (tf.errors.OpError, IndexError) as error:
-        raise UserError(f"{prefix} is damaged: {one_line(error)}") from None
+    tensors = {
+        PREFIX + name: value[0] if value.ndim == 3 else value
+        for _, name, value in read_checkpoint(tf, prefix, hparams)
+    }
     try:
         safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
     except safetensors.SafetensorError as error:  # a full disk, say

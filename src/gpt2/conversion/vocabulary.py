@@ -1,7 +1,7 @@
-"""The vocabulary in Hugging Face's form, and in the released one.
+"""The vocabulary in Hugging Face's format, and in the released one.
 
 Both have a table of tokens and a list of merges, in the same spelling: each byte is one printable
-character. Hugging Face keeps tokens that were added later apart, spelled as they are.
+character. Hugging Face lists tokens that were added later separately, in plain spelling.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from encoder import END_OF_TEXT, Encoder, bytes_to_unicode
-from gpt2.conversion.folder import read_object, refuse_pointer, write_object
+from gpt2.conversion.folder import read_file, read_object, write_object
 from hparams import HParams
 from user_error import UserError
 
@@ -31,48 +31,49 @@ def read_vocabulary(folder: Path, n_vocab: int) -> tuple[dict[str, int], Merges,
     """The vocabulary of a model with `n_vocab` rows.
 
     Returns: token in printable characters -> id, in the order of ids; the merges; and the tokens
-      that were left out, as the model has no row for them.
-    Raises: UserError if it is broken, or text would get other ids than by GPT-2's rules.
+      that were left out because the model has no row for them.
+    Raises: UserError if it is damaged, or text would get other ids than by GPT-2's rules.
     """
-    whole = folder / "tokenizer.json"
     settings = _read_if_there(folder / TOKENIZER_CONFIG)
     for name in ("add_prefix_space", "add_bos_token"):
         if settings.get(name):
-            raise UserError(f"{folder / 'tokenizer_config.json'}: {name} is set, {OTHER_IDS}")
-    if whole.exists():
-        tokenizer = read_object(whole)
-        _check_rules(tokenizer, whole)
-        vocab, merges = tokenizer["model"].get("vocab"), tokenizer["model"].get("merges")
-        source = whole
+            raise UserError(f"{folder / TOKENIZER_CONFIG}: {name} is set, {OTHER_IDS}")
+    source = folder / "tokenizer.json"
+    if source.exists():
+        tokenizer = read_object(source)
     else:
-        tokenizer = {}
         source = folder / "vocab.json"
         if not (source.exists() and (folder / "merges.txt").exists()):
             raise UserError(f"{folder} has neither tokenizer.json nor vocab.json with merges.txt")
-        vocab, merges = read_object(source), _read_merges(folder / "merges.txt")
+        model = {"vocab": read_object(source), "merges": _read_merges(folder / "merges.txt")}
+        tokenizer = {"model": model, "pre_tokenizer": BYTE_LEVEL}
+    added = _read_if_there(folder / "added_tokens.json")
     try:
-        ids = _check_ids(vocab)
-        left_out = _add(ids, _added_tokens(folder, tokenizer, settings), n_vocab)
-        if END_OF_TEXT not in ids:
-            raise ValueError(f"it has no {END_OF_TEXT}, with which texts begin and end here")
-        if max(ids.values()) >= n_vocab:
-            raise ValueError(f"an id is {max(ids.values())}, and config.json says {n_vocab} tokens")
-        pairs = _check_merges(merges)
+        _check_rules(tokenizer)
+        ids = _check_ids(tokenizer["model"]["vocab"])
+        merges = _check_merges(tokenizer["model"]["merges"])
+        left_out = _add(ids, _added_tokens(added, tokenizer, settings), n_vocab)
+    except (AttributeError, KeyError, TypeError):
+        where = f"{source}, or a file next to it,"
+        raise UserError(f"{where} does not have the format of a BPE tokenizer") from None
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
-    return dict(sorted(ids.items(), key=lambda item: item[1])), pairs, left_out
+    if END_OF_TEXT not in ids:
+        raise UserError(f"{source} has no {END_OF_TEXT}, with which texts begin and end here")
+    if (most := max(ids.values())) >= n_vocab:
+        raise UserError(f"{source}: an id is {most}, and vocab_size in config.json is {n_vocab}")
+    return dict(sorted(ids.items(), key=lambda item: item[1])), merges, left_out
 
 
 def write_released(folder: Path, ids: Mapping[str, int], merges: Merges) -> None:
-    """Write encoder.json and vocab.bpe; of the released vocabulary, the released bytes."""
+    """Write encoder.json and vocab.bpe: for the released vocabulary, the same bytes."""
     (folder / "encoder.json").write_text(json.dumps(ids), encoding="utf-8")
     _write_merges(folder / "vocab.bpe", merges)
 
 
 def keep_settings(source: Path, folder: Path) -> None:
-    """Copy what the released format has no place for, so that `write_hugging_face` finds it.
-
-    This is the name of the padding token, and how added tokens treat the spaces around them.
+    """Copy what the released format cannot hold to where `write_hugging_face` finds it: the name
+    of the padding token, and how added tokens treat the spaces around them.
     """
     if kept := _kept_settings(source):
         write_object(folder / TOKENIZER_CONFIG, kept)
@@ -96,7 +97,7 @@ def write_hugging_face(
 ) -> None:
     """Write vocab.json, merges.txt, tokenizer.json and tokenizer_config.json.
 
-    Args: source, the folder of the model, where `keep_settings` may have left something.
+    Args: source, the folder of the model, where `keep_settings` may have left a file.
     """
     kept = _kept_settings(source) if source else {}
     merges = list(encoder.bpe_ranks)
@@ -157,8 +158,8 @@ def _tokenizer(
     }
 
 
-def _check_rules(tokenizer: Mapping[str, Any], path: Path) -> None:
-    """Raise UserError if a tokenizer.json cuts text in another way, or adds tokens to it."""
+def _check_rules(tokenizer: Mapping[str, Any]) -> None:
+    """Raise ValueError if a tokenizer.json splits text in another way, or adds tokens to it."""
     parts: dict[str, list[str | None]] = {
         "normalizer": [None],
         "pre_tokenizer": ["ByteLevel"],
@@ -167,9 +168,9 @@ def _check_rules(tokenizer: Mapping[str, Any], path: Path) -> None:
     }
     for name, types in parts.items():
         part = tokenizer.get(name)
-        kind = part.get("type") if isinstance(part, dict) else part
-        if kind not in types or (name == "model" and not isinstance(part, dict)):
-            raise UserError(f"{path}: {name} is {kind!r}; GPT-2's is {types[0]!r}")
+        kind = part and part.get("type")
+        if kind not in types:
+            raise ValueError(f"{name} is {kind!r}; GPT-2's is {types[0]!r}")
     model, cut = tokenizer["model"], tokenizer["pre_tokenizer"]
     settings = {"add_prefix_space": cut.get("add_prefix_space")}
     settings |= {"use_regex false": not cut.get("use_regex", True)}
@@ -177,28 +178,16 @@ def _check_rules(tokenizer: Mapping[str, Any], path: Path) -> None:
     settings |= {name: model.get(name) for name in names}
     for name, value in settings.items():
         if value:
-            raise UserError(f"{path}: {name} is set, {OTHER_IDS}")
+            raise ValueError(f"{name} is set, {OTHER_IDS}")
 
 
 def _added_tokens(
-    folder: Path, tokenizer: Mapping[str, Any], settings: Mapping[str, Any]
+    added: Mapping[str, Any], tokenizer: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> list[tuple[Any, Any]]:
-    """What was added to the vocabulary, by the files that may say so: pairs of text and id."""
-    pairs: list[tuple[Any, Any]] = list(_read_if_there(folder / "added_tokens.json").items())
-    entries = tokenizer.get("added_tokens") or []
-    by_id = settings.get("added_tokens_decoder") or {}
-    if not isinstance(entries, list) or not isinstance(by_id, dict):
-        raise ValueError("its added tokens are not a list")
-    entries = entries + [
-        {"content": entry.get("content"), "id": int(i)}
-        for i, entry in by_id.items()
-        if isinstance(entry, dict)
-    ]
-    for entry in entries:
-        if not isinstance(entry, dict):
-            raise ValueError("an added token is not a JSON object")
-        pairs.append((entry.get("content"), entry.get("id")))
-    return pairs
+    """The text and id of each token that one of the files adds to the vocabulary."""
+    entries = [(entry["content"], entry["id"]) for entry in tokenizer.get("added_tokens") or []]
+    by_id = settings.get(ADDED) or {}
+    return [*added.items(), *entries, *((entry["content"], int(i)) for i, entry in by_id.items())]
 
 
 def _add(ids: dict[str, int], added: Sequence[tuple[Any, Any]], n_vocab: int) -> list[str]:
@@ -223,43 +212,27 @@ def _add(ids: dict[str, int], added: Sequence[tuple[Any, Any]], n_vocab: int) ->
     return sorted(set(left_out))
 
 
-def _check_ids(vocab: Any) -> dict[str, int]:
-    if not isinstance(vocab, dict) or not vocab:
-        raise ValueError("it holds no table of tokens")
+def _check_ids(vocab: Mapping[str, Any]) -> dict[str, int]:
     ids = list(vocab.values())
     if {*map(type, ids)} != {int} or min(ids) < 0:
         raise ValueError("an id is not a whole number of at least 0")
-    if len(set(ids)) < len(ids):
+    if len({*ids}) < len(ids):
         raise ValueError("two tokens have the same id")
     return dict(vocab)
 
 
-def _check_merges(merges: Any) -> Merges:
-    if not isinstance(merges, list):
-        raise ValueError("it holds no list of merges")
+def _check_merges(merges: Sequence[Any]) -> Merges:
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
     for pair in pairs:
-        if not (
-            isinstance(pair, list)
-            and len(pair) == 2
-            and all(isinstance(token, str) and token.split() == [token] for token in pair)
-        ):
+        if len(pair) != 2 or any(token.split() != [token] for token in pair):
             raise ValueError(f"a merge is {pair!r}, not two tokens")
     return [(left, right) for left, right in pairs]
 
 
 def _read_merges(path: Path) -> list[str]:
-    """The lines of a merges.txt but the version."""
-    refuse_pointer(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason} at {error.start}") from None
-    if lines[0].startswith("#version"):
-        del lines[0]
-    return lines[:-1] if lines and not lines[-1] else lines
+    """The lines of a merges.txt, without its version."""
+    lines = read_file(path).replace("\r\n", "\n").removesuffix("\n").split("\n")
+    return lines[1:] if lines[0].startswith("#version") else lines
 
 
 def _write_merges(path: Path, merges: Merges) -> None:

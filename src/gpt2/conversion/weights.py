@@ -1,33 +1,34 @@
-"""The tensors of a model in Hugging Face's form: their names and shapes, and their files.
+"""The tensors of a model in Hugging Face's format: their names and shapes, and their files.
 
-The layouts agree: a matrix is [n_in, n_out] in both. The checkpoint has one more axis in front of
-it, of a convolution of width 1.
+The layouts agree: a matrix is [n_in, n_out] in both. In the checkpoint it has one more axis in
+front, as it is a convolution of width 1.
 """
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from gpt2 import checkpoint
 from gpt2.conversion.folder import read_object, refuse_pointer
+from gpt2.tensorflow_session import interrupted_afterwards
 from hparams import HParams
 from user_error import UserError
 
 WEIGHTS = "model.safetensors"
-PREFIX = "transformer."  # before a name, if the file is of the model with its output layer
+PREFIX = "transformer."  # before the names of a model that has its output layer
 WRAPPERS = re.compile(r"(_orig_mod\.|module\.|base_model\.model\.)+")  # of compile, DDP and peft
 OUTPUT = "lm_head.weight"  # a copy of wte in some files
 BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # the causal mask, in older files
 FLOATS = ("F32", "F16", "BF16")
-BLOCK = 4096  # rows of wte compared at a time
 
 
 def import_safetensors() -> Any:
-    """The module safetensors. Raises: UserError, which says how to install it."""
+    """The module safetensors. Raises: UserError, with how to install it."""
     try:
         import safetensors
         import safetensors.numpy
@@ -43,8 +44,9 @@ def import_safetensors() -> Any:
 
 
 def tensors_of(hparams: HParams) -> Iterator[tuple[str, str, list[int]]]:
-    """For each tensor: its name in a checkpoint, its name in Hugging Face's form without PREFIX,
-    and its shape there."""
+    """For each tensor: its name and shape in a checkpoint, and between them its name in Hugging
+    Face's format without PREFIX. A shape there has no axis of 1.
+    """
     n = hparams.n_embd
     yield "model/wte", "wte.weight", [hparams.n_vocab, n]
     yield "model/wpe", "wpe.weight", [hparams.n_ctx, n]
@@ -56,7 +58,7 @@ def tensors_of(hparams: HParams) -> Iterator[tuple[str, str, list[int]]]:
             yield f"model/h{i}/{norm}/b", f"h.{i}.{norm}.bias", [n]
         for name, n_in, n_out in linear:
             dotted = f"h.{i}.{name.replace('/', '.')}"
-            yield f"model/h{i}/{name}/w", f"{dotted}.weight", [n_in, n_out]
+            yield f"model/h{i}/{name}/w", f"{dotted}.weight", [1, n_in, n_out]
             yield f"model/h{i}/{name}/b", f"{dotted}.bias", [n_out]
     yield "model/ln_f/g", "ln_f.weight", [n]
     yield "model/ln_f/b", "ln_f.bias", [n]
@@ -69,111 +71,117 @@ def refuse_not_finite(place: Path, name: str, tensor: np.ndarray) -> None:
 
 
 def progress_bar(hparams: HParams) -> tqdm:
-    """A bar of the bytes of float32 tensors on stderr, if that is a terminal."""
+    """A bar on stderr that counts the bytes of float32 tensors; none if that is no terminal."""
     size = 4 * hparams.n_params()
     return tqdm(desc="converting", total=size, unit="B", unit_scale=True, disable=None)
 
 
-class Tensors:
-    """The weights in a folder, read one by one; `with` closes the files.
+def read_checkpoint(
+    tf: Any, prefix: Path, hparams: HParams
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """The tensors of a checkpoint, one by one, while a bar shows the progress.
+
+    Yields: a tensor's two names, as `tensors_of`, and its values in the checkpoint's shape.
+    Raises: UserError if one is missing, damaged, not finite, or of another shape.
+    """
+    held = checkpoint.held_shapes(tf, prefix)
+    reader = tf.train.load_checkpoint(str(prefix))
+    with progress_bar(hparams) as bar:
+        for name, name_there, shape in tensors_of(hparams):
+            checkpoint.check_shape(prefix, held, name, shape)
+            try:
+                with interrupted_afterwards():
+                    tensor = reader.get_tensor(name)[: shape[0]]  # without padding
+            except (tf.errors.OpError, IndexError) as error:
+                raise UserError(f"{prefix} is damaged: {one_line(error)}") from None
+            refuse_not_finite(prefix, name, tensor)
+            bar.update(tensor.nbytes)
+            yield name, name_there, tensor
+
+
+class Tensor:
+    """A tensor in a safetensors file, which is read when it is asked for.
+
+    Args: path, of the file; name, without PREFIX; content, what safetensors' get_slice returns.
+    """
+
+    def __init__(self, path: Path, name: str, content: Any):
+        self.path, self.name, self._content = path, name, content
+
+    def check(self, shape: list[int]) -> None:
+        """Raise UserError unless it has this shape, and a type that is read."""
+        found, dtype = self._content.get_shape(), self._content.get_dtype()
+        if found != shape:
+            raise UserError(
+                f"{self.path} holds {self.name} as {found}, not {shape} as in config.json"
+            )
+        if dtype not in FLOATS:
+            types = ", ".join(FLOATS)
+            raise UserError(f"{self.path} holds {self.name} as {dtype}; only {types} are read")
+
+    def read(self) -> np.ndarray:
+        """Its values as float32, which holds any float16 and bfloat16 exactly."""
+        with _named_damage(self.path):
+            values = np.asarray(self._content[:], np.float32)
+        refuse_not_finite(self.path, self.name, values)
+        return values
+
+
+@contextmanager
+def open_tensors(folder: Path, hparams: HParams) -> Iterator[dict[str, Tensor]]:
+    """The weights in a folder, by their names without PREFIX; `with` closes the files.
 
     Raises: UserError if they are not here, damaged, or not those of a GPT-2 of this shape.
     """
+    import_safetensors()
+    import ml_dtypes  # noqa: F401  # bfloat16 for NumPy; TensorFlow brings it
+    import safetensors
 
-    def __init__(self, folder: Path, hparams: HParams):
-        self.folder = folder
-        self._error = import_safetensors().SafetensorError
-        self._files = ExitStack()
-        self._held: dict[str, tuple[Path, Any, str]] = {}
-        with ExitStack() as on_error:
-            on_error.enter_context(self._files)
-            for path in _find_files(folder):
-                self._open(path)
-            self._check(hparams)
-            on_error.pop_all()
+    with ExitStack() as files:
+        tensors: dict[str, Tensor] = {}
+        for path in _find_files(folder):
+            refuse_pointer(path)
+            with _named_damage(path):
+                # Not mapped into memory: the pages that were read would stay until it is closed.
+                opened = safetensors.safe_open(path, framework="np", backend="pread")
+                file = files.enter_context(opened)
+                slices = [(name, file.get_slice(name)) for name in list(file.keys())]
+            for full_name, content in slices:
+                name = WRAPPERS.sub("", full_name).removeprefix(PREFIX)
+                if name in tensors:
+                    raise UserError(f"{folder} holds {name} twice")
+                if not BUFFER.fullmatch(name):
+                    tensors[name] = Tensor(path, name, content)
+        _check(folder, tensors, hparams)
+        yield tensors
 
-    def __enter__(self) -> "Tensors":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._files.close()
+def _check(folder: Path, tensors: dict[str, Tensor], hparams: HParams) -> None:
+    """Raise UserError unless these are the weights of a GPT-2 of this shape."""
+    if "wte.weight" not in tensors and OUTPUT in tensors:  # one of two names of a tensor
+        tensors["wte.weight"] = tensors.pop(OUTPUT)
+    wanted = {OUTPUT}
+    for _, name, shape in tensors_of(hparams):
+        if name not in tensors:
+            raise UserError(f"{folder} has no tensor {name}, which its config.json needs")
+        tensors[name].check(shape[-2:])
+        wanted.add(name)
+    if extra := sorted(tensors.keys() - wanted):
+        raise UserError(f"{folder} holds a tensor {extra[0]!r}, which GPT-2 does not have")
+    if OUTPUT in tensors:
+        embedding, output = tensors["wte.weight"].read(), tensors[OUTPUT].read()
+        if not np.array_equal(embedding, output):
+            raise UserError(f"{folder} has separate output weights ({OUTPUT}); GPT-2 uses wte")
 
-    def read(self, name: str) -> np.ndarray:
-        """A tensor as float32, which holds any float16 and bfloat16 exactly."""
-        return self._rows(name, slice(None))
 
-    def _open(self, path: Path) -> None:
-        import ml_dtypes  # noqa: F401  # bfloat16 for NumPy; TensorFlow brings it
-        import safetensors
-
-        refuse_pointer(path)
-        try:
-            # Not mapped into memory: the pages that were read would stay until it is closed.
-            opened = safetensors.safe_open(path, framework="np", backend="pread")
-            file = self._files.enter_context(opened)
-            names = file.keys()
-        except (self._error, OSError) as error:
-            raise self._damaged(path, error) from None
-        for full_name in names:
-            name = WRAPPERS.sub("", full_name).removeprefix(PREFIX)
-            if BUFFER.fullmatch(name):
-                continue
-            if name in self._held:
-                raise UserError(f"{self.folder} holds {name} twice")
-            self._held[name] = path, file, full_name
-
-    def _damaged(self, path: Path, error: Exception) -> UserError:
-        return UserError(f"{path} is damaged, or not a safetensors file: {one_line(error)}")
-
-    def _check(self, hparams: HParams) -> None:
-        if "wte.weight" not in self._held and OUTPUT in self._held:  # one of two names of a tensor
-            self._held["wte.weight"] = self._held.pop(OUTPUT)
-        wanted = {OUTPUT}
-        for _, name, shape in tensors_of(hparams):
-            if name not in self._held:
-                raise UserError(f"{self.folder} has no tensor {name}, which its config.json needs")
-            self._check_tensor(name, shape)
-            wanted.add(name)
-        extra = sorted(self._held.keys() - wanted)
-        if extra:
-            raise UserError(f"{self.folder} holds a tensor {extra[0]!r}, which GPT-2 does not have")
-        if OUTPUT in self._held:
-            self._check_tied(hparams.n_vocab)
-
-    def _check_tensor(self, name: str, shape: list[int]) -> None:
-        path, file, full_name = self._held[name]
-        tensor = file.get_slice(full_name)
-        if tensor.get_shape() != shape:
-            raise UserError(
-                f"{path} holds {name} as {tensor.get_shape()}, not {shape} as in config.json"
-            )
-        if tensor.get_dtype() not in FLOATS:
-            raise UserError(
-                f"{path} holds {name} as {tensor.get_dtype()}; only {', '.join(FLOATS)} are read"
-            )
-
-    def _check_tied(self, n_vocab: int) -> None:
-        """Raise UserError unless the output weights are those of the token embedding."""
-        embedding, output = (
-            self._held[name][1].get_slice(self._held[name][2]) for name in ("wte.weight", OUTPUT)
-        )
-        same = embedding.get_shape() == output.get_shape()
-        for start in range(0, n_vocab if same else 0, BLOCK):
-            rows = slice(start, min(start + BLOCK, n_vocab))
-            same = same and np.array_equal(
-                self._rows("wte.weight", rows), self._rows(OUTPUT, rows), equal_nan=True
-            )
-        if not same:
-            raise UserError(
-                f"{self.folder} has separate output weights ({OUTPUT}); GPT-2 uses wte for both"
-            )
-
-    def _rows(self, name: str, rows: slice) -> np.ndarray:
-        path, file, full_name = self._held[name]
-        try:
-            return np.asarray(file.get_slice(full_name)[rows], np.float32)
-        except (self._error, OSError) as error:
-            raise self._damaged(path, error) from None
+@contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    """Turn the errors of a file that cannot be read into a UserError."""
+    try:
+        yield
+    except (import_safetensors().SafetensorError, OSError) as error:
+        what = "is damaged, or not a safetensors file"
+        raise UserError(f"{path} {what}: {one_line(error)}") from None
 
 
 def _find_files(folder: Path) -> list[Path]:
@@ -183,13 +191,10 @@ def _find_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if index.exists():
         shards = read_object(index).get("weight_map")
-        names = list(shards.values()) if isinstance(shards, dict) else []
-        for name in names:
-            if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
-                raise UserError(f"{index} names {name!r}, which is not a file of this folder")
-        if names:
-            return [folder / name for name in sorted(set(names))]
-        raise UserError(f"{index} names no files in weight_map")
+        names = sorted({*map(str, shards.values())}) if isinstance(shards, dict) else []
+        if not names or not all(re.fullmatch(r"[\w-][\w.-]*\.safetensors", n) for n in names):
+            raise UserError(f"{index} does not name files of this folder in weight_map")
+        return [folder / name for name in names]
     variants = [path for path in folder.glob("model.*.safetensors") if path.name.count(".") == 2]
     if len(variants) == 1:  # such as model.fp16.safetensors
         return variants
@@ -203,5 +208,5 @@ def _find_files(folder: Path) -> list[Path]:
 
 
 def one_line(error: Exception) -> str:
-    """What a library says of an error."""
+    """The message of a library's error, in one line."""
     return " ".join(str(error).split())

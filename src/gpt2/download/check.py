@@ -1,4 +1,4 @@
-"""What is wrong with a file: judged by its hash, or else by what it contains."""
+"""Finding what is wrong with a file, by its hash or else by its content."""
 
 import hashlib
 import re
@@ -19,13 +19,13 @@ NOT_THE_FILE = re.compile(
 
 
 def not_the_file(start: bytes) -> str:
-    """What is wrong with a file that begins so: servers send web pages in place of files."""
+    """What is wrong with a file that begins like this, or "": servers send web pages instead."""
     found = NOT_THE_FILE.match(start)
     return "is a web page or a Git LFS pointer, not the file" if found else ""
 
 
 def problem(path: Path, expected: ExpectedFile) -> str:
-    """What is wrong with the file at `path`, in words that follow its name, or ""."""
+    """What is wrong with a file, as a text to follow its name; "" if nothing is."""
     if wrong := expected.size_error(path.stat().st_size):
         return wrong
     if expected.sha256:

@@ -1,10 +1,17 @@
-"""What ends a download, in one line that is safe to print."""
+"""What ends a download, in one line that is safe to print and has a remedy."""
 
 import os
 import re
 
+import requests
+
 from gpt2.terminal import escaped
 from user_error import UserError
+
+AGAIN = "run the same command again to resume"
+ELSEWHERE = "try another server (--base_url)"
+CHECK_NETWORK = f"check the network and its proxy (HTTPS_PROXY), then {AGAIN}"
+CHECK_CERTIFICATES = "check the clock, or set REQUESTS_CA_BUNDLE to your network's certificates"
 
 
 class DownloadError(UserError):
@@ -40,3 +47,20 @@ def root_cause(error: BaseException) -> BaseException:
     while cause := error.__cause__ or error.__context__:
         error = cause
     return error
+
+
+def explain(url: str, error: BaseException) -> DownloadError:
+    """What an error of requests or urllib3 means, with the text of its root cause."""
+    root = root_cause(error)
+    if "CERTIFICATE" in str(root):
+        what = f"its TLS certificate is not trusted ({root})"
+        return DownloadError(url, what, CHECK_CERTIFICATES)
+    if "SOCKS support" in str(root):
+        advice = "install it: pip install PySocks"
+        return DownloadError(url, "a SOCKS proxy is set, which needs a library", advice)
+    if isinstance(error, (ValueError, OverflowError, requests.TooManyRedirects)):
+        advice = ELSEWHERE
+        if requests.utils.get_environ_proxies(url):
+            advice = f"check the address of your network's proxy (HTTPS_PROXY), or {advice}"
+        return DownloadError(url, f"it cannot be fetched ({root})", advice)
+    return InterruptedDownload(url, f"the connection failed ({root})", CHECK_NETWORK)

@@ -14,23 +14,31 @@ from tqdm import tqdm
 
 from gpt2.download import check, folder
 from gpt2.download.check import READ_SIZE, progress
-from gpt2.download.errors import DownloadError, InterruptedDownload, MissingFile, shown
+from gpt2.download.errors import (
+    AGAIN,
+    ELSEWHERE,
+    DownloadError,
+    InterruptedDownload,
+    MissingFile,
+    explain,
+    shown,
+)
 from gpt2.download.partial_file import PartialFile, ServerMetadata
 from gpt2.download.released_files import ExpectedFile
-from gpt2.download.web import AGAIN, ELSEWHERE, NETWORK, open_url
 
 RETRIES = 5  # in a row that bring less than READ_SIZE each
 MAX_WAIT = 120  # seconds
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
+NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, OverflowError)
 STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 log = logging.getLogger("gpt2.download")
 
 
 def download(urls: Sequence[str], final: Path, timeout: float = 30, retry_wait: float = 1) -> None:
-    """Bring a complete file to `final`, and record its hash.
+    """Download a file to `final`, and record its hash.
 
     Args:
-      urls: where it may be; the first that has it is taken.
+      urls: possible addresses; the first that has the file is used.
       timeout: seconds that a server may be silent.
       retry_wait: seconds before the first retry, doubled for each further one.
     Raises: DownloadError; OSError if it cannot be saved. `final` is then as it was.
@@ -53,7 +61,7 @@ def download(urls: Sequence[str], final: Path, timeout: float = 30, retry_wait: 
 def fetch(
     url: str, part: PartialFile, expected: ExpectedFile, timeout: float, retry_wait: float
 ) -> None:
-    """Complete and check a part, by several connections with growing waits if need be."""
+    """Complete and check a partial file, over several connections, with growing waits."""
     failures, best = 0, part.size()
     with progress(f"{part.final.parent.name}/{part.final.name}", expected.size, best) as bar:
         while True:
@@ -73,17 +81,22 @@ def fetch(
 
 
 def connect(url: str, part: PartialFile, expected: ExpectedFile, timeout: float, bar: tqdm) -> None:
-    """Let one connection bring what a part lacks, and check it.
+    """Download the rest of a partial file over one connection, and check it.
 
     Raises: InterruptedDownload if it is not complete and another try may help; DownloadError.
     """
     start, headers = part.size(), dict[str, str | None]({"Accept-Encoding": "identity"})
-    if start and (part.server.etag or expected.sha256):  # else a mixture would not be noticed
+    if start and (part.server.etag or expected.sha256):  # or a mixture would go unnoticed
         headers |= {"Range": f"bytes={start}-", "If-Range": part.server.etag}
     if not start or start != part.server.size:
-        with open_url(url, headers, timeout) as response:
-            check_status(url, response)
-            receive(url, response, part, expected, bar)
+        try:
+            with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+                check_status(url, response)
+                receive(url, response, part, expected, bar)
+        except DownloadError:  # which is a ValueError, too
+            raise
+        except NETWORK as error:  # also a server that is silent for `timeout` seconds
+            raise explain(url, error) from None
     if part.size() < (part.server.size or 0):
         raise InterruptedDownload(url, "the connection ended early", AGAIN)
     size = expected.size or part.server.size
@@ -114,7 +127,7 @@ def check_status(url: str, response: requests.Response) -> None:
 def receive(
     url: str, response: requests.Response, part: PartialFile, expected: ExpectedFile, bar: tqdm
 ) -> None:
-    """Append a body to the part, or begin it again where the server sends all of it."""
+    """Append a body to the partial file, or start over if the server sends the whole file."""
     # Unlike read, read1 loses nothing when the connection drops, and the bar shows every byte.
     size, read = response.raw.length_remaining, response.raw.read1
     etag = STRONG_ETAG.fullmatch(response.headers.get("ETag", ""))
@@ -131,7 +144,7 @@ def receive(
         part.discard()
         raise InterruptedDownload(url, "the file there has changed", AGAIN)
     bar.total = limit = part.server.size or expected.size
-    bar.n = bar.initial = bar.last_print_n = part.size()  # tqdm has no other way back
+    bar.n = bar.initial = bar.last_print_n = part.size()  # tqdm's update cannot go back
     with part.path.open("ab") as file:
         while chunk and (limit is None or file.tell() <= limit):
             file.write(chunk)

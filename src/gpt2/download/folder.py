@@ -15,7 +15,7 @@ ORIGIN = "# converted from "  # the first line of SUMS, if the files were conver
 
 
 def recorded(folder: Path) -> tuple[str, dict[str, str]]:
-    """What SUMS holds: what the files were converted from, "" if they were not; their hashes."""
+    """The content of SUMS: what the files were converted from, or "", and their hashes."""
     origin, sums = "", {}
     with contextlib.suppress(OSError):  # there is none
         for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,6 +1,6 @@
 """Models on Hugging Face: which files are needed, and what its library's errors mean.
 
-The library resumes, and knows about mirrors, tokens and its cache, which other programs share.
+The library resumes downloads, and handles mirrors, tokens, and a cache that programs share.
 """
 
 import dataclasses
@@ -11,9 +11,14 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from gpt2.download import check
-from gpt2.download.errors import DownloadError, root_cause
+from gpt2.download.errors import (
+    AGAIN,
+    CHECK_CERTIFICATES,
+    CHECK_NETWORK,
+    DownloadError,
+    root_cause,
+)
 from gpt2.download.released_files import RELEASED_VOCABULARY
-from gpt2.download.web import AGAIN, CHECK_CERTIFICATES, CHECK_NETWORK
 from user_error import UserError
 
 ENDPOINT = "https://huggingface.co"
@@ -52,13 +57,13 @@ class Repository:
         return f"{self.endpoint}/{self.name}"
 
     def is_origin(self, origin: str) -> bool:
-        """Whether `address@commit revision` is here; without a revision, it is main."""
+        """Whether `address@commit revision` is a commit of this; the default revision is main."""
         place, _, revision = origin.partition(" ")
         return place.rpartition("@")[0] == self.address and (revision or "main") == self.revision
 
 
 def parse_name(text: str, endpoint: str, revision: str) -> Repository | None:
-    """What `owner/name`, `owner/name@revision` or a pasted address names, if it names a model."""
+    """The model of an `owner/name`, an `owner/name@revision` or a pasted address, if it is one."""
     sites = "|".join(re.escape(re.sub("https?://", "", site)) for site in (ENDPOINT, endpoint))
     pattern = rf"(?:(?:https?://)?(?:{sites}|hf\.co)/)?({NAME}){REVISION}/?"
     found = re.fullmatch(pattern, text, re.ASCII)
@@ -74,7 +79,7 @@ def fetch_snapshot(repository: Repository, patterns: list[str]) -> Path:
     Raises: DownloadError; UserError if the library is not installed, or the token impossible.
     """
     if re.search(r"[^!-~]|[\"']", os.environ.get("HF_TOKEN", "").strip()):
-        raise UserError("HF_TOKEN is not a token: it holds a quote, a space or the like")
+        raise UserError("HF_TOKEN is not a token: it holds a quote or a space")
     try:
         from huggingface_hub import snapshot_download, utils
     except ImportError:

@@ -40,7 +40,7 @@ class PartialFile:
             path.unlink(missing_ok=True)
 
     def restart(self, server: ServerMetadata) -> None:
-        """Begin again with a file that the server describes so."""
+        """Start over, with a file that the server describes like this."""
         self.discard()
         self.note.write_text(json.dumps(dataclasses.asdict(server)), encoding="utf-8")
         self.server = server

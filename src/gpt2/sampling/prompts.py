@@ -1,4 +1,4 @@
-"""The texts that a dump continues. A file is read again in each pass, so it may have any size."""
+"""The texts that a dump continues. A file of any size is read again in each pass, never kept."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 from gpt2.text_stream import stdin_chunks, text_chunks, text_record, unescape
 from user_error import UserError, require
 
-Prompt = tuple[str, str | None]  # its place, for error messages, and its text
+Prompt = tuple[str, str | None]  # where it comes from, for an error about it; and its text
 NO_PROMPT: list[Prompt] = [("", None)]  # samples start from `<|endoftext|>`
 
 
@@ -33,12 +33,11 @@ class PromptFile:
         self._separator = "\n" if self._jsonl else unescape(separator)
         require("separator", repr(separator), self._separator != "", "some text")
         self._path = path
-        found = _stat(path)
         if path == "-":
             self._copy(stdin_chunks())
-        elif found and stat.S_ISFIFO(found.st_mode):
+        elif _is_pipe(path):
             self._copy(text_chunks(path))
-        self._state = _state(self._path)
+        self._state = self._look()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         line = 1
@@ -58,31 +57,33 @@ class PromptFile:
         with Path(self._path).open("w", encoding="utf-8", newline="") as file:
             file.writelines(chunks)
 
+    def _look(self) -> tuple[int, int, int]:
+        """What tells that a file has changed; zeros if there is none, as reading it will say."""
+        try:
+            found = os.stat(self._path)  # noqa: PTH116
+        except (OSError, ValueError):
+            return 0, 0, 0
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def _check(self, n_read: int) -> None:
-        if _state(self._path) != self._state:
+        if self._look() != self._state:
             raise UserError(f"{self.name} was changed while it was read")
 
 
-def _stat(path: str) -> os.stat_result | None:
+def _is_pipe(path: str) -> bool:
     try:
-        return os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError):  # reading the file gives the reason
-        return None
-
-
-def _state(path: str) -> tuple[int, int, int] | None:
-    """Differs after a file has changed."""
-    found = _stat(path)
-    return found and (found.st_ino, found.st_size, found.st_mtime_ns)
+        return stat.S_ISFIFO(os.stat(path).st_mode)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
 
 
 def split_texts(chunks: Iterable[str], separator: str) -> Iterator[str]:
-    """Split a text that comes in chunks at a separator.
+    """What stands between separators in a text that comes in chunks.
 
-    CRLF is read as a line feed, and a line feed at the end of the text is dropped.
+    CRLF is read as a line feed, and a line feed that ends the text is not part of it.
     """
     held: list[str] = []
-    begun = ""  # may be the beginning of a separator
+    begun = ""  # what a separator may have begun in
     for chunk in _line_feeds(chunks):
         *parts, rest = (begun + chunk).split(separator)
         for part in parts:

@@ -39,7 +39,7 @@ class Trainer:
       model: gives the shape and the vocabulary.
       run_folder: where checkpoints and logs go.
       config: tf.ConfigProto
-      report: called with each line about the progress, and with each sample.
+      report: is called with each line about the progress, and with each sample.
     """
 
     def __init__(
@@ -64,9 +64,10 @@ class Trainer:
                 workers=workers,
             )
             if workers.is_chief:
-                if options.sample_every:
-                    self.sample = self._sampler(model)
-                self.folder = RunFolder(run_folder, model, self.graph.weights, options.keep)
+                self.sample = self._sampler(model)
+                meta = checkpoint.meta_graph(self.hparams)
+                weights, keep = self.graph.weights, options.keep
+                self.folder = RunFolder(run_folder, model.path, meta, weights, keep)
             initial = tf.group(tf.global_variables_initializer(), tf.local_variables_initializer())
         self.session = workers.session(config)
         self.session.run(initial)
@@ -76,7 +77,7 @@ class Trainer:
 
         Args:
           weights: checkpoint to start from, unless the run is resumed; None for random weights.
-          training, validation: token ids, [tokens]; validation may be empty.
+          training, validation: token ids, [tokens]; of validation there may be none.
         Returns: the lowest validation loss, in nats per token; infinity if there was none.
         Raises: UserError if a loss is not finite, if the run cannot be resumed, or if the workers
           differ. KeyboardInterrupt after Ctrl-C, once the run is saved.
@@ -94,15 +95,15 @@ class Trainer:
             self._report_start(first, zlib.crc32(windows.data, zlib.crc32(training.data)))
         self._loop(first, training, windows)
         self.workers.stop_watching()
-        self._sum_over_workers(0)  # no worker may exit before all have reached this line
+        self._sum_over_workers(0)  # no worker may exit before all have got here
         best = float(self.session.run(self.graph.best))
         self.session.close()
         return best
 
     def _report_start(self, first: int, checksum: int) -> None:
-        """Report that the run resumes after step `first`, and reset `best` if the text changed.
+        """Report that a run is resumed after step `first`, and begin `best` anew on another text.
 
-        Args: checksum, of the tokens to train on and of the validation windows.
+        Args: checksum, of the tokens to train on and of the windows of validation.
         """
         if first >= self.options.steps:
             self.report(f"already trained for {first} steps; raise --steps to continue")
@@ -111,19 +112,20 @@ class Trainer:
             self.report(f"resuming from step {first}")
         if self.folder.set_text(str(checksum)) and first:
             self.report(
-                "the text or its validation windows have changed: the best weights are chosen anew"
+                "the text or its validation windows are not those of the steps before, so the best "
+                "weights are chosen anew"
             )
             self.graph.best.load(math.inf, self.session)
 
     def _loop(self, first: int, training: np.ndarray, windows: np.ndarray) -> None:
-        """Run all train steps after step `first`, and validate on `windows`."""
+        """Run all train steps after step `first`; `windows` are those of validation."""
         steps = self.options.steps
         with self._open_log(first) as training_log, interrupts() as interrupted:
             bar = trange(first, steps, initial=first, total=steps, unit="step", disable=None)
             for step in bar:
                 values = self._train_step(training, step)
                 stop = interrupted.is_set()
-                self._check_loss(f"of step {step + 1}", values["training_loss"], step == first)
+                self._check_loss(f"of step {step + 1}", values["training_loss"], step > first)
                 if len(windows) and self._is_due("eval_every", step + 1):
                     values["validation_loss"] = self._validate(windows)
                     self._check_loss(f"after step {step + 1}", values["validation_loss"])
@@ -138,22 +140,24 @@ class Trainer:
                 if stop:
                     raise KeyboardInterrupt
 
-    def _check_loss(self, which: str, loss: float, at_start: bool = False) -> None:
+    def _check_loss(self, which: str, loss: float, started_well: bool = True) -> None:
         """Raise UserError, which names the saved weights that are still good, if it is not finite.
 
-        Weights are saved only after this check: if a weight is not finite, neither is the loss.
+        Weights are saved only after this check. A loss is not finite if a weight is not.
 
         Args:
           which: describes the loss.
-          at_start: whether it is the loss of weights that are not updated yet.
+          started_well: whether weights before these had a finite loss in this process.
         """
         if math.isfinite(loss):
             return
-        if at_start:
-            raise UserError(f"the loss {which} is {loss}: training started from damaged weights")
         saved = self.folder.saved_weights() if self.workers.is_chief else []
+        if started_well:
+            remedy = "use a lower --learning_rate"
+        else:
+            remedy, saved = "training started from damaged weights", saved[1:]
         good = f"still good: {', '.join(saved)}" if saved else "no good weights were saved"
-        raise UserError(f"the loss {which} is {loss}; {good}; use a lower --learning_rate")
+        raise UserError(f"the loss {which} is {loss}; {good}; {remedy}")
 
     def _sampler(self, model: ModelFolder) -> Callable[[], str]:
         """A function that samples a text from the current weights."""
@@ -168,18 +172,18 @@ class Trainer:
 
         def make() -> str:
             ids = self.session.run(tokens)[0, 1:].tolist()
-            return encoder.decode(i for i in ids if i in encoder.decoder)  # padding has no token
+            return encoder.decode(i for i in ids if i in encoder.decoder)  # not rows of padding
 
         return make
 
     def _open_log(self, step: int) -> contextlib.AbstractContextManager[TrainingLog | None]:
-        """The log of a run after `step` train steps; only the chief has one."""
+        """The log of a run that has made `step` train steps; the chief alone has one."""
         if not self.workers.is_chief:
             return contextlib.nullcontext()
         return contextlib.closing(TrainingLog(self.folder.logs, step))
 
     def _is_due(self, name: str, step: int) -> bool:
-        """Whether it is time for something after `step`; the option `name` is the interval."""
+        """Whether something is due after `step`; the option `name` holds how often, in steps."""
         every = getattr(self.options, name)
         return every > 0 and (step % every == 0 or step == self.options.steps)
 
@@ -195,7 +199,7 @@ class Trainer:
     def _train_step(self, tokens: np.ndarray, step: int) -> dict[str, float]:
         """Update the weights once.
 
-        Returns: the loss, the learning rate and the speed, named as in LOG_COLUMNS.
+        Returns: the loss, the learning rate and the speed, under their names in TrainingLog.
         """
         graph, options = self.graph, self.options
         learning_rate = learning_rate_at(step, options)
@@ -214,8 +218,8 @@ class Trainer:
         """This worker's windows of a train step: int32 [batch_size * accumulate, window + 1]."""
         options, size = self.options, self.workers.size
         n = options.batch_size * options.accumulate * size
-        # Every worker draws all windows and takes its share, so the windows of a step do not depend
-        # on the number of workers.
+        # Every worker draws all windows and takes its share, so that the number of workers does
+        # not change which windows a step uses.
         windows = random_windows(tokens, options.window, n, seed=[options.seed, step])
         return windows[self.workers.index :: size]
 
@@ -236,7 +240,7 @@ class Trainer:
     def _record(
         self, step: int, values: dict[str, float], training_log: TrainingLog, save: bool
     ) -> None:
-        """Log a train step; then save, print and sample if it is time, or if `save` is set."""
+        """Log a train step, and save, print and sample what is due; save anyway if `save`."""
         training_log.add(step, values)
         if self._is_due("eval_every", step):
             losses = [f"{k.replace('_', ' ')} {x:.4f}" for k, x in values.items() if "loss" in k]
@@ -274,6 +278,9 @@ def interrupts() -> Iterator[threading.Event]:
     A second Ctrl-C interrupts at once.
     """
     interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted  # only the main thread may handle signals
+        return
 
     def handle(*_: Any) -> None:
         interrupted.set()

