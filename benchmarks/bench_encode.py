@@ -1,18 +1,18 @@
-"""How fast the encoder is, beside tiktoken and tokenizers where these are installed.
+"""How fast the encoder is, compared with tiktoken and tokenizers if these are installed.
 
     python3 benchmarks/bench_encode.py --model=models/117M --corpus=../shared/corpus
 
-All encoders take turns on the same text in one thread of one process, and a ratio is the median of
-the ratios of single turns, in processor time: on a busy machine nothing else says much. What they
-return is compared before anything is timed. Each text is encoded in three states of ours:
+All encoders take turns on the same text in one thread of one process. A ratio is the median of the
+ratios of single turns, in processor time, so that it is meaningful on a busy machine. Before
+anything is timed, the results are compared. Each text is encoded in three states of our encoder:
 
-  cold  by a new encoder, the first two thirds of the text
+  cold  a new encoder encodes the first two thirds of the text
   new   then the last third, which it has not seen
   warm  then the first two thirds again
 
-English and Shakespeare are the files of --corpus. Python is the source of the standard library.
-Chinese is made up: runs of 1 to 40 characters, on average 9, from the 6,000 first of a shuffled
-U+4E00 to U+9FA5, the k-th with weight 1 / (k + 10), between marks of punctuation.
+English and Shakespeare are files in --corpus. Python is the source of the standard library. Chinese
+is random: runs of 1 to 40 characters, on average 9, from the first 6,000 of a shuffled U+4E00 to
+U+9FA5, the k-th with weight 1 / (k + 10), between punctuation marks.
 """
 
 import argparse
@@ -151,7 +151,7 @@ def check_equal(contenders, folder, texts):
         expected = encoders["ours"].encode(text)
         for name, encoder in encoders.items():
             if encoder.encode(text) != expected:
-                sys.exit(f"{name} gives other ids for {what}: nothing is timed")
+                sys.exit(f"{name} gives different ids for {what}: nothing is timed")
 
 
 def ratios(seconds, other):
@@ -194,11 +194,11 @@ def print_growth(folder, smallest):
 
 
 def print_memory(folder, megabytes):
-    """What is kept of words that never come again."""
+    """How much memory is taken by words that are never repeated."""
     encoder = Ours(folder).encoder
     table = encoder._encode.__self__
     rng = random.Random(0)
-    print("\nwords that never come again: pieces kept, and MB that they take")
+    print("\nwords that are never repeated: pieces kept, and the MB they take")
     encoded, next_line = 0, 0
     while encoded <= megabytes * 1e6:
         if encoded >= next_line:

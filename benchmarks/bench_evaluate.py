@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-import engines
+import narrow_weights
 from gpt2 import scorer
 from gpt2.tensorflow_session import choose_device, import_tensorflow
 from hparams import HParams
@@ -54,7 +54,7 @@ def main():
     hparams = HParams(n_embd=12, n_layer=2) if flags.smoke else HParams()
     if flags.smoke:
         flags.window, flags.turns = 64, 1
-    with tf.variable_scope("", custom_getter=engines.storage(flags.dtype)):
+    with tf.variable_scope("", custom_getter=narrow_weights.storage(flags.dtype)):
         graph = scorer.build_scores(hparams, flags.top)
     bare = graph.logits.op  # computed, and not copied out
     rng = np.random.default_rng(0)

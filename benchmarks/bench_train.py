@@ -40,7 +40,7 @@ def timed(update, ids):
 
 
 def own_update(flags, weights_file):
-    """Build our training graph and write its weights. Returns: its name, and a train step."""
+    """Build our training graph and write its weights. Returns: TensorFlow's name, a train step."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
     from gpt2.tensorflow_session import choose_device, import_tensorflow
     from hparams import HParams

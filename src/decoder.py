@@ -12,6 +12,7 @@ import engines
 import fast_model
 import kv_cache
 import model
+import narrow_weights
 from hparams import HParams
 from strategies import NO_TOKEN
 
@@ -103,13 +104,13 @@ def prefill(hparams, context, lengths, *, dtype="float32"):
     Returns:
       float [batch, n_vocab], logits of each row's next token.
       A KVCache for each layer, `context` positions long.
-      The model's weights as tensors of engines.weight_dtype, by variable name.
+      The model's weights as tensors of narrow_weights.weight_dtype, by variable name.
     """
     weights = {}
 
     def read(getter, name, *args, **kwargs):
         stored = tf.convert_to_tensor(getter(name, *args, **kwargs))
-        weights[name] = tf.cast(stored, engines.weight_dtype(name, dtype))
+        weights[name] = tf.cast(stored, narrow_weights.weight_dtype(name, dtype))
         return weights[name]
 
     last = lengths[:, None] - 1

@@ -35,7 +35,7 @@ def encode(
 
 
 def check_output(path: Path) -> None:
-    """Raise UserError if token ids cannot be written to `path`, or another file is there."""
+    """Raise UserError if token ids cannot be written to `path`, or if it is another file."""
     from gpt2.training.dataset import is_ours
 
     if path.suffix != ".npz":

@@ -106,7 +106,7 @@ class Encoder:
         self.cache: dict[str, str] = {}
         self.pat = PATTERN
         bytes_of = {ord(char): byte for char, byte in self.byte_decoder.items()}
-        # Indexed by id, and padded with as many None: negative ids hit these, which join rejects.
+        # Indexed by id. The second half is None, so a negative id finds None, which join rejects.
         size = 1 + max(self.decoder, default=-1)
         self._token_bytes: list[Any] = [None for _ in range(2 * size)]
         for i, token in self.decoder.items():
@@ -155,7 +155,7 @@ class Encoder:
           allow_special: encode "<|endoftext|>" as its single id; otherwise it is seven tokens of
             plain text, as in the original. Leave it off for untrusted text, which could use it to
             fake the end of a document.
-        Raises: UserError for a lone surrogate (half a character, which has no UTF-8 form), or
+        Raises: UserError for a lone surrogate (half a character, which UTF-8 cannot express), or
           for text that the vocabulary has no tokens for.
         """
         parts = text.split(END_OF_TEXT) if allow_special else [text]
@@ -181,9 +181,9 @@ class Encoder:
     def stream(self) -> Callable[..., str]:
         """A function that decodes text while it is generated.
 
-        Each call takes the next ids and returns the text that is complete: if the bytes of a
-        character are spread over several tokens, it is held back until the last of them. A call
-        with `final=True`, with or without ids, returns the rest. Joined, the results equal decode.
+        Each call takes the next ids and returns the text that is complete: a character whose bytes
+        are spread over several tokens is returned with the last of them. A call with `final=True`,
+        with or without ids, returns the rest. Joined, the results equal decode.
 
             decode = encoder.stream()
             for token in tokens:
@@ -201,7 +201,7 @@ class Encoder:
         ids = tokens.tolist() if isinstance(tokens, np.ndarray) else list(tokens)
         spelled = self._token_bytes
         try:
-            # In blocks: join reads its list twice, the second time from the processor's cache.
+            # In blocks, because join reads its list twice: then the second time is from the cache.
             blocks = (ids[i : i + 4096] for i in range(0, len(ids), 4096))
             return b"".join([b"".join([spelled[i] for i in block]) for block in blocks])
         except (IndexError, TypeError):
@@ -217,12 +217,12 @@ def _surrogate_error(text: str) -> UserError:
     at = next(i for i, char in enumerate(text) if "\ud800" <= char <= "\udfff")
     return UserError(
         f"character {at} of the text is {text[at]!r}, a lone surrogate, which is half a character "
-        "and has no UTF-8 form; remove it, or read the text with errors='replace'"
+        "that UTF-8 cannot express; remove it, or read the text with errors='replace'"
     )
 
 
 def get_encoder(model_name: str, models_dir: str | os.PathLike[str] = "models") -> Encoder:
-    """The encoder of a model, from two files that are trusted; gpt2/encoder_files.py checks them.
+    """The encoder of a model. The files are not checked; gpt2/encoder_files.py does that.
 
     A relative models_dir is looked up in the working directory, then in the repository.
     """

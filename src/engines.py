@@ -17,6 +17,7 @@ import engine
 import fast_model
 import kv_cache
 import model
+import narrow_weights
 import onednn
 
 
@@ -48,51 +49,21 @@ def by_name(name, batch_size=None):
         return Engine(False, True, one_matrix, linear, tf.matmul, tf.matmul, write)
     packed = functools.partial(onednn.packed_linear, min_rows=engine.MIN_ROWS[engine.processor()])
 
-    def packed_linear(x, w, b, activation=None):
-        return widened(packed(x, w, b, activation), activation)
-
     def predict(h, wte, transpose_b):
-        y = widened(packed(h, wte, tf.zeros(wte.shape[:1]), transpose_b=transpose_b))
-        return y + mean_logit(h) if is_stored_narrow(wte) else y
+        y = packed(h, wte, tf.zeros(wte.shape[:1]), transpose_b=transpose_b)
+        return y + narrow_weights.mean_logit(h) if narrow_weights.is_narrow(wte) else y
 
     # Each packed copy belongs to one operation, so the layers share no block.
-    return Engine(False, False, one_matrix, packed_linear, predict, small_products, write)
-
-
-def weight_dtype(name, dtype):
-    """The type that a weight has in products, by the variable's name.
-
-    Args: dtype: float32 or bfloat16, to compute in.
-    """
-    if not engine.stores_bfloat16(dtype):
-        return dtype
-    return "bfloat16" if name.endswith(("/w", "/wte")) else "float32"
-
-
-def storage(dtype):
-    """A custom_getter for tf.variable_scope that creates variables as they are stored.
-
-    Args: as in `weight_dtype`.
-    """
-
-    def stored(getter, name, *args, **options):
-        if engine.stores_bfloat16(dtype):
-            options["dtype"] = tf.as_dtype(weight_dtype(name, dtype))
-        return getter(name, *args, **options)
-
-    return stored
-
-
-def is_stored_narrow(w):
-    """Whether `w` is a weight of bfloat16 and the rest is computed in float32."""
-    return w.dtype == tf.bfloat16 and engine.stores_bfloat16("bfloat16")
+    return Engine(False, False, one_matrix, packed, predict, small_products, write)
 
 
 def text_linear(x, w, b, activation=None):
     """model.linear for whole texts: the fastest way for the processor and the type of `w`."""
-    if is_stored_narrow(w):
-        return widened(onednn.fused_linear(x, one_matrix(w), b, activation), activation)
-    if activation is not model.gelu or engine.rewrites_graphs() or x.dtype != tf.float32:
+    if activation not in (None, model.gelu):
+        return activation(text_linear(x, w, b))
+    if narrow_weights.is_narrow(w):
+        return onednn.widened(onednn.fused_linear(x, one_matrix(w), b, activation), activation)
+    if activation is None or engine.rewrites_graphs() or x.dtype != tf.float32:
         return linear(x, w, b, activation)
     # On AVX2, oneDNN's GELU takes a third as long as the product; on AVX-512 it gains.
     if engine.processor() == "avx512" and onednn.is_available():
@@ -100,53 +71,17 @@ def text_linear(x, w, b, activation=None):
     return fast_model.gelu(linear(x, w, b))
 
 
-def widened(y, activation=None):
-    """`y` in float32, unless an activation gave it: that only goes into the next product."""
-    return y if activation else tf.cast(y, tf.float32)
-
-
 def text_predict(h, wte, transpose_b):
     """model.predict's `matmul` for whole texts, for any type of `wte`."""
     y = shifted_logits(h, wte, transpose_b)
-    return widened(y) + mean_logit(h) if is_stored_narrow(wte) else y
+    return onednn.widened(y) + narrow_weights.mean_logit(h) if narrow_weights.is_narrow(wte) else y
 
 
 def shifted_logits(h, wte, transpose_b):
     """The same, less a number for each row of `h`; so their softmax is the same."""
-    if not is_stored_narrow(wte):
+    if not narrow_weights.is_narrow(wte):
         return tf.matmul(h, wte, transpose_b=transpose_b)
     return onednn.fused_linear(h, wte, tf.zeros(wte.shape[:1]), transpose_b=transpose_b)
-
-
-def mean_logit(h):
-    """What `store_narrow` took from the logits of `h` [m, n_embd]: float32 [m, 1]"""
-    return tf.linalg.matvec(h, _wte_mean(h.shape[-1]))[:, None]
-
-
-def _wte_mean(n_embd):
-    """What `store_narrow` took from the rows of wte: in no checkpoint, and 0 if it took nothing."""
-    return tf.get_variable("wte_mean", [n_embd], initializer=tf.zeros_initializer())
-
-
-def store_narrow(variable, value):
-    """Operations that store a weight of float32 in a variable of bfloat16.
-
-    The logits of the released models are about -100 and differ by a few units. There, the numbers
-    of bfloat16 are 0.5 apart. So wte is stored without the mean of its rows, which puts logits
-    around 0, and float32 adds the rest. Embeddings stay the same, as wpe gets what wte loses.
-    """
-    if not variable.op.name.endswith("/wte"):
-        return [variable.assign(tf.cast(value, variable.dtype), read_value=False)]
-    with tf.variable_scope("model", reuse=tf.AUTO_REUSE):
-        wpe = tf.get_variable("wpe")
-        mean = _wte_mean(variable.shape[1])
-    centre = tf.reduce_mean(value, axis=0)
-    stored = tf.cast(value - centre, variable.dtype)
-    return [
-        variable.assign(stored, read_value=False),
-        mean.assign(centre, read_value=False),
-        wpe.assign(wpe + centre, read_value=False),
-    ]
 
 
 def one_matrix(w):

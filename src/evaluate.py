@@ -3,20 +3,19 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from gpt2.command_line import run
 from gpt2.evaluation.page import page
-from gpt2.evaluation.paper_results import DATA_FILES, SIZES, find_file, published
-from gpt2.evaluation.perplexity import SavedState, measure, open_state
+from gpt2.evaluation.perplexity import OnRead, SavedState, measure_perplexity, open_state
 from gpt2.evaluation.score_report import Report, ScoredText, format_number, jsonl, show, table
-from gpt2.evaluation.tasks import TASKS, measure_task
-from gpt2.evaluation.texts import check_files, counted, is_list, read_texts
-from gpt2.model_folder import find_model
+from gpt2.evaluation.tasks import DATA_FILES, SIZES, TASKS, find_file, measure_task, published
+from gpt2.evaluation.texts import check_files, is_list, read_texts
 from gpt2.model_session import ModelSession
 from gpt2.scorer import Scorer
-from gpt2.text_stream import Counts, fingerprint, text_chunks
+from gpt2.text_stream import fingerprint
 from gpt2.windows import EvaluationOptions
 from user_error import UserError
 
@@ -35,6 +34,7 @@ def score(
     batch_size: int = 4,
     models_dir: str = "models",
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     """Show how likely the model finds each token of a text, or compare texts by their totals.
 
@@ -56,7 +56,7 @@ def score(
         raise UserError("--top needs a single text, or --format html")
     options = EvaluationOptions(window, stride, batch_size, top)
     chosen = [model_name, against] if against else [model_name]
-    scorers = [_scorer(name, models_dir, device, options) for name in chosen]
+    scorers = [_scorer(name, models_dir, options, device, dtype) for name in chosen]
     if scorers[0].encoder.encoder != scorers[-1].encoder.encoder:
         names = " and ".join(scorer.model.folder.name for scorer in scorers)
         raise UserError(f"{names} have different vocabularies")
@@ -76,6 +76,7 @@ def perplexity(
     state: str | None = None,
     models_dir: str = "models",
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     """Measure how well the model predicts a text of any length; each token counts once.
 
@@ -88,12 +89,8 @@ def perplexity(
       state: file to keep the progress in; the same command continues an interrupted run.
     """
     options = EvaluationOptions(window, stride, batch_size)
-    check_files([file])
-    scorer = _scorer(model_name, models_dir, device, options)
-    counts = Counts()
-    with _open_state("perplexity", file, state, scorer) as saved, _progress(file) as on_read:
-        totals = measure(counted(text_chunks(file, on_read=on_read), counts), scorer, saved)
-    sys.stdout.writelines(show(totals.summary(counts)))
+    scorer = _scorer(model_name, models_dir, options, device, dtype)
+    _measure_file("perplexity", measure_perplexity, scorer, file, state)
 
 
 def task(
@@ -107,6 +104,7 @@ def task(
     state: str | None = None,
     models_dir: str = "models",
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     """Measure the model on a task of the paper.
 
@@ -121,11 +119,8 @@ def task(
     if name not in TASKS:
         raise UserError(f"no task {name!r}; it is one of {', '.join(TASKS)}")
     options = EvaluationOptions(window, stride, batch_size)
-    check_files([file])
-    scorer = _scorer(model_name, models_dir, device, options)
-    with _open_state(name, file, state, scorer) as saved, _progress(file) as on_read:
-        metrics = measure_task(name, scorer, file, on_read, saved)
-    sys.stdout.writelines(show(metrics))
+    scorer = _scorer(model_name, models_dir, options, device, dtype)
+    _measure_file(name, partial(measure_task, name), scorer, file, state)
 
 
 def paper(
@@ -137,6 +132,7 @@ def paper(
     state: str | None = None,
     models_dir: str = "models",
     device: str = "auto",
+    dtype: str = "float32",
 ) -> None:
     """Print the zero-shot numbers of the paper next to those measured here.
 
@@ -152,87 +148,90 @@ def paper(
     if not folder.is_dir():
         raise UserError(f"--data_dir: no folder {data_dir}")
     if not any(find_file(name, folder) for name in TASKS):
-        raise UserError(
-            f"--data_dir: no file of a task in {data_dir}, such as {DATA_FILES['ptb'][0]}"
-        )
+        example = DATA_FILES["ptb"][0]
+        raise UserError(f"--data_dir: no file of a task in {data_dir}, such as {example}")
     options = EvaluationOptions(window, stride, batch_size)
-    found = [
-        (names[0], _find_first(names, models_dir))
-        for names in ([(model_name,)] if model_name else SIZES.values())
-    ]
-    errors = [model for _, model in found if isinstance(model, UserError)]
-    if len(errors) == len(found):
-        raise errors[0]
+    sessions, missing = [], {}
+    for names in [(model_name,)] if model_name else SIZES:
+        try:
+            sessions.append(_open_first(names, models_dir, device, dtype))
+        except UserError as error:
+            missing[names[0]] = error
+    if not sessions:
+        raise next(iter(missing.values()))
     with open_state(state, {"command": "paper"}) as saved:
-        for name, model in found:
-            if isinstance(model, UserError):
-                print(f"{name}: {model}\n")
-            else:
-                with ModelSession(model.name, str(model.parent), device=device) as session:
-                    _paper_of_one(Scorer(session, options), folder, saved)
+        for name, reason in missing.items():
+            print(f"{name}: {reason}\n")
+        for session in sessions:
+            with session:
+                for line in _paper_of_one(Scorer(session, options), folder, saved):
+                    print(line, flush=True)
 
 
-def _paper_of_one(scorer: Scorer, data_dir: Path, saved: SavedState) -> None:
+def _paper_of_one(scorer: Scorer, data_dir: Path, saved: SavedState) -> Iterator[str]:
+    """The lines about one model."""
     model_name = scorer.model.folder.name
-    print(f"{model_name:<13} {'':<45} {'measured':>9} {'published':>9}")
+    yield f"{model_name:<13} {'':<45} {'measured':>9} {'published':>9}"
     for name in TASKS:
         path = find_file(name, data_dir)
         if not path:
-            print(
-                f"{name:<13} missing: no {' or '.join(DATA_FILES[name])} in {data_dir}", flush=True
-            )
+            yield f"{name:<13} missing: no {' or '.join(DATA_FILES[name])} in {data_dir}"
             continue
-        sizes = f"{scorer.window} {scorer.stride}"
-        key = f"{scorer.model.fingerprint()} {name} {fingerprint(path)} {sizes}"
-        if not saved.get(key):
+        run_of = scorer.model.fingerprint(), name, fingerprint(path), scorer.window, scorer.stride
+        key = " ".join(map(str, run_of))
+        if key not in saved.done:
             with _progress(str(path)) as on_read:
                 metrics = measure_task(name, scorer, str(path), on_read, saved, f"{key} totals")
             saved.put(key, metrics)
-        for metric, value in saved.get(key).items():
-            known = published(model_name, name, metric)
-            print(
-                f"{name:<13} {metric:<45} {format_number(value, 2):>9} {known or '-':>9}",
-                flush=True,
-            )
-    print()
+        for metric, value in saved.done[key].items():
+            known = published(model_name, name, metric) or "-"
+            yield f"{name:<13} {metric:<45} {format_number(value, 2):>9} {known:>9}"
+    yield ""
 
 
 def _scorer(
-    model_name: str | None, models_dir: str, device: str, options: EvaluationOptions
+    model_name: str | None, models_dir: str, options: EvaluationOptions, device: str, dtype: str
 ) -> Scorer:
-    """A scorer whose options are checked. Its model is loaded when it is used."""
-    return Scorer(ModelSession(model_name, models_dir, device=device), options)
+    """A scorer with valid options. The model is loaded when it is used."""
+    return Scorer(ModelSession(model_name, models_dir, device=device, dtype=dtype), options)
 
 
-def _open_state(
-    task: str, file: str, state: str | None, scorer: Scorer
-) -> AbstractContextManager[SavedState]:
-    """The state of a run over one file."""
+def _open_first(names: tuple[str, ...], models_dir: str, device: str, dtype: str) -> ModelSession:
+    """The first model that exists. Raises: UserError about the first name, if none does."""
+    try:
+        return ModelSession(names[0], models_dir, device=device, dtype=dtype)
+    except UserError:
+        for name in names[1:]:
+            with suppress(UserError):
+                return ModelSession(name, models_dir, device=device, dtype=dtype)
+        raise
+
+
+def _measure_file(
+    task: str,
+    measure: Callable[[Scorer, str, OnRead, SavedState], dict[str, float]],
+    scorer: Scorer,
+    file: str,
+    state: str | None,
+) -> None:
+    """Print what `measure` returns for a file. The state belongs to this task, file and model."""
+    check_files([file])
     if file == "-" and state:
         raise UserError("--state needs a file: standard input cannot be read again")
     run_of = {"task": task, "window": scorer.window, "stride": scorer.stride}
     if state:
         run_of |= {"file": fingerprint(file), "model": scorer.model.fingerprint()}
-    return open_state(state, run_of)
-
-
-def _find_first(names: tuple[str, ...], models_dir: str) -> Path | UserError:
-    """The folder of the first model that is there; otherwise what to say of the first name."""
-    errors = []
-    for name in names:
-        try:
-            return find_model(name, models_dir).path
-        except UserError as error:
-            errors.append(error)
-    return errors[0]
+    with open_state(state, run_of) as saved, _progress(file) as on_read:
+        metrics = measure(scorer, file, on_read, saved)
+    sys.stdout.writelines(show(metrics))
 
 
 @contextmanager
-def _progress(file: str) -> Iterator[Callable[[int], object]]:
-    """A progress bar of the bytes read, on a terminal; yields what to call with their number."""
-    total = None if file == "-" else Path(file).stat().st_size or None
-    from tqdm import tqdm  # not at the top: gpt2 says what is not installed
+def _progress(file: str) -> Iterator[OnRead]:
+    """A progress bar on a terminal; yields a function that takes the number of bytes read."""
+    from tqdm import tqdm  # not at the top, so that gpt2 can report what is not installed
 
+    total = None if file == "-" else Path(file).stat().st_size or None
     with tqdm(total=total, unit="B", unit_scale=True, desc=Path(file).name, disable=None) as bar:
         yield bar.update
 

@@ -1,12 +1,12 @@
 """The encoder's fast path: the same ids as `Encoder.encode_simply`, in much less time.
 
-Four ideas, each exact for every text:
+It has four ideas, and each is exact for every text:
 
 1. The standard library's `re` splits twice as fast as `regex`, if the letters are listed for it.
 2. Text repeats itself, so the ids of a piece are computed once and then looked up. They are stored
-   packed: the ids of a text are one join and one unpacking.
-3. Most pieces are tokens. `stable_symbols` finds out in advance which tokens result from merging
-   their own bytes; these need no merging.
+   as bytes: the ids of a text take one join and one conversion to integers.
+3. Most pieces are tokens. `stable_symbols` finds in advance which tokens result from merging their
+   own bytes; these need no merging.
 4. Merging stores the result of each adjacent pair, and updates only the two pairs next to a merge.
    In a long word, the next pair comes from a heap, so the time grows as n log n.
 """
@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import regex
 
-CHUNK = 1 << 12  # characters split at a time; the few chunks that are not ASCII split more slowly
+CHUNK = 1 << 12  # characters split at a time; few chunks then need the slower splitter
 ROOM = 1 << 17  # maximum number of pieces remembered: about 20 MB
-LONGEST_KEPT = 64  # characters; a longer piece is unlikely to come again
+LONGEST_KEPT = 64  # characters; a longer piece is unlikely to be repeated
 LONGEST_LIST = 128  # bytes; a longer word is merged with a heap
 
 _FIRST_OF_THREE = bytes(range(0xE0, 0xF0))  # first bytes of the characters of three bytes
@@ -38,7 +38,7 @@ def _ranges(unicode_class: str) -> str:
     return "".join(f"\\u{start:04x}-\\u{end - 1:04x}" for start, end in runs)
 
 
-@functools.cache  # not at the top: to list the letters takes 40 ms
+@functools.cache  # not at import, because listing the letters takes 40 ms
 def _splitter() -> re.Pattern[str]:
     """`encoder.PATTERN` for text whose letters and numbers are below U+10000.
 
@@ -54,13 +54,13 @@ def _splitter() -> re.Pattern[str]:
     )
 
 
-_BORDER = re.compile(r"\S(?=[ \n])")  # no piece crosses it, whatever surrounds it
+_BORDER = re.compile(r"\S(?=[ \n])")  # no piece crosses it, in any surroundings
 _ABOVE = re.compile("[\U00010000-\U0010ffff]")
 _LETTER_OR_NUMBER = regex.compile(r"[\p{L}\p{N}]")
 
 
 class IrregularVocabulary(ValueError):
-    """BPE training cannot produce this vocabulary, so the fast path might give other ids."""
+    """BPE training cannot produce this vocabulary, so the fast path might give different ids."""
 
 
 class PieceTable(dict[str, bytes]):
@@ -92,7 +92,7 @@ class PieceTable(dict[str, bytes]):
         names = [byte_encoder[byte] for byte in range(256)] + [a + b for a, b in merges]
         n = len(names)
         symbols = dict(zip(names, range(n), strict=True))
-        left = [symbols.get(a, n) for a, _ in merges]  # n: there is none
+        left = [symbols.get(a, n) for a, _ in merges]  # n if it is not a token
         right = [symbols.get(b, n) for _, b in merges]
         made = range(256, n)
         if len(symbols) < n or any(map(operator.ge, map(max, left, right), made)):
@@ -232,6 +232,10 @@ def stable_symbols(lefts: Sequence[int], rights: Sequence[int]) -> np.ndarray:
     alone, unless a merge crosses the border between them. To find out, both parts are split again,
     the last merge first. If m is the symbol that was just split, the two symbols now at the border
     were there until m was made; they merge if they make a symbol below m.
+
+    For example, with the merges b+c, a+b, ab+c in this order, the symbol abc has the parts ab and
+    c. Splitting ab, which the second merge made, leaves b and c at the border. They were there
+    until then, but b+c is earlier in the list. So merging "abc" gives a, bc, and abc is not stable.
 
     Args:
       lefts, rights: the symbols that each merge joins; merge i makes 256 + i.

@@ -39,11 +39,11 @@ def packed_linear(x, w, b, activation=None, *, transpose_b=False, min_rows=1):
       b: float32 [nf]
       activation: None, or a function that is applied to the result.
       min_rows: if x has fewer, rows of zeros are added: oneDNN takes longer for very few.
-    Returns: [m, nf] in the type of `w`.
+    Returns: as `widened`
     """
-    m, missing = x.shape[0], min_rows - x.shape[0]
-    if m == 1 and w.dtype == tf.bfloat16 and min(w.shape) >= WIDE:
-        return fused_linear(x, w, b, activation, transpose_b=transpose_b)
+    m = x.shape[0]
+    packs = m > 1 or w.dtype != tf.bfloat16 or min(w.shape) < WIDE
+    missing = min_rows - m if packs else 0
     if missing > 0:
         x = tf.pad(x, [[0, missing], [0, 0]])
     n = 1 if transpose_b or w.dtype == tf.bfloat16 else _parts(x.shape[1])
@@ -53,7 +53,7 @@ def packed_linear(x, w, b, activation=None, *, transpose_b=False, min_rows=1):
         y = tf.add_n([fused_linear(*part, packs=True) for part in parts])
     else:
         fused = activation if activation is model.gelu else None
-        y = fused_linear(x, w, b, fused, transpose_b=transpose_b, packs=True)
+        y = widened(fused_linear(x, w, b, fused, transpose_b=transpose_b, packs=packs), fused)
         activation = None if fused else activation
     y = y[:m] if missing > 0 else y
     return activation(y) if activation else y
@@ -83,6 +83,11 @@ def fused_linear(x, w, b, activation=None, *, transpose_b=False, packs=False):
         },
     )
     return operation.outputs[0]
+
+
+def widened(y, activation=None):
+    """`y` in float32, unless a GELU gave it: that only goes into the next product."""
+    return y if activation is model.gelu else tf.cast(y, tf.float32)
 
 
 def _parts(n_rows):

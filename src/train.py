@@ -2,11 +2,11 @@
 """Fine-tune a model on text, or train one from random weights."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,7 @@ from gpt2.file_lock import write_lock
 from gpt2.model_folder import SMALL_FILES, ModelFolder, find_model
 from gpt2.tensorflow_session import check_device, choose_device, import_tensorflow
 from gpt2.terminal import status_line
-from gpt2.training.options import TrainingOptions
-from gpt2.training.tf_config import TFConfig, read_tf_config
+from gpt2.training.options import TFConfig, TrainingOptions, read_tf_config
 from user_error import UserError, require
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def train(
 
     Args:
       dataset: a text file, a folder, a pattern in quotes, or an .npz made by src/encode.py;
-        <|endoftext|> separates documents within a file. Of .jsonl, the text of each line is read.
+        <|endoftext|> separates documents within a file. In .jsonl, each line has a text.
       model_name: model to start from; it also gives the shape and the vocabulary.
       run_name: the result is saved in CHECKPOINT_DIR/RUN_NAME.
       models_dir: folder that holds the model.
@@ -82,64 +81,40 @@ def train(
       sample_length: tokens per printed sample.
       seed: seed of the random weights and of the choice of windows.
     """
+    flags = locals()  # all parameters, so this must be the first line
     tf_config = read_tf_config()
     model = find_model(model_name, models_dir)
-    options = TrainingOptions(
-        window=model.hparams.n_ctx if window is None else window,
-        steps=steps,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        warmup_steps=warmup_steps,
-        clip_norm=clip_norm,
-        recompute=recompute,
-        held_out=held_out,
-        eval_every=eval_every,
-        eval_windows=eval_windows,
-        save_every=save_every,
-        keep=keep,
-        sample_every=sample_every,
-        sample_length=sample_length,
-        seed=seed,
-    )
+    flags["window"] = model.hparams.n_ctx if window is None else window
+    fields = dataclasses.fields(TrainingOptions)
+    options = TrainingOptions(**{field.name: flags[field.name] for field in fields})
     options.check(model.hparams)
     check_device(device)
     weights = None if from_scratch else model.weights
     run_folder = check_run_folder(run_name, Path(checkpoint_dir), model)
     with status_line(f"loading {model.name} ..."):
-        from gpt2.training.dataset import hold_out, load_tokens  # with NumPy
+        from gpt2.training.dataset import hold_out, load_tokens  # imports NumPy
 
-        _ = model.encoder  # before a bar is shown
+        _ = model.encoder  # read it before the progress bar of the encoding appears
+    tokens = load_tokens(dataset, model, Path(checkpoint_dir) / "cache")
+    texts = hold_out(tokens, held_out, options.window)
     with only_run(run_folder) if tf_config.is_chief else contextlib.nullcontext():
-        tokens = load_tokens(dataset, model, Path(checkpoint_dir) / "cache")
-        texts = hold_out(tokens, held_out, options.window)
-        run_training(
-            options,
-            weights,
-            texts,
-            model=model,
-            run_folder=run_folder,
-            tf_config=tf_config,
-            device=device,
-        )
+        run_training(options, weights, texts, model, run_folder, tf_config, device)
 
 
 def run_training(
     options: TrainingOptions,
     weights: Path | None,
     texts: "tuple[np.ndarray, np.ndarray]",
-    *,
     model: ModelFolder,
     run_folder: Path,
     tf_config: TFConfig,
     device: str,
 ) -> None:
-    """Import TensorFlow, train, and print where the result is. Arguments are as in Trainer.
+    """Import TensorFlow, train, and print where the result is. The arguments are those of Trainer.
 
     Raises: UserError with a remedy, also if memory runs out.
     """
-    if tf_config.size > 1:  # TensorFlow logs each failed attempt to reach a worker not yet started
+    if tf_config.size > 1:  # or TensorFlow logs each attempt to reach a worker before it starts
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with status_line(f"loading {model.name} ..."):
         tf = import_tensorflow()
@@ -176,28 +151,27 @@ def run_training(
 
 
 def summary(run_folder: Path, best: float) -> str:
-    """What to do with a run that has ended: where its weights are, and how to see its curves.
+    """Where the weights and the curves of a finished run are, and how to sample.
 
     Args:
-      run_folder: of the run.
+      run_folder: folder of the run.
       best: the lowest validation loss; infinity if there was no validation.
     """
     python, runs = Path(sys.executable), _shown(run_folder.parent)
-    found = f"best weights (validation loss {best:.4f}): " if best < math.inf else "weights: "
+    found = f"best weights (validation loss {best:.4f})" if best < math.inf else "weights"
     name = run_folder.name + ("/best" if best < math.inf else "")
     script = _shown(Path(__file__).with_name("generate_unconditional_samples.py"))
     flags = f"--models_dir {runs} --model_name {shlex.quote(name)}"
     return (
-        f"{found}{_shown(run_folder.parent / name)}\n"
+        f"{found}: {_shown(run_folder.parent / name)}\n"
         f"sample from them: {_shown(python)} {script} {flags}\n"
         f"loss curves: {_shown(run_folder / 'logs' / 'loss.svg')}, or in a browser: "
-        f"{_shown(python.with_name('tensorboard'))} --logdir {runs}\n"
-        f"  (to install it: {_shown(python)} -m pip install tensorboard)"
+        f"{_shown(python.with_name('tensorboard'))} --logdir {runs}"
     )
 
 
 def _shown(path: Path) -> str:
-    """A path for a command line, relative to the working directory where that is above it."""
+    """A path for a command line, relative to the working directory if it is inside it."""
     path = path.absolute()
     return shlex.quote(str(path.relative_to(Path.cwd()) if Path.cwd() in path.parents else path))
 
@@ -205,32 +179,19 @@ def _shown(path: Path) -> str:
 def check_run_folder(run_name: str, checkpoint_dir: Path, model: ModelFolder) -> Path:
     """The folder of the run.
 
-    Raises: UserError if it is the model's; if it holds a run of another shape or vocabulary; or if
-      it holds files but no run of ours, which has a folder `state`. They may be checkpoints of
-      another program: nothing there may be written or deleted.
+    Raises: UserError if it is the folder of the model, if it has a run of another shape or
+      vocabulary, or if it has other files: they may be checkpoints of another program.
     """
     require("run_name", run_name, run_name == Path(run_name).name != "", "the name of a folder")
     folder = checkpoint_dir / run_name
     if folder.resolve() == model.path.resolve():
         raise UserError(f"--run_name: {folder} is the model to start from; choose another name")
-    if (folder / "state").is_dir():
-        check_same_model(folder, model)
-        return folder
-    if not folder.exists():
-        return folder
-    if folder.is_dir() and not any(folder.iterdir()):
-        return folder
-    start = f"--models_dir {folder.parent} --model_name {folder.name}"
-    missing = [name for name in SMALL_FILES if not (folder / name).is_file()]
-    copy = f", after copying {', '.join(missing)} there from {model.path}" if missing else ""
-    raise UserError(
-        f"{folder} was not made by train.py, so nothing in it is touched; choose another "
-        f"--run_name. To train from its weights, add {start}{copy}"
-    )
-
-
-def check_same_model(folder: Path, model: ModelFolder) -> None:
-    """Raise UserError unless a run has the shape and the vocabulary of the model."""
+    if any(folder.glob("*")) and not (folder / "state").is_dir():
+        raise UserError(
+            f"{folder} was not made by train.py, so nothing in it is touched; choose another "
+            f"--run_name. To train from its weights, add --models_dir {folder.parent} "
+            f"--model_name {folder.name}"
+        )
     for name in SMALL_FILES:
         saved, given = folder / name, model.path / name
         if saved.exists() and saved.read_bytes() != given.read_bytes():
@@ -238,23 +199,14 @@ def check_same_model(folder: Path, model: ModelFolder) -> None:
                 f"cannot resume {folder}: {saved} and {given} differ; give the model that it was "
                 "started with, or another --run_name"
             )
+    return folder
 
 
-@contextlib.contextmanager
-def only_run(folder: Path) -> Iterator[None]:
-    """Keep other runs out of the run folder, and leave no empty folders behind.
-
-    Raises: UserError if another run is in it.
-    """
+def only_run(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep other runs out of the run folder. Raises: UserError if another run is in it."""
     state = folder / "state"
     state.mkdir(parents=True, exist_ok=True)
-    try:
-        with write_lock(state):
-            yield
-    finally:
-        if [*folder.rglob("*")] == [state]:
-            state.rmdir()
-            folder.rmdir()
+    return write_lock(state)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,9 @@ MAINS = {  # the function that a script's flags go to
     "interactive_conditional_samples": "interact_model",
     "generate_conditional_samples": "continue_model",
 }
+
+# TensorFlow's import then leaves out Keras, which takes a quarter of the time in each process.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 # A shell starts its background jobs deaf to Ctrl-C, and their children are so, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

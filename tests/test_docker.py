@@ -1,4 +1,4 @@
-"""What can be told of the Docker images without building them; tools/build_image.sh builds them."""
+"""Checks of the Docker images that need no build; tools/build_image.sh builds and tries them."""
 
 import re
 

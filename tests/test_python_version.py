@@ -1,4 +1,4 @@
-"""A Python that is too old or too new is told which ones work."""
+"""A Python that is too old or too new gets one line with the versions that work."""
 
 import os
 import shutil

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Build an image and try it: its greeting, both sampling scripts, its size; for CUDA, the loader.
+# Build an image, run its greeting and both sampling scripts, and print its size. For the GPU image,
+# also check that the loader finds CUDA's libraries.
 #
 #   tools/build_image.sh Dockerfile.cpu [options of the build, such as --build-arg MODEL=117M]
 #
-# ENGINE names docker, podman or buildah; unless it is set, the first of these is taken that is here.
+# ENGINE is docker, podman or buildah. The default is the first of these that is installed.
 #
-# Where no engine runs and no image can be pulled, in a container say, buildah does it as root:
+# In a container, where no engine runs and no image can be pulled, root can build with buildah:
 #
 #   debootstrap --variant=minbase --include=python3-pip,ca-certificates trixie base
 #   rm base/usr/lib/python3*/EXTERNALLY-MANAGED
@@ -50,7 +51,7 @@ inside python3 src/generate_unconditional_samples.py --nsamples 1 --length 60
 echo "To be, or not to be" | inside python3 src/interactive_conditional_samples.py --length 60
 
 if [ "${file##*.}" = gpu ]; then
-  # What TensorFlow 2.21 opens by name, and what these libraries open in turn.
+  # The libraries that TensorFlow 2.21 opens by name, and those that these need.
   listed=$(inside /sbin/ldconfig -p)
   for library in cudart.so.12 cublas.so.12 cublasLt.so.12 cufft.so.11 cusolver.so.11 \
     cusparse.so.12 cudnn.so.9 cupti.so.12 nccl.so.2 nvJitLink.so.12 nvrtc.so.12; do

@@ -1,4 +1,4 @@
-"""Reading a vocabulary whose files may be missing, damaged, or of two models."""
+"""Reading a vocabulary whose files may be missing, damaged, or from different models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +10,13 @@ from gpt2.user_file import parse_json, read_text
 from user_error import UserError
 
 T = TypeVar("T")
-MOST_GAPS = 1 << 16  # ids without a token; a list has an entry for each id
+MOST_GAPS = 1 << 16  # maximum number of ids without a token; Encoder has a list of all ids
 
 
 def read_encoder(folder: Path) -> Encoder:
     """The encoder of the model in `folder`, from its `encoder.json` and `vocab.bpe`.
 
-    Raises: UserError if a file is missing or damaged; it names the file and the remedy.
+    Raises: UserError, which names the file and the remedy, if a file is missing or damaged.
     """
     remedy = download_command(folder.name)
     table = _load(folder / "encoder.json", _parse_encoder, remedy)
@@ -33,8 +33,8 @@ def read_encoder(folder: Path) -> Encoder:
     unknown = [] if encoder.regular else [pair for pair in merges if "".join(pair) not in table]
     if unknown:
         raise UserError(
-            f"{folder / 'vocab.bpe'} joins {' '.join(unknown[0])!r}, which encoder.json next to it "
-            f"does not have: one of the two is broken; get both again: {remedy}"
+            f"{folder / 'vocab.bpe'} joins {' '.join(unknown[0])!r}, but encoder.json has no such "
+            f"token: one of the two is broken; get both again: {remedy}"
         )
     return encoder
 
@@ -82,7 +82,7 @@ def _parse_encoder(text: str) -> dict[str, int]:
     try:
         "".join(table).encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError("a token holds half a character") from None
+        raise ValueError("a token contains half a character") from None
     return table
 
 

@@ -221,7 +221,7 @@ class ModelSession:
         import tensorflow.compat.v1 as tf
 
         import decoder
-        import engines
+        import narrow_weights
 
         parts = []
 
@@ -231,7 +231,7 @@ class ModelSession:
             then(parts[0])
 
         creator = tf.variable_creator_scope(checkpoint.without_initializers)
-        variables = tf.variable_scope("", custom_getter=engines.storage(self.compute_dtype))
+        variables = tf.variable_scope("", custom_getter=narrow_weights.storage(self.compute_dtype))
         with self._session.graph.as_default(), creator, variables:
             if self._built:
                 work()
@@ -246,7 +246,7 @@ class ModelSession:
                     self._weights,
                     [v for v in every if v.op.name != "model/wte_mean"],
                     meanwhile=work,
-                    store=engines.store_narrow,
+                    store=narrow_weights.store,
                 )
         self._built[key] = parts[0]
 

@@ -1,8 +1,8 @@
-"""How likely a model finds each token of a text: log-probability, rank, entropy."""
+"""The log-probability, rank and entropy of each token of a text."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpt2.text_stream import safe_pieces
@@ -18,25 +18,24 @@ if TYPE_CHECKING:  # imported where it is needed, as it takes long
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """The model's view of the scored tokens of a window, each field [n_scored]."""
+    """The scores of a window's tokens, each field [n_scored]."""
 
     logprob: "np.ndarray"  # natural logarithm of the token's probability
-    rank: "np.ndarray"  # 1 for the most likely token; a tie takes the better rank
+    rank: "np.ndarray"  # 1 for the most likely token; equally likely tokens share the better rank
     entropy: "np.ndarray"  # of the prediction, in nats
     top_probability: "np.ndarray"  # of the most likely token
     top_ids: "np.ndarray | None" = None  # [n_scored, top], the most likely first
     top_probabilities: "np.ndarray | None" = None  # [n_scored, top]
-    filtered_logprob: "np.ndarray | None" = None  # over the allowed tokens and this one only
+    filtered_logprob: "np.ndarray | None" = None  # among the allowed tokens and this one
     filtered_rank: "np.ndarray | None" = None  # among the same
 
 
-INTEGERS = ("rank", "filtered_rank", "top_ids")  # the fields of Scores that are int32
 # Predictions whose statistics are computed together: few enough for a processor's cache.
 SCORED_AT_ONCE = 16
 
 
 class Alternative(NamedTuple):
-    """A token that could have stood in a place."""
+    """One of the most likely tokens at a position."""
 
     id: int
     text: str  # a part of a character is U+FFFD
@@ -44,19 +43,19 @@ class Alternative(NamedTuple):
 
 
 class TokenScore(NamedTuple):
-    """A token of a text. The `text` of all tokens together is the text."""
+    """A token of a text. The `text` of all tokens, joined, is the text."""
 
     id: int
-    text: str  # "" for all but the last of the tokens that make up one character
+    text: str  # "" unless the token completes a character
     logprob: float  # natural logarithm of the token's probability
     rank: int  # 1 for the most likely token
     entropy: float  # of the prediction, in nats
     top_probability: float  # of the most likely token
-    alternatives: tuple[Alternative, ...] = ()  # the most likely first, if they were asked for
+    alternatives: tuple[Alternative, ...] = ()  # `top` of them, the most likely first
 
 
 def statistics(logits: Any, targets: Any, allowed: Any = None, top: int = 0) -> dict[str, Any]:
-    """The graph of `Scores`.
+    """Scores as a graph.
 
     Args:
       logits: float [sequence, n_vocab], unnormalised log-probabilities.
@@ -94,14 +93,18 @@ class ScoreGraph(NamedTuple):
     """A graph that scores windows."""
 
     ids: Any  # placeholder, int32 [batch, sequence + 1]
-    allowed: Any  # placeholder, as in `statistics`; only for filtered_scores
+    allowed: Any  # placeholder, as in `statistics`; None if the graph has no filter
     logits: Any  # float32 [batch, sequence, n_vocab]; in bfloat16 less a number for each position
     scores: dict[str, Any]  # the fields of Scores, each [batch, sequence, ...]
-    filtered_scores: dict[str, Any]  # the same, with those that need `allowed`
 
 
-def build_scores(hparams: HParams, top: int = 0) -> ScoreGraph:
-    """The graph of a model that scores, and lists the `top` most likely tokens."""
+def build_scores(hparams: HParams, top: int = 0, filtered: bool = False) -> ScoreGraph:
+    """The graph that scores windows with a model.
+
+    Args:
+      top: how many of the most likely tokens to list.
+      filtered: whether to score among the allowed tokens, too.
+    """
     import tensorflow.compat.v1 as tf
 
     import decoder
@@ -109,38 +112,37 @@ def build_scores(hparams: HParams, top: int = 0) -> ScoreGraph:
     import model
 
     ids = tf.placeholder(tf.int32, [None, None])
-    allowed = tf.placeholder(tf.float32, [hparams.n_vocab])
+    allowed = tf.placeholder(tf.float32, [hparams.n_vocab]) if filtered else None
     X, targets = ids[:, :-1], tf.reshape(ids[:, 1:], [-1])
     h = tf.reshape(decoder.text_states(hparams, X), [-1, hparams.n_embd])
     n = tf.shape(h)[0]
-    padding = [0, -n % SCORED_AT_ONCE]  # so that all chunks are alike
+    padding = [0, -n % SCORED_AT_ONCE]  # so that all chunks have the same shape
     h = tf.pad(h, [padding, [0, 0]])
     logits = decoder.text_logits(hparams, h, engines.shifted_logits)
     targets = tf.pad(targets, [padding])
+
+    def scores_of_chunk(start: Any) -> dict[str, Any]:
+        chunk = slice(start, start + SCORED_AT_ONCE)
+        return statistics(logits[chunk], targets[chunk], allowed, top)
 
     def as_windows(x: Any, *size: int) -> Any:
         """Without the padding, [batch, sequence, *size]."""
         return tf.reshape(tf.reshape(x, [-1, *size])[:n], [*model.shape_list(X), *size])
 
-    def scores(allowed: Any) -> dict[str, Any]:
-        names = ["logprob", "rank", "entropy", "top_probability"]
-        names += ["top_ids", "top_probabilities"] if top else []
-        names += [] if allowed is None else ["filtered_logprob", "filtered_rank"]
-        chunks = tf.map_fn(
-            lambda i: statistics(
-                logits[i : i + SCORED_AT_ONCE], targets[i : i + SCORED_AT_ONCE], allowed, top
-            ),
-            tf.range(0, n, SCORED_AT_ONCE),
-            fn_output_signature={
-                name: tf.int32 if name in INTEGERS else tf.float32 for name in names
-            },
-            parallel_iterations=1,
-        )
-        lists = "top_ids", "top_probabilities"
-        return {name: as_windows(x, *[top] * (name in lists)) for name, x in chunks.items()}
-
+    types = dict.fromkeys(["logprob", "entropy", "top_probability"], tf.float32)
+    types["rank"] = tf.int32
+    if filtered:
+        types |= {"filtered_logprob": tf.float32, "filtered_rank": tf.int32}
+    lists = {"top_ids": tf.int32, "top_probabilities": tf.float32} if top else {}
+    chunks = tf.map_fn(
+        scores_of_chunk,
+        tf.range(0, n, SCORED_AT_ONCE),
+        fn_output_signature=types | lists,
+        parallel_iterations=1,
+    )
+    scores = {name: as_windows(x, *[top] * (name in lists)) for name, x in chunks.items()}
     all_logits = as_windows(tf.cast(logits, tf.float32), hparams.n_vocab)
-    return ScoreGraph(ids, allowed, all_logits, scores(None), scores(allowed))
+    return ScoreGraph(ids, allowed, all_logits, scores)
 
 
 class Scorer:
@@ -157,11 +159,6 @@ class Scorer:
         self.hparams, self.encoder = model.hparams, model.encoder
         self.end_of_text = model.end_of_text
         self.window, self.stride = self.options.resolved(model.hparams)
-
-    @property
-    def _graph(self) -> ScoreGraph:
-        top = self.options.top
-        return self.model.build(("scores", top), lambda: build_scores(self.hparams, top))
 
     def allowed_tokens(self, words: Collection[str]) -> "np.ndarray":
         """Float [n_vocab]: 0 for tokens that are a space and one of the lower-case words."""
@@ -180,30 +177,33 @@ class Scorer:
 
         Args:
           windows: they may differ in length.
-          allowed: None, or float [n_vocab], 0 or 1: asks for the scores among these tokens too.
+          allowed: None, or float [n_vocab], 0 or 1, to score among these tokens, too.
         Raises: DamagedModelError if the model computes something that is not a number.
         """
         import numpy as np
 
+        top, filtered = self.options.top, allowed is not None
         windows = iter(windows)
         while batch := list(islice(windows, self.options.batch_size)):
             # Short windows are padded at the end, where causal attention never looks.
             ids = np.zeros([len(batch), max(len(window.ids) for window in batch)], np.int32)
             for row, window in zip(ids, batch, strict=True):
                 row[: len(window.ids)] = window.ids
-            graph = self._graph
-            if allowed is None:
-                output = self.model.run(graph.scores, {graph.ids: ids})
-            else:
-                output = self.model.run(
-                    graph.filtered_scores, {graph.ids: ids, graph.allowed: allowed}
-                )
+            graph = self.model.build(
+                ("scores", top, filtered), lambda: build_scores(self.hparams, top, filtered)
+            )
+            feed = {graph.ids: ids} | ({graph.allowed: allowed} if filtered else {})
+            output = self.model.run(graph.scores, feed)
             if not np.isfinite(output["logprob"]).all():
                 raise self.model.damaged()
             for row, window in enumerate(batch):
                 end = len(window.ids) - 1
                 part = slice(end - window.n_scored, end)
                 yield window, Scores(**{name: value[row, part] for name, value in output.items()})
+
+    def encode(self, pieces: Iterable[str]) -> Iterator[int]:
+        """The token ids of a text in pieces that `text_stream.safe_pieces` cut."""
+        return chain.from_iterable(map(self.encoder.encode, pieces))
 
     def scan(
         self, ids: Iterable[int], context: Sequence[int] = (), skip: int = 0
@@ -213,37 +213,39 @@ class Scorer:
         Args:
           ids: the tokens of the text.
           context: tokens before the text that are not scored.
-          skip: windows at the beginning that are not scored either.
+          skip: windows at the beginning that are not scored.
         """
         before = [self.end_of_text, *context]
         windows = sliding_windows(ids, before, self.window, self.stride)
         return self(islice(windows, skip, None))
 
-    def encode(self, pieces: Iterable[str]) -> Iterator[int]:
-        """The token ids of a text in pieces that `text_stream.safe_pieces` cut."""
-        return chain.from_iterable(map(self.encoder.encode, pieces))
-
     def tokens(
-        self, window: Window, scores: Scores, decode: Callable[[list[int]], str]
+        self,
+        ids: Iterable[int],
+        context: Sequence[int] = (),
+        on_scores: Callable[[Scores], object] = lambda _: None,
     ) -> Iterator[TokenScore]:
-        """The scored tokens of a window, one by one; `decode` is the text's encoder.stream()."""
-        listed: Iterable[tuple[Alternative, ...]] = [()] * window.n_scored
-        if scores.top_ids is not None and scores.top_probabilities is not None:
-            pairs = zip(scores.top_ids.tolist(), scores.top_probabilities.tolist(), strict=True)
-            listed = (
-                tuple(Alternative(i, self.spell(i), p) for i, p in zip(*pair, strict=True))
-                for pair in pairs
+        """Score each token of a text, as in `scan`; `on_scores` gets the scores of each window."""
+        decode = self.encoder.stream()
+        for window, scores in self.scan(ids, context):
+            on_scores(scores)
+            columns = scores.logprob, scores.rank, scores.entropy, scores.top_probability
+            lists = (column.tolist() for column in columns)
+            rows = zip(
+                window.ids[-window.n_scored :], *lists, self._alternatives(scores), strict=True
             )
-        columns = [scores.logprob, scores.rank, scores.entropy, scores.top_probability]
-        rows = zip(
-            window.ids[-window.n_scored :], *(column.tolist() for column in columns), strict=True
-        )
-        for (i, logprob, rank, entropy, best), others in zip(rows, listed, strict=True):
-            yield TokenScore(i, decode([i]), logprob, rank, entropy, best, others)
+            for i, logprob, rank, entropy, best, others in rows:
+                yield TokenScore(i, decode([i]), logprob, rank, entropy, best, others)
 
-    def spell(self, i: int) -> str:
-        """The text of a single token."""
-        return self.encoder.decode([i])
+    def _alternatives(self, scores: Scores) -> Iterable[tuple[Alternative, ...]]:
+        """The alternatives at each position."""
+        if scores.top_ids is None or scores.top_probabilities is None:
+            return repeat((), len(scores.rank))
+        rows = zip(scores.top_ids.tolist(), scores.top_probabilities.tolist(), strict=True)
+        decode = self.encoder.decode
+        return (
+            tuple(Alternative(i, decode([i]), p) for i, p in zip(*row, strict=True)) for row in rows
+        )
 
     def score_text(self, text: Iterable[str]) -> Iterator[TokenScore]:
         """Score each token of a text once, the first one after `<|endoftext|>`.
@@ -252,9 +254,8 @@ class Scorer:
           text: in chunks of any sizes.
         Raises: UserError if the text is empty.
         """
-        decode, empty = self.encoder.stream(), True
-        for window, scores in self.scan(self.encode(safe_pieces(text))):
-            empty = False
-            yield from self.tokens(window, scores, decode)
-        if empty:
+        token = None
+        for token in self.tokens(self.encode(safe_pieces(text))):
+            yield token
+        if token is None:
             raise UserError("the text is empty")

@@ -1,4 +1,4 @@
-"""A long text in windows that the model can see at once."""
+"""Splitting a long text into windows that the model can see at once."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,10 +9,10 @@ from user_error import require
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions:
-    """How texts are cut into windows, and what is computed of them."""
+    """How texts are split into windows, and what is computed for them."""
 
     window: int | None = None  # tokens that the model sees at once; None is n_ctx
-    stride: int | None = None  # tokens from one window to the next; None is the window's length
+    stride: int | None = None  # tokens from one window to the next; None is `window`
     batch_size: int = 4  # windows that are computed together; affects speed and memory only
     top: int = 0  # most likely tokens that are listed for each position
 
@@ -44,10 +44,9 @@ def sliding_windows(
 ) -> Iterator[Window]:
     """Windows over a long text in which every token is predicted exactly once.
 
-    Without more context than one token, window number k feeds positions k * stride up to
-    k * stride + window of the context and the text. It scores what the windows before it did not:
-    `stride` tokens, which have at least window - stride tokens before them; the first window
-    scores all of its tokens.
+    If the context is one token, window k feeds positions k * stride to k * stride + window of the
+    context and the text. The first window scores all of its tokens. Each later one scores the
+    `stride` tokens that are new; they have at least window - stride tokens before them.
 
     Args:
       ids: the tokens of the text.

@@ -1,7 +1,6 @@
 """The decode loop: its logits, interruptions, growing caches, and the code that XLA generates."""
 
 import ctypes
-import dataclasses
 import functools
 import os
 import platform
@@ -27,6 +26,7 @@ from hparams import HParams
 GROWING = HParams(n_vocab=17, n_ctx=300, n_embd=12, n_head=3, n_layer=2)
 SHORT = HParams(n_vocab=17, n_ctx=40, n_embd=12, n_head=3, n_layer=2)  # one cache length
 CONTEXT = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
+ENGINES = ["xla", "packed"]  # with weights that may change, the second is TensorFlow's
 
 
 @pytest.fixture(scope="module", params=["xla", "tensorflow"])
@@ -35,6 +35,13 @@ def engine(request):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("GPT2_ENGINE", request.param)
         yield request.param
+
+
+def feed(loop, **values):
+    """A feed for the placeholders of a Decoder, by their names."""
+    usual = {"context": CONTEXT, "lengths": [5, 5], "sample_indices": [1, 2], "seed": 1}
+    usual |= {"stop": -1, "end": 30, "cache_length": SHORT.n_ctx}
+    return {getattr(loop, name): value for name, value in (usual | values).items()}
 
 
 def strategy(**options):
@@ -114,7 +121,7 @@ def test_the_engine_equals_the_loop_by_definition(tf, sess, engine, definition, 
     np.testing.assert_array_equal(sess.run(tokens), expected[:batch_size])
 
 
-@pytest.mark.parametrize("engine", engine_rule.ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_strategy_sees_each_text_so_far(tf, sess, monkeypatch, engine):
     """Here: the sum of all tokens of the text, weighted by their indices."""
 
@@ -137,17 +144,15 @@ def test_a_strategy_sees_each_text_so_far(tf, sess, monkeypatch, engine):
     loop = decoder.Decoder(SHORT, choose, 2, constant=True)
     model_weights.assign(tf, sess, model_weights.random_weights(SHORT, seed=15))
     assert sess.run(tokens).tolist() == [continued(row, 36) for row in CONTEXT]
-    feed = {loop.context: CONTEXT, loop.lengths: [5, 3], loop.sample_indices: [1, 2], loop.seed: 1}
-    feed |= {loop.stop: -1, loop.end: 9, loop.cache_length: 40}
-    sess.run(loop.prefill, feed)
+    sess.run(loop.prefill, feed(loop, lengths=[5, 3]))
     for end in (9, 30):
-        n_done, found = sess.run(loop.decode, feed | {loop.end: end})
+        n_done, found = sess.run(loop.decode, feed(loop, lengths=[5, 3], end=end))
         assert n_done == end
         for row, context, n in zip(found.tolist(), CONTEXT, (5, 3), strict=True):
             assert row == continued(context[:n], end)[n:]
 
 
-@pytest.mark.parametrize("engine", engine_rule.ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_loop_ends_where_the_weights_give_no_numbers(tf, sess, monkeypatch, engine):
     monkeypatch.setenv("GPT2_ENGINE", engine)
     context = tf.constant(CONTEXT)
@@ -158,16 +163,14 @@ def test_a_loop_ends_where_the_weights_give_no_numbers(tf, sess, monkeypatch, en
     model_weights.assign(tf, sess, weights)
     with pytest.raises(tf.errors.InvalidArgumentError, match="the logits are not numbers"):
         sess.run(tokens)
-    feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.sample_indices: [1, 2], loop.seed: 1}
-    feed |= {loop.stop: -1, loop.end: 30, loop.cache_length: 40}
-    sess.run(loop.prefill, feed)
+    sess.run(loop.prefill, feed(loop))
     for _ in range(2):
-        n_done, found = sess.run(loop.decode, feed)
+        n_done, found = sess.run(loop.decode, feed(loop))
         assert n_done == 6
         assert (found[:, :5] >= 0).all() and found[:, 5].tolist() == [decoder.NO_TOKEN] * 2
 
 
-@pytest.fixture(scope="module", params=engine_rule.ENGINES)
+@pytest.fixture(scope="module", params=ENGINES)
 def decode(tf, request):
     """A function that samples 290 tokens in pieces of some size."""
     sess = tf.Session(graph=tf.Graph())
@@ -176,24 +179,17 @@ def decode(tf, request):
         monkeypatch.setenv("GPT2_ENGINE", request.param)
         loop = decoder.Decoder(GROWING, choose, 2, constant=True)
         model_weights.assign(tf, sess, model_weights.random_weights(GROWING, seed=12))
-    feed = {
-        loop.context: [CONTEXT[0], [7, 8, 0, 0, 0]],
-        loop.lengths: [5, 2],
-        loop.seed: 1,
-        loop.sample_indices: [1, 2],
-        loop.stop: -1,
-    }
 
     def run(piece, cache_lengths=(100, 200, 300), stop=-1):
-        feed[loop.stop] = stop
-        done, tokens = sess.run(loop.prefill, feed)
+        values = {"context": [CONTEXT[0], [7, 8, 0, 0, 0]], "lengths": [5, 2], "stop": stop}
+        done, tokens = sess.run(loop.prefill, feed(loop, **values, cache_length=0))
         pieces, cache_lengths, cache_length = [tokens[:, :1]], list(cache_lengths), 0
         while done < 290:
             if cache_length < 5 + done:
                 cache_length = cache_lengths.pop(0)
                 sess.run(loop.grow, {loop.cache_length: cache_length})
-            before = done
-            done, tokens = sess.run(loop.decode, feed | {loop.end: min(done + piece, 290)})
+            before, end = done, min(done + piece, 290)
+            done, tokens = sess.run(loop.decode, feed(loop, **values, end=end))
             if done == before:
                 break
             pieces.append(tokens[:, before:done])
@@ -215,16 +211,8 @@ def test_packed_weights_give_the_same_tokens(tf, sess, monkeypatch, min_rows):
     assert [loop.engine.shares_block for loop in loops] == [True, False]
     made = []
     for loop in loops:
-        feed = {
-            loop.context: CONTEXT,
-            loop.lengths: [5, 4],
-            loop.sample_indices: [1, 2],
-            loop.seed: 3,
-        }
-        feed |= {loop.stop: -1, loop.end: 30, loop.cache_length: 40}
-        sess.run(loop.prefill, feed)
-        sess.run(loop.grow, feed)
-        made.append(sess.run(loop.decode, feed)[1])
+        sess.run(loop.prefill, feed(loop, lengths=[5, 4]))
+        made.append(sess.run(loop.decode, feed(loop, lengths=[5, 4]))[1])
     assert len(np.unique(made[0])) > 5
     np.testing.assert_array_equal(*made)
 
@@ -263,39 +251,33 @@ def test_bfloat16_follows_float32_to_its_precision(tf, sess, engine):  # everyth
     made = sess.run(made)
     assert not np.array_equal(made["bfloat16"], made["float32"])
     np.testing.assert_allclose(made["bfloat16"], made["float32"], atol=0.3)
-    feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.seed: 1, loop.stop: -1}
-    feed |= {loop.sample_indices: [1, 2], loop.end: 20, loop.cache_length: 40}
-    sess.run(loop.prefill, feed)
-    sess.run(loop.grow, feed)
-    done, tokens = sess.run(loop.decode, feed)
-    assert done == 20
+    sess.run(loop.prefill, feed(loop))
+    done, tokens = sess.run(loop.decode, feed(loop))
+    assert done == 30
     assert ((tokens >= 0) & (tokens < SHORT.n_vocab)).all()
 
 
-def test_without_the_private_function_the_tokens_are_the_same(tf, monkeypatch):
-    hparams = dataclasses.replace(SHORT, n_layer=1)
-
-    def tokens():
-        with tf.Graph().as_default(), tf.Session() as sess:
-            context = tf.constant(CONTEXT)
-            output = sample.sample_sequence(hparams=hparams, length=20, context=context, top_k=1)
-            model_weights.assign(tf, sess, model_weights.random_weights(hparams, seed=13))
-            return sess.run(output)
-
+@pytest.mark.parametrize("way", ["in place", "to a copy", "without the private function"])
+def test_each_way_to_write_a_position_changes_only_that(tf, sess, monkeypatch, way):
     assert kv_cache.dynamic_update_slice is not None
-    expected = tokens()
-    monkeypatch.setattr(kv_cache, "dynamic_update_slice", None)
-    np.testing.assert_array_equal(tokens(), expected)
+    write, in_place = kv_cache.write_to_copy, way == "in place"
+    if in_place:
+        write = kv_cache.write_in_place
+    elif way == "without the private function":
+        monkeypatch.setattr(kv_cache, "dynamic_update_slice", None)
+    cache, value = np.zeros([4, 6, 3], np.float32), np.ones([4, 1, 3], np.float32)
+    write = tf.function(write, jit_compile=not in_place, autograph=False)
+    found = sess.run(write(tf.constant(cache), tf.constant(value), tf.constant(2)))
+    cache[:, 2:3] = value
+    np.testing.assert_array_equal(found, cache)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can fill new memory")
 def test_compiling_generates_nothing_whatever_the_memory_held(tf, sess, monkeypatch):
     monkeypatch.setenv("GPT2_ENGINE", "xla")
     loop = decoder.Decoder(SHORT, strategy(), 2)
-    feed = {loop.context: CONTEXT, loop.lengths: [5, 5], loop.seed: 1, loop.sample_indices: [1, 2]}
-    feed |= {loop.stop: -1, loop.end: 0, loop.cache_length: 40}
     model_weights.assign(tf, sess, model_weights.random_weights(SHORT, seed=14))
-    work = threading.Thread(target=sess.run, args=(loop.compile, feed), daemon=True)
+    work = threading.Thread(target=sess.run, args=(loop.compile, feed(loop, end=0)), daemon=True)
     fill_new_memory = functools.partial(ctypes.CDLL(None).mallopt, -6)  # M_PERTURB
     fill_new_memory(0x55)  # with the complement, so integers are negative
     work.start()
@@ -304,7 +286,7 @@ def test_compiling_generates_nothing_whatever_the_memory_held(tf, sess, monkeypa
     assert not work.is_alive()
 
 
-def test_a_context_too_long_for_n_ctx_is_told(tf, sess):
+def test_a_context_too_long_for_n_ctx_is_refused(tf, sess):
     X = tf.placeholder(tf.int32, [1, None])
     output = sample.sample_sequence(hparams=SHORT, length=20, context=X)
     sess.run(tf.global_variables_initializer())

@@ -1,4 +1,4 @@
-"""The encoder against the original's ids, against tiktoken, and its fast path against the rule."""
+"""The encoder gives the ids of the original and of tiktoken, and so does its fast path."""
 
 # ruff: noqa: RUF001  (letters that look like others are what is tested)
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import encoder as encoder_module
 import fast_bpe
-from encoder import Encoder, bytes_to_unicode, get_encoder, get_pairs, join_pair
+from encoder import Encoder, bytes_to_unicode, get_encoder, join_pair
 from fast_bpe import IrregularVocabulary, PieceTable
 from user_error import UserError
 
@@ -121,7 +121,7 @@ def test_encode_equals_tiktoken_on_a_corpus(gpt2, name):
     assert marked == reference.encode(text, allowed_special={END})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=TRICKY)
 def test_fast_path_equals_the_definition_and_round_trips(encoder, text):
     ids = encoder.encode(text)
@@ -159,7 +159,7 @@ def merge_lists(draw):
     return draw(st.permutations(merges)) if draw(st.booleans()) else merges
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(merges=merge_lists(), words=st.lists(st.text("abc", max_size=30), max_size=5))
 def test_any_vocabulary_is_encoded_by_the_definition(merges, words):
     encoder = Encoder(vocabulary(merges, seed=len(merges)), merges)
@@ -181,13 +181,17 @@ def test_heap_merges_as_the_list_does(merges, word):
     assert fast_bpe._merge_with_heap(list(word), table.merges) == by_list
 
 
-def test_token_that_merging_never_reaches_is_not_taken_from_the_vocabulary():
-    merges = [("b", "c"), ("a", "b"), ("ab", "c"), ("abc", "d")]
-    encoder = Encoder(vocabulary(merges), merges)
-    assert encoder.regular
-    assert [encoder.decoder[i] for i in encoder.encode("abcd")] == ["a", "bc", "d"]
-    assert [encoder.decoder[i] for i in encoder.encode("abc")] == ["a", "bc"]
-    assert [encoder.decoder[i] for i in encoder.encode("abab")] == ["ab", "ab"]
+def test_words_that_merging_does_not_join_to_the_longest_tokens():
+    # The last: the original joins all "a b" at once; one by one, "ab a" would come in between.
+    never_reached = [("b", "c"), ("a", "b"), ("ab", "c"), ("abc", "d")]
+    for merges, text, tokens in [
+        (never_reached, "abcd", ["a", "bc", "d"]),
+        (never_reached, "abab", ["ab", "ab"]),
+        ([("ab", "a"), ("a", "b")], "abab", ["ab", "ab"]),
+    ]:
+        encoder = Encoder(vocabulary(merges), merges)
+        assert encoder.regular == (merges == never_reached)
+        assert [encoder.decoder[i] for i in encoder.encode(text)] == tokens
 
 
 def test_token_taken_without_merging_is_what_merging_makes(encoder):
@@ -205,22 +209,10 @@ def test_token_made_in_two_thousand_steps_is_encoded():
         assert encoder.encode(text) == encoder.encode_simply(text)
 
 
-def test_pair_learnt_before_its_parts_is_joined_as_the_original_does():
-    # The original joins all "a b" at once; one by one, "ab a" would come in between.
-    merges = [("ab", "a"), ("a", "b")]
-    encoder = Encoder(vocabulary(merges), merges)
-    assert [encoder.decoder[i] for i in encoder.encode("abab")] == ["ab", "ab"]
-
-
-@pytest.mark.parametrize("alphabet", [string.ascii_lowercase, string.digits, "a", "=", "の魔È莫中"])
-def test_long_word_equals_the_definition(encoder, alphabet):
-    word = "".join(random.Random(1).choices(alphabet, k=700))
-    assert encoder.encode(word) == encoder.encode_simply(word)
-
-
-@pytest.mark.parametrize("alphabet", [string.ascii_lowercase, " ", "中文的文章の魔", "𝓗𝓲"])
-def test_word_of_400_kb_round_trips(encoder, alphabet):
-    word = "".join(random.Random(2).choices(alphabet, k=400_000 // len(alphabet[0].encode())))
+@pytest.mark.parametrize("alphabet", [string.ascii_lowercase, "a", "の魔È莫中"])
+def test_long_word_equals_the_definition_and_a_longer_one_round_trips(encoder, alphabet):
+    word = "".join(random.Random(1).choices(alphabet, k=100_000))
+    assert encoder.encode(word[:700]) == encoder.encode_simply(word[:700])
     assert encoder.decode(encoder.encode(word)) == word
 
 
@@ -239,34 +231,21 @@ def test_work_for_a_long_word_grows_with_its_length():
     assert merges.lookups < 5 * len(word)
 
 
-def test_lone_surrogate_is_named_with_its_place_in_the_whole_text(encoder):
-    for text in ["\ud800", "a b" * 9000 + "\udc80 c", "中文\ud83d"]:
-        place = next(i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff")
-        with pytest.raises(
-            UserError, match=rf"^character {place} of .*surrogate.*errors='replace'"
-        ):
-            encoder.encode(text)
-    with pytest.raises(UserError, match=r"^character 16 "):
-        encoder.encode(f"{END}abc\udfff", allow_special=True)
-    assert encoder.decode(encoder.encode("still works")) == "still works"
+def test_lone_surrogate_is_named_with_its_place_in_the_whole_text():
+    for text, place in [("\ud800", 0), ("a b" * 9000 + "\udc80 c", 27000), (f"{END}abc\udfff", 16)]:
+        with pytest.raises(UserError, match=rf"^character {place} of .*errors='replace'"):
+            trained().encode(text, allow_special=True)
+    assert trained().decode(trained().encode("still works")) == "still works"
 
 
-@pytest.mark.parametrize("bad", [-1, 10**9, 10**30, 1.0, "1", None, np.int64(-1), float("nan")])
-def test_id_that_is_not_in_the_vocabulary_is_named(encoder, bad):
-    good = encoder.encode("hello")
-    with pytest.raises(UserError, match=r"not a token id: .* from 0 to") as error:
+@pytest.mark.parametrize("bad", [-1, 3, 511, 10**30, 1.0, "1", None, np.int64(-1)])
+def test_id_that_is_not_in_the_vocabulary_is_named(bad):
+    encoder = Encoder({char: 2 * byte for byte, char in bytes_to_unicode().items()}, [])
+    good = encoder.encode("even é")
+    assert encoder.decode(good) == "even é"
+    with pytest.raises(UserError, match=r"not a token id: .* from 0 to 510") as error:
         encoder.decode([*good, bad, *good])
     assert repr(bad) in str(error.value)
-
-
-def test_id_in_a_gap_of_the_vocabulary_is_named():
-    table = {char: 2 * byte for byte, char in bytes_to_unicode().items()}
-    encoder = Encoder(table, [])
-    assert encoder.decode(encoder.encode("even é")) == "even é"
-    with pytest.raises(UserError, match=r"^3 is not a token id"):
-        encoder.decode([2, 3])
-    with pytest.raises(UserError, match=r"^511 is not a token id"):
-        encoder.decode([511])
 
 
 def test_text_that_the_vocabulary_cannot_spell_is_refused():
@@ -278,37 +257,27 @@ def test_text_that_the_vocabulary_cannot_spell_is_refused():
         encoder.encode(f"ab{END}", allow_special=True)
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16, np.uint32])
-def test_decode_takes_numpy_integers(encoder, dtype):
-    ids = np.array(encoder.encode("Hello, 中文"), dtype)
-    assert (
-        encoder.decode(ids)
-        == encoder.decode(list(ids))
-        == encoder.decode(tuple(ids))
-        == "Hello, 中文"
-    )
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16])
+def test_decode_takes_numpy_integers(dtype):
+    ids = np.array(trained().encode("Hello, 中文"), dtype)
+    assert trained().decode(ids) == trained().decode(tuple(ids)) == "Hello, 中文"
     with pytest.raises(UserError, match=r"0.5 is not a token id"):
-        encoder.decode(np.array([0.5]))
+        trained().decode(np.array([0.5]))
 
 
 def test_decode_replaces_what_is_no_utf_8(encoder):
     half = [encoder.encoder[bytes_to_unicode()[byte]] for byte in "é".encode()]
     assert encoder.decode(half) == "é"
     assert encoder.decode([half[0], *encoder.encode("x"), half[1]]) == "\ufffdx\ufffd"
-    assert encoder.decode([]) == ""
 
 
 def test_end_of_text_is_plain_text_unless_allowed(encoder):
     text = f"one{END}{END}\n two"
-    plain = encoder.encode(text)
-    end = encoder.encoder[END]
+    plain, end = encoder.encode(text), encoder.encoder[END]
     assert end not in plain
-    assert plain == encoder.encode_simply(text)
     special = encoder.encode(text, allow_special=True)
     assert special == [*encoder.encode("one"), end, end, *encoder.encode("\n two")]
     assert encoder.decode(plain) == encoder.decode(special) == text
-    assert encoder.encode("none", allow_special=True) == encoder.encode("none")
-    assert encoder.encode(END, allow_special=True) == [end]
 
 
 @settings(max_examples=200, deadline=None)
@@ -336,31 +305,20 @@ def test_stream_of_broken_bytes_adds_up_to_decode(data):
     assert "".join(pieces) == trained().decode(ids)
 
 
-def test_stream_flushes_the_half_of_a_character():
-    first = trained().encoder[bytes_to_unicode()["中".encode()[0]]]
-    decode = trained().stream()
-    assert decode([first]) == ""
-    assert decode([], final=True) == "\ufffd"
-
-
 def test_memory_of_words_is_bounded(monkeypatch):
     merges = train(SAMPLE, 150)
-    table = PieceTable(
-        encoder_module.PATTERN, bytes_to_unicode(), vocabulary(merges), merges, room=40
-    )
+    ids = vocabulary(merges)
+    table = PieceTable(encoder_module.PATTERN, bytes_to_unicode(), ids, merges, room=40)
+    monkeypatch.setattr(encoder_module, "CACHE_SIZE", 40)
+    simple = Encoder(ids, merges)
     largest = 0
     for i in range(300):
-        text = f"word{i} 字{chr(0x4E00 + i)}魔 " + "x" * 1000
-        assert table.encode(text) == trained().encode_simply(text)
+        text = f"word{i} 字{chr(0x4E00 + i)}魔 " + "x" * 100
+        assert table.encode(text) == simple.encode_simply(text)
+        assert len(simple.cache) <= 40
         largest = max(largest, len(table))
     assert 30 < largest <= 41
     assert max(map(len, table)) <= fast_bpe.LONGEST_KEPT
-
-    monkeypatch.setattr(encoder_module, "CACHE_SIZE", 40)
-    simple = Encoder(vocabulary(merges), merges)
-    for i in range(300):
-        simple.encode_simply(f"word{i}")
-        assert len(simple.cache) <= 40
 
 
 def test_bytes_to_unicode_gives_every_byte_its_own_visible_character():
@@ -369,8 +327,3 @@ def test_bytes_to_unicode_gives_every_byte_its_own_visible_character():
     assert len(set(table.values())) == 256
     assert all(char.isprintable() and not char.isspace() for char in table.values())
     assert table[ord(" ")] == "Ġ" and table[ord("\n")] == "Ċ" and table[ord("A")] == "A"
-
-
-def test_get_pairs_gives_the_neighbours():
-    assert get_pairs(("a", "b", "a", "b")) == {("a", "b"), ("b", "a")}
-    assert get_pairs("x") == set()

@@ -122,16 +122,6 @@ def test_static_shapes_are_kept_where_they_are_known(tf, sess):
     assert model.past_shape(hparams=ODD, batch_size=4, sequence=7) == [4, 2, 2, 3, 7, 5]
 
 
-def test_a_second_model_in_the_same_graph_has_its_own_scope(tf, sess):
-    X = tf.placeholder(tf.int32, [None, None])
-    model.model(ODD, X)
-    with pytest.raises(ValueError, match="already exists"):
-        model.model(ODD, X)
-    model.model(ODD, X, scope="other")
-    names = {v.op.name.split("/")[0] for v in tf.global_variables()}
-    assert names == {"model", "other"}
-
-
 def test_attention_mask_hides_what_comes_after(tf, sess):
     assert sess.run(model.attention_mask(2, 4, dtype=tf.float32)).tolist() == [
         [1, 1, 1, 0],

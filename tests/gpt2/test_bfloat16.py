@@ -8,9 +8,9 @@ import pytest
 from conftest import new_session
 
 import engine
-import engines
 import gpt2
 import model
+import narrow_weights
 import numpy_gpt2
 from gpt2 import checkpoint, model_session
 
@@ -75,7 +75,7 @@ def test_a_variable_of_bfloat16_takes_the_rounded_values_of_a_checkpoint(tf, ses
         wte = tf.get_variable("wte", [1280, 12], tf.bfloat16)
         wpe = tf.get_variable("wpe", [512, 12])
         w = tf.get_variable("h1/mlp/c_fc/w", [1, 12, 48], tf.bfloat16)
-    checkpoint.restore(sess, tiny.folder / "model.ckpt", store=engines.store_narrow)
+    checkpoint.restore(sess, tiny.folder / "model.ckpt", store=narrow_weights.store)
     found = sess.run([tf.cast(x, tf.float32) for x in (w, wte[:512] + tf.cast(wpe, tf.bfloat16))])
     values = tiny.weights
     np.testing.assert_allclose(found[0], values["model/h1/mlp/c_fc/w"], rtol=2**-8)
@@ -88,4 +88,4 @@ def test_a_processor_without_it_says_so_and_computes_all_the_same(tiny, monkeypa
     with gpt2.load(tiny.folder, dtype="bfloat16", device="cpu", batch_size=2) as lm:
         assert lm.generate("a", length=3, temperature=0)
     assert caplog.messages == [model_session.SLOW_BFLOAT16]
-    assert engines.weight_dtype("model/wte", "bfloat16") == "bfloat16"
+    assert narrow_weights.weight_dtype("model/wte", "bfloat16") == "bfloat16"

@@ -9,7 +9,7 @@ import sample
 
 hparams = model.default_hparams()
 hparams.override_from_dict({"n_vocab": 60, "n_ctx": 40, "n_embd": 8, "n_head": 2, "n_layer": 1})
-for batch_size, mixed in [(1, True), (3, False), (16, True), (None, True)]:
+for batch_size, mixed in [(16, True), (None, False)]:  # by TensorFlow's operations, and by XLA
     with tf.Session(graph=tf.Graph()) as sess:
         context = tf.placeholder(tf.int32, [batch_size, None])
         lm_output = model.model(hparams=hparams, X=context, reuse=tf.AUTO_REUSE)

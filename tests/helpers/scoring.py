@@ -1,17 +1,26 @@
 """Scorers for tests: of the tiny model, and one that makes its scores up."""
 
+import functools
+
 import numpy as np
 
 import gpt2
+import numpy_gpt2
 from gpt2.evaluation.score_report import Report, ScoredText
 from gpt2.evaluation.texts import Text
 from gpt2.scorer import Scorer, Scores
 from gpt2.windows import EvaluationOptions
 
 
+@functools.cache
+def session_of(model):
+    """A ModelSession that all tests of a process share, so that each graph is built once."""
+    return gpt2.load(model).session
+
+
 def scorer_of(tiny, **options):
     """A scorer of the fixture `tiny`."""
-    return Scorer(gpt2.load(tiny.folder).session, EvaluationOptions(**options))
+    return Scorer(session_of(tiny.folder), EvaluationOptions(**options))
 
 
 def log_probabilities(logits):
@@ -20,16 +29,26 @@ def log_probabilities(logits):
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
+def nats(tiny, ids, n_scored):
+    """Negative log-probabilities of the last ids, by NumPy."""
+    logits = numpy_gpt2.logits(tiny.hparams, tiny.weights, np.array(ids[:-1]))[-n_scored:]
+    return -log_probabilities(logits)[np.arange(n_scored), ids[-n_scored:]]
+
+
 class MadeUp(Scorer):
-    """A scorer with the vocabulary of 1M that needs no TensorFlow: its scores are random."""
+    """A scorer with the vocabulary of 1M that needs no TensorFlow: its scores are random.
+
+    Attributes: seen, the windows that it scored.
+    """
 
     def __init__(self, seed=0, **options):
-        super().__init__(gpt2.load("1M"), EvaluationOptions(**options))
-        self._rng = np.random.default_rng(seed)
+        super().__init__(session_of("1M"), EvaluationOptions(**options))
+        self._rng, self.seen = np.random.default_rng(seed), []
 
     def __call__(self, windows, allowed=None):
         n_vocab, top = self.hparams.n_vocab, self.options.top
         for window in windows:
+            self.seen.append(window)
             n = window.n_scored
             p = np.sort(self._rng.dirichlet(np.full(top + 3, 0.3), n))[:, ::-1]
             yield (
@@ -45,9 +64,8 @@ class MadeUp(Scorer):
             )
 
 
-def report_of(texts, scorers=None, is_list=None):
+def report_of(texts, scorers=None):
     """A report of named texts: {name: text}."""
-    scorers = scorers or [MadeUp()]
-    is_list = len(texts) != 1 if is_list is None else is_list
+    scorers, is_list = scorers or [MadeUp()], len(texts) != 1
     scored = [ScoredText(Text(name, [text]), scorers, is_list) for name, text in texts.items()]
     return Report(scored, scorers, is_list)

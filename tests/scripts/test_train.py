@@ -1,12 +1,11 @@
-"""Training runs: whatever interrupts them, they end with the same model in the released format."""
+"""Training runs end with the same model in the released format, even if they are interrupted."""
 
+import contextlib
 import csv
 import dataclasses
-import functools
 import inspect
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -24,6 +23,7 @@ from gpt2.model_folder import SMALL_FILES, ModelFolder
 from gpt2.training.options import TrainingOptions
 from user_error import UserError
 
+pytestmark = pytest.mark.end_to_end
 STEPS = 60
 FLAGS = {
     "dataset": str(ROOT / "LICENSE"),
@@ -40,24 +40,31 @@ FLAGS = {
     "keep": 2,
     "sample_every": 0,
 }
-# Runs train.py, and kills its own process before the step that the first argument names, once the
-# steps before it are in the log named by the second. The chief writes it, a little later.
-WORKER = """
-import os, signal, sys, time
+# Runs train.py in several processes and prints their exit statuses. TensorFlow is imported once,
+# before the processes are forked. For each there is its TF_CONFIG, its flags, the log of the run, a
+# file for its errors, and the step before which it kills itself, once the log has the steps before.
+WORKERS = """
+import json, os, signal, sys, time
 from pathlib import Path
-os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+import engine
+engine.set_environment()
 import train
-from gpt2.training import workers
-from gpt2.training.trainer import Trainer
-last, log, real_step = int(sys.argv.pop(1)), Path(sys.argv.pop(1)), Trainer._train_step
-def train_step(trainer, tokens, step):
-    if step == last:
-        while log.read_text().count("\\n") < 1 + step:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real_step(trainer, tokens, step)
-Trainer._train_step, workers.HEARTBEAT_SECONDS = train_step, 1
-train.run(train.train)
+from gpt2.training import trainer, workers
+real_step, processes = trainer.Trainer._train_step, []
+for tf_config, flags, log, errors, last in json.loads(sys.argv[1]):
+    def train_step(trainer, tokens, step):
+        if step == last:
+            while Path(log).read_text().count("\\n") < 1 + step:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real_step(trainer, tokens, step)
+    processes.append(os.fork())
+    if not processes[-1]:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+        os.environ["TF_CONFIG"], sys.argv = tf_config, ["train.py", *flags]
+        trainer.Trainer._train_step, workers.HEARTBEAT_SECONDS = train_step, 1
+        sys.exit(train.run(train.train))
+print([os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes])
 """
 VOCABULARY = {"hparams.json", "encoder.json", "vocab.bpe", "checkpoint"}
 
@@ -80,16 +87,10 @@ def flags_for(folder, run_name, **flags):
     return {**FLAGS, **places, "run_name": run_name, **flags}
 
 
-def start(flags, worker, ports, last=-1):
-    """Start train.py as a worker, in a process that kills itself before step `last`."""
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-    tf_config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": worker}})
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TF_CONFIG": tf_config}
-    log = Path(flags["checkpoint_dir"], flags["run_name"], "logs", "log.csv")
-    command = [sys.executable, "-c", WORKER, str(last), str(log)]
-    command += [f"--{name}={value}" for name, value in flags.items()]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment, **pipes)
+def free_addresses(n):
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
+        return [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
 
 
 def curves(folder):
@@ -118,7 +119,6 @@ def undisturbed(tf, folder):
     return folder / "checkpoint" / "undisturbed"
 
 
-@pytest.mark.end_to_end
 def test_the_loss_falls_and_every_step_is_logged_and_drawn(undisturbed):
     step, loss, rate, validation_loss = curves(undisturbed).T
     assert step.tolist() == [*range(1, STEPS + 1)]
@@ -132,7 +132,6 @@ def test_the_loss_falls_and_every_step_is_logged_and_drawn(undisturbed):
     assert svg.count("<circle") == STEPS // FLAGS["eval_every"]
 
 
-@pytest.mark.end_to_end
 def test_the_last_checkpoints_and_the_best_are_kept_in_the_released_files(tf, sess, undisturbed):
     import model
 
@@ -147,20 +146,6 @@ def test_the_last_checkpoints_and_the_best_are_kept_in_the_released_files(tf, se
     assert found == {v.op.name: v.shape.as_list() for v in tf.global_variables()}
 
 
-@pytest.mark.end_to_end
-def test_a_trained_model_samples_and_scores(tf, capsys, undisturbed):
-    import evaluate
-    import generate_unconditional_samples as unconditional
-
-    flags = {"model_name": "undisturbed/best", "models_dir": str(undisturbed.parent)}
-    unconditional.sample_model(**flags, nsamples=1, length=5, seed=0)
-    assert "SAMPLE 1" in capsys.readouterr().out
-    evaluate.perplexity(FLAGS["dataset"], **flags)
-    nats = np.log(float(re.search(r"perplexity per token +([\d.]+)", capsys.readouterr().out)[1]))
-    assert nats == pytest.approx(np.nanmin(curves(undisturbed)[:, 3]), abs=0.5)
-
-
-@pytest.mark.end_to_end
 def test_a_run_killed_while_it_saves_resumes_as_if_nothing_had_happened(
     tf, folder, capsys, monkeypatch, undisturbed
 ):
@@ -208,8 +193,9 @@ def shown_by_tensorboard(tf, run):
     return losses
 
 
-@pytest.mark.end_to_end
-def test_ctrl_c_saves_the_run_after_the_step(tf, folder, undisturbed, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def interrupted(folder, undisturbed):
+    """A run that Ctrl-C interrupts in step 12."""
     from gpt2.training.trainer import Trainer
 
     real = Trainer._train_step
@@ -219,43 +205,51 @@ def test_ctrl_c_saves_the_run_after_the_step(tf, folder, undisturbed, monkeypatc
             signal.raise_signal(signal.SIGINT)
         return real(trainer, tokens, step)
 
-    monkeypatch.setattr(Trainer, "_train_step", train_step)
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_train_step", train_step)
         train.train(**flags_for(folder, "interrupted"))
-    assert "saved at step 12; run the same command to resume" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) == handler
-    run = folder / "checkpoint" / "interrupted"
-    assert weights_of(12) <= names(run)
-    assert "model-12.index" in names(run / "state")
-    np.testing.assert_allclose(curves(run), curves(undisturbed)[:12], rtol=0, atol=1e-5)
+    return folder / "checkpoint" / "interrupted"
 
 
-@pytest.mark.end_to_end
-def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(folder, undisturbed):
-    flags = flags_for(folder, "cluster", batch_size=2)
-    with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
-        ports = [a.getsockname()[1], b.getsockname()[1]]
-    launch = functools.partial(start, flags, ports=ports)
-
-    chief, other = launch(worker=0), launch(worker=1, last=30)
-    other.communicate(timeout=600)
-    errors = chief.communicate(timeout=600)[1]
-    assert (chief.returncode, other.returncode) == (1, -9), errors
-    assert f"worker 1 at 127.0.0.1:{ports[1]} stopped responding" in errors
-    assert "Traceback" not in errors
-    run = folder / "checkpoint" / "cluster"
-    assert len(curves(run)) == 30
-
-    chief, other = launch(worker=0), launch(worker=1)
-    for process in (chief, other):
-        errors = process.communicate(timeout=600)[1]
-        assert process.returncode == 0, errors
-    np.testing.assert_allclose(curves(run), curves(undisturbed), rtol=0, atol=1e-5)
-    assert names(run) == names(undisturbed)
+def test_ctrl_c_saves_the_run_after_the_step(interrupted, undisturbed):
+    assert weights_of(12) <= names(interrupted)
+    assert "model-12.index" in names(interrupted / "state")
+    np.testing.assert_allclose(curves(interrupted), curves(undisturbed)[:12], rtol=0, atol=1e-5)
 
 
-@pytest.mark.end_to_end
+def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(
+    folder, interrupted, undisturbed, tmp_path
+):
+    addresses, workers = free_addresses(4), []
+    for i, name in enumerate(["whole", "whole", "broken", "broken"]):
+        run = interrupted.with_name(name)
+        cluster = {"worker": addresses[:2] if name == "whole" else addresses[2:]}
+        tf_config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i % 2}})
+        flags = [f"--{flag}={x}" for flag, x in flags_for(folder, name, batch_size=2).items()]
+        log, last = run / "logs" / "log.csv", 30 if i == 3 else -1
+        workers.append([tf_config, flags, str(log), str(tmp_path / str(i)), last])
+        if i % 2 == 0:
+            shutil.copytree(interrupted, run)
+    whole, broken = interrupted.with_name("whole"), run
+    command = [sys.executable, "-c", WORKERS, json.dumps(workers)]
+    # With a single thread, a process can be forked safely.
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": "1"}
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    errors = [read(tmp_path / str(i)) for i in range(4)]
+    assert done.stdout.endswith(f"[0, 0, 1, {-signal.SIGKILL}]\n"), [done.stderr, *errors]
+    np.testing.assert_allclose(curves(whole), curves(undisturbed), rtol=0, atol=1e-5)
+    assert names(whole) == names(undisturbed)
+
+    assert f"worker 1 at {addresses[3]} stopped responding" in errors[2]
+    assert "Traceback" not in errors[2]
+    assert len(curves(broken)) == 30
+    train.train(**flags_for(folder, "broken"))
+    np.testing.assert_allclose(curves(broken), curves(undisturbed), rtol=0, atol=1e-5)
+
+
 def test_a_model_is_fine_tuned_and_its_best_weights_are_kept(tf, folder, undisturbed):
     run = folder / "checkpoint" / "tuned"
     origin = {"model_name": "undisturbed", "models_dir": str(run.parent), "from_scratch": False}
@@ -276,41 +270,37 @@ def test_a_model_is_fine_tuned_and_its_best_weights_are_kept(tf, folder, undistu
     assert names(run) >= VOCABULARY | weights_of(3)
 
 
-@pytest.mark.end_to_end
 def test_a_full_disk_is_reported_and_the_run_can_be_resumed(tf, folder, undisturbed):
     resource = pytest.importorskip("resource")
     run = shutil.copytree(undisturbed, folder / "checkpoint" / "full")
     flags = flags_for(folder, run.name, steps=61)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for room, torn in [(50_000, "best/model-61.meta"), (200_000, "state/model-61")]:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-        try:
-            with pytest.raises(OSError, match="File too large: ") as caught:
-                train.train(**flags)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert caught.value.filename == str(run / torn)
-        assert "\n" not in caught.value.strerror
-        assert names(run / "state") == names(undisturbed / "state")
-        assert names((run / torn).parent) == names((undisturbed / torn).parent)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # enough for the weights alone
+    try:
+        with pytest.raises(OSError, match="File too large: ") as caught:
+            train.train(**flags)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(run / "state" / "model-61")
+    assert "\n" not in caught.value.strerror
     train.train(**flags)
     assert curves(run)[:, 0].tolist() == [*range(1, 62)]
+    before = names(undisturbed / "state")
+    assert names(run / "state") == {name.replace("60", "61") for name in before}
 
 
-@pytest.mark.end_to_end
 def test_best_begins_anew_on_another_text(tf, folder, undisturbed, tmp_path, capsys):
     run = shutil.copytree(undisturbed, folder / "checkpoint" / "other")
     (tmp_path / "text").write_text(read(ROOT / "README.md"), encoding="utf-8")
     train.train(**flags_for(folder, run.name, steps=61, dataset=str(tmp_path / "text")))
     out = capsys.readouterr().out
-    assert "resuming from step 60\nthe text or its validation windows are not those of" in out
+    assert "resuming from step 60\nthe text or its validation windows have changed" in out
     last = curves(run)[-1, 3]
     assert last > np.nanmin(curves(undisturbed)[:, 3])
     assert f"best weights (validation loss {last:.4f})" in out
     assert names(run / "best") == VOCABULARY | weights_of(61)
 
 
-@pytest.mark.end_to_end
 @pytest.mark.parametrize("held_out", [0.3, 0.0])
 def test_a_run_that_diverges_ends_before_it_replaces_anything(tf, folder, undisturbed, held_out):
     run = shutil.copytree(undisturbed, folder / "checkpoint" / f"nan-{held_out}")
@@ -325,13 +315,9 @@ def test_a_run_that_diverges_ends_before_it_replaces_anything(tf, folder, undist
 
 
 def test_a_second_run_in_the_same_folder_is_refused(folder):
-    flags = flags_for(folder, "twice")
-    with (
-        train.only_run(folder / "checkpoint" / "twice"),
-        pytest.raises(UserError, match="another run is writing to"),
-    ):
-        train.train(**flags)
-    assert not (folder / "checkpoint" / "twice").exists()
+    first = train.only_run(folder / "checkpoint" / "twice")
+    with first, pytest.raises(UserError, match="another run is writing to"):
+        train.train(**flags_for(folder, "twice"))
 
 
 @pytest.mark.parametrize("name", ["hparams.json", "encoder.json", "vocab.bpe"])
@@ -345,44 +331,27 @@ def test_a_run_of_another_shape_or_vocabulary_is_not_resumed(folder, tmp_path, n
         train.train(**flags)
 
 
-@pytest.mark.end_to_end
-def test_a_model_of_another_shape_than_its_weights_is_refused(tf, folder, undisturbed):
-    model = shutil.copytree(undisturbed, folder / "models" / "other")
-    shape = json.loads(read(model / "hparams.json")) | {"n_ctx": 63}
-    (model / "hparams.json").write_text(json.dumps(shape), encoding="utf-8")
-    with pytest.raises(UserError, match=r"holds model/wpe as \[64, 12\], not \[63, 12\]"):
-        train.train(**flags_for(folder, "new", model_name="other", from_scratch=False))
-    assert not (folder / "checkpoint" / "new").exists()
-
-
-def test_the_end_says_where_the_weights_are_and_how_to_use_them(tmp_path, monkeypatch):
+def test_the_summary_of_a_run_has_a_command_that_samples_from_it(tmp_path, monkeypatch):
+    run, script = Path("checkpoint", "my run"), "src/generate_unconditional_samples.py"
     monkeypatch.chdir(ROOT)
-    run = Path("checkpoint", "my run")
-    script = "src/generate_unconditional_samples.py"
     found = train.summary(run, 1.25)
-    for part in [
-        "best weights (validation loss 1.2500): 'checkpoint/my run/best'\n",
-        f"{script} --models_dir checkpoint --model_name 'my run/best'\n",
-        "'checkpoint/my run/logs/loss.svg'",
-        "tensorboard --logdir checkpoint\n",
-    ]:
-        assert part in found
+    assert found.startswith("best weights (validation loss 1.2500): 'checkpoint/my run/best'\n")
+    assert f" {script} --models_dir checkpoint --model_name 'my run/best'\n" in found
     monkeypatch.chdir(tmp_path)
     found = train.summary(run, float("inf"))
     assert found.startswith("weights: 'checkpoint/my run'\n")
-    assert f"{shlex.quote(str(ROOT / script))} --models_dir checkpoint --model_name 'my" in found
+    assert f" {shlex.quote(str(ROOT / script))} --models_dir checkpoint --model_name " in found
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_the_learning_rate_rises_and_then_falls_or_stays(tf, schedule):
+def test_the_learning_rate_rises_and_then_falls_or_stays(tf):
     from gpt2.training.trainer import learning_rate_at
 
-    options = TrainingOptions(1, learning_rate=1.0, warmup_steps=10, steps=100, schedule=schedule)
-    rates = [learning_rate_at(step, options) for step in range(101)]
-    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
-    assert rates[10] == pytest.approx(1)
-    assert rates[100] == pytest.approx(0.1 if schedule == "cosine" else 1)
-    assert (np.diff(rates[10:]) <= 0).all()
+    for schedule, last in [("cosine", 0.1), ("constant", 1)]:
+        options = TrainingOptions(1, 100, learning_rate=1.0, schedule=schedule, warmup_steps=10)
+        rates = [learning_rate_at(step, options) for step in range(101)]
+        assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+        assert (rates[10], rates[100]) == pytest.approx((1, last))
+        assert (np.diff(rates[10:]) <= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -390,13 +359,10 @@ def test_the_learning_rate_rises_and_then_falls_or_stays(tf, schedule):
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"window": 65}, "window must be from 1 to n_ctx = 64, got 65"),
-        ({"schedule": "linear"}, "schedule must be cosine or constant, got linear"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
-        ({"held_out": 1.0}, "held_out must be at least 0 and below 1, got 1.0"),
         ({"run_name": "a/b"}, "run_name must be the name of a folder, got a/b"),
-        ({"model_name": "none"}, "no model in"),
         ({"from_scratch": False}, "checkpoint: No such file or directory; download it with"),
-        ({"window": 64, "held_out": 0.01}, "too short: .* are held out, and a window needs 65"),
+        ({"window": 64, "held_out": 0.01}, "too short: .* held out, but a window needs 65"),
     ],
 )
 def test_a_mistake_is_reported_before_anything_is_written(folder, flags, message):
@@ -407,33 +373,21 @@ def test_a_mistake_is_reported_before_anything_is_written(folder, flags, message
 
 def test_every_option_is_a_flag_with_the_same_default():
     flags = inspect.signature(train.train).parameters
-    options = {field.name: field.default for field in dataclasses.fields(TrainingOptions)}
-    del options["window"]  # whose default depends on the model
-    assert {name: flags[name].default for name in options} == options
-    places = {"dataset", "model_name", "run_name", "models_dir", "checkpoint_dir"}
-    assert flags.keys() == options.keys() | places | {"window", "from_scratch", "device"}
+    _window, *options = dataclasses.fields(TrainingOptions)  # the model gives window's default
+    assert [flags[option.name].default for option in options] == [o.default for o in options]
 
 
-def test_a_run_does_not_overwrite_the_model_it_starts_from(folder):
+def test_the_folder_of_a_model_or_of_other_code_is_refused_and_left_as_it_is(folder, tmp_path):
     flags = flags_for(folder, "tiny", checkpoint_dir=str(folder / "models"))
     with pytest.raises(UserError, match="is the model to start from"):
         train.train(**flags)
-
-
-def test_a_folder_that_other_code_made_is_refused_and_left_as_it_is(folder, tmp_path):
-    run = tmp_path / "checkpoint" / "run1"
-    run.mkdir(parents=True)
-    for name in ["counter", "model-3.index", "model-6.data-00000-of-00001", "events.x"]:
-        (run / name).write_text(name, encoding="utf-8")
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    flags = flags_for(folder, "run1", checkpoint_dir=str(tmp_path / "checkpoint"))
-    with pytest.raises(UserError) as caught:
-        train.train(**flags)
-    message = str(caught.value)
-    assert f"--models_dir {run.parent} --model_name run1" in message
-    copied = "copying hparams.json, encoder.json, vocab.bpe there from "
-    assert copied + str(folder / "models" / "tiny") in message
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    run = tmp_path / "run1"
+    run.mkdir()
+    (run / "model-3.index").write_text("theirs", encoding="utf-8")
+    with pytest.raises(UserError, match=f"--models_dir {tmp_path} --model_name run1"):
+        train.train(**flags_for(folder, "run1", checkpoint_dir=str(tmp_path)))
+    assert names(run) == {"model-3.index"}
+    assert read(run / "model-3.index") == "theirs"
 
 
 def test_only_files_of_a_run_are_deleted_in_its_folder(tf, tmp_path, folder):
@@ -445,6 +399,6 @@ def test_only_files_of_a_run_are_deleted_in_its_folder(tf, tmp_path, folder):
         (tmp_path / name).touch()
     with tf.Graph().as_default():
         weights = [tf.get_variable("x", [1])]
-        RunFolder(tmp_path, folder / "models" / "tiny", b"", weights, 2).prepare()
+        RunFolder(tmp_path, ModelFolder(folder / "models" / "tiny"), weights, 2).prepare()
     left = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert left == {*foreign, *SMALL_FILES}

@@ -1,9 +1,10 @@
-"""The Children's Book Test: which of ten words belongs in the gap of a sentence.
+"""The Children's Book Test: choosing which of ten words belongs in the gap of a sentence.
 
 Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019), section 3.2.
 """
 
 from collections.abc import Iterator
+from itertools import count, islice
 
 from gpt2.evaluation.detokenizers import BOOK
 from gpt2.evaluation.perplexity import OnRead
@@ -13,69 +14,53 @@ from gpt2.windows import Window
 from user_error import UserError
 
 GAP = "XXXXX"
+LABELS = [str(k) for k in range(1, 22)]
 
 
 def read_cbt(path: str, on_read: OnRead) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Questions: 20 sentences as natural text, the 21st as it is, the answer, the candidates.
+    """Questions: 20 sentences as natural text, the 21st unchanged, the answer, the candidates.
 
-    The format is that of the release: numbered lines; after the 21st come a tab, the answer, two
+    The file has the published format: numbered lines; after the 21st come a tab, the answer, two
     tabs, and the candidates with | between them; a blank line ends a question.
     """
-    context: list[str] = []
-    for number, line in enumerate(lines(text_chunks(path, on_read=on_read)), 1):
-        line = line.rstrip("\n")
-        if not line and not context:
-            continue
-        label, _, sentence = line.partition(" ")
-        if label != str(len(context) + 1):
-            raise UserError(f"{path}, line {number}: should be sentence {len(context) + 1} of 21")
-        if len(context) < 20:
-            context.append(BOOK.detokenize(sentence))
-            continue
-        fields = sentence.split("\t")
+    numbered = filter(str.strip, lines(text_chunks(path, on_read=on_read)))
+    for number in count(1):
+        block = [line.rstrip("\n").partition(" ") for line in islice(numbered, 21)]
+        if not block:
+            return
+        place = f"{path}, question {number}"
+        if [label for label, _, _ in block] != LABELS:
+            raise UserError(f"{place}: should be 21 sentences, numbered from 1 to 21")
+        *context, last = (sentence for _, _, sentence in block)
+        fields = last.split("\t")
         candidates = fields[-1].split("|")
-        if len(fields) != 4 or fields[2] or GAP not in fields[0] or len(candidates) < 2:
+        if len(fields) != 4 or GAP not in fields[0] or fields[1] not in candidates:
             raise UserError(
-                f"{path}, line {number}: should be a sentence with {GAP}, tab, answer, two tabs, "
-                "candidates with | between them"
+                f"{place}: the last line should be a sentence with {GAP}, tab, the answer, two "
+                "tabs, and the candidates with | between them"
             )
-        if fields[1] not in candidates:
-            raise UserError(f"{path}, line {number}: {fields[1]!r} is not a candidate")
-        yield " ".join(context), fields[0].strip(), fields[1], candidates
-        context = []
-    if context:
-        raise UserError(f"{path}: the last question is cut short; it has 21 sentences")
+        yield " ".join(map(BOOK.detokenize, context)), fields[0].strip(), fields[1], candidates
 
 
 def measure_cbt(scorer: Scorer, path: str, on_read: OnRead) -> dict[str, float]:
     """How often the answer is the most likely candidate, scored with the rest of the sentence.
 
-    If a question is longer than n_ctx, its beginning is left out.
+    The beginning of a question that is longer than n_ctx is left out.
     """
     import numpy as np
 
-    questions: list[tuple[str, list[str]]] = []
-
-    def windows() -> Iterator[Window]:
-        for context, question, answer, candidates in read_cbt(path, on_read):
-            questions.append((answer, candidates))
-            yield from choices(scorer, context, question, candidates)
-
-    right: list[bool] = []
-    logprobs: list[float] = []
-    for _, scores in scorer(windows()):
-        logprobs.append(float(scores.logprob.sum(dtype=np.float64)))
-        answer, candidates = questions[len(right)]
-        if len(logprobs) == len(candidates):
-            right.append(candidates[int(np.argmax(logprobs))] == answer)
-            logprobs = []
+    right = []
+    for context, question, answer, candidates in read_cbt(path, on_read):
+        scored = scorer(choices(scorer, context, question, candidates))
+        logprobs = [scores.logprob.sum(dtype=np.float64) for _, scores in scored]
+        right.append(candidates[int(np.argmax(logprobs))] == answer)
     if not right:
         raise UserError(f"{path}: the file has no questions")
     return {"accuracy": 100 * float(np.mean(right))}
 
 
 def choices(scorer: Scorer, context: str, question: str, candidates: list[str]) -> list[Window]:
-    """A window for each candidate, which scores everything after what all of them share."""
+    """A window for each candidate. It scores all tokens after those that the candidates share."""
     texts = [f"{context} {BOOK.detokenize(question.replace(GAP, word))}" for word in candidates]
     ids = [scorer.encoder.encode(text) for text in texts]
     n_shared = min(map(len, ids)) - 1

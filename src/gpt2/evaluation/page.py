@@ -1,62 +1,69 @@
 """The page of scores: one HTML file that needs nothing else.
 
-Each token is a span. Its classes are its colours, one for each choice (page.css), and its title has
-its numbers: a row in each line, with tabs between the cells, which page.js shows as a table.
+Each token is a span. Its classes are its colours, one for each choice (page.css). Its title has its
+numbers: one row in each line, with tabs between the cells. page.js shows them as a table.
 """
 
 import base64
 import hashlib
 import html
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from string import Template
 
-from gpt2.evaluation.pictures import HISTOGRAMS, histogram
 from gpt2.evaluation.score_report import Report, ScoredText, format_number
 from gpt2.scorer import TokenScore
 from gpt2.terminal import log_once
 
 PARTS = Path(__file__).parent
-COMFORTABLE = 50_000  # tokens: a page of more is slow to open
-# Control characters cannot be seen; Unicode has a picture of each.
+COMFORTABLE = 50_000  # tokens; a longer page is slow to open
+# Control characters are invisible; Unicode has a picture of each.
 CONTROL_PICTURES = {c: 0x2400 + c for c in range(32) if chr(c) not in "\t\n"} | {0x7F: 0x2421}
 SIGNS = CONTROL_PICTURES | {ord(" "): "␣", ord("\n"): "↵", ord("\t"): "⇥"}
 PARAGRAPH = 600  # characters after which a paragraph of the page ends at the next line end,
 LONGEST = 2000  # ... before the next word; and after twice as many, anywhere
 NEGATIVE_LOGS = [-math.log(p) for p in (0.5, 0.1, 0.01, 0.001)]
-# How tokens are coloured -> the highest value of each colour but the last, and all their labels.
+# A choice of colours -> the highest value of each colour but the last, and the labels of all.
 COLOURS: dict[str, tuple[Sequence[float], str]] = {
     "difference": ([-2, -0.5, 0.5, 2], "-2 or less|to -0.5|to 0.5|to 2|more"),
     "rank": ([10, 100, 1000], "1 to 10|to 100|to 1000|more"),
     "probability": (NEGATIVE_LOGS, "50% or more|to 10%|to 1%|to 0.1%|less"),
     "entropy": ([1, 2, 4, 6], "1 nat or less|to 2|to 4|to 6|more"),
 }
+RANKS = ["1", "2-5", "6-10", "11-50", "51-100", "101-500", "501-1000", "1001 or more"]
+NATS = [*(f"{k} to {k + 1}" for k in range(9)), "9 or more"]
+TENTHS = [f"{10 * k} to {10 * k + 10}%" for k in range(10)]
+HISTOGRAMS: tuple[tuple[str, Sequence[float], Sequence[str]], ...] = (
+    # The title, the lowest value of each bar but the first, and the labels of all bars.
+    ("Rank", [2, 6, 11, 51, 101, 501, 1001], RANKS),
+    ("Entropy of the prediction, in nats", range(1, 10), NATS),
+    ("Probability of the most likely token", [k / 10 for k in range(1, 10)], TENTHS),
+)
+WIDTH, HEIGHT, ABOVE, BELOW = 272, 132, 24, 18  # of a histogram, and of its margins
 
 
 def page(report: Report) -> Iterator[str]:
-    """The page, in pieces. The first comes when all texts are scored. Raises: UserError."""
-    sections = [_Section(report.models, text) for text in report.texts]
-    tokens = sum(section.n_tokens for section in sections)
+    """The page, in pieces. All texts are scored before the first piece. Raises: UserError."""
+    sections = [list(_section(text, report)) for text in report.texts]
+    tokens = int(sum(text.numbers()[0]["tokens"] for text in report.texts))
     if tokens > COMFORTABLE:
         log_once(
             f"a page of {tokens} tokens is slow to open; for a text of this length, "
             "--format table or --format jsonl suits better"
         )
-    head, tail = _template(report, sections).split("<!-- texts -->")
-    yield head
-    for section in sections:
-        yield from section.html("open" if len(sections) <= 2 else "")
-    yield tail
+    head, tail = _template(report).split("<!-- texts -->")
+    yield from [head, *chain.from_iterable(sections), tail]
 
 
-def _template(report: Report, sections: list["_Section"]) -> str:
+def _template(report: Report) -> str:
     page_html, style, script = (
         (PARTS / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")
     )
     colours = list(COLOURS)[0 if len(report.models) == 2 else 1 :]
-    name = sections[0].name if len(sections) == 1 else f"{len(sections)} texts"
+    name = report.texts[0].name if len(report.texts) == 1 else f"{len(report.texts)} texts"
     choices = "\n".join(
         f'<label><input type="radio" name="colour" value="{name}"> {name}</label>'
         for name in colours
@@ -72,12 +79,12 @@ def _template(report: Report, sections: list["_Section"]) -> str:
         stride=report.scorers[0].stride,
         choices=choices.replace('">', '" checked>', 1),
         keys="\n".join(_key(name, report.models) for name in colours),
-        layout="pair" if len(sections) == 2 else "",
+        layout="pair" if len(report.texts) == 2 else "",
     )
 
 
 def _hash(code: str) -> str:
-    """What a Content-Security-Policy calls the code that may run."""
+    """The hash by which a Content-Security-Policy allows a script or a style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}"
 
 
@@ -86,54 +93,46 @@ def _escape(text: str) -> str:
 
 
 def _key(name: str, models: Sequence[str]) -> str:
-    """What the colours of a choice stand for."""
+    """The list of what the colours mean."""
     what = f"log-probability by {models[1]} minus by {models[0]}" if name == "difference" else ""
     labels = enumerate(COLOURS[name][1].split("|"))
     items = "".join(f'<li class="{name[0]}{k}">{label}</li>' for k, label in labels)
     return f'<ul class="key {name}" aria-label="Colours by {name}">{items} {_escape(what)}</ul>'
 
 
-class _Section:
-    """A text of the page, once it is scored."""
+def _section(text: ScoredText, report: Report) -> Iterator[str]:
+    """A text with its totals, in pieces. Of a few texts, the totals are unfolded."""
+    name, is_open = _escape(text.name), "open" if len(report.texts) <= 2 else ""
+    # For each model: the rank, entropy and highest probability of each prediction.
+    predictions: list[list[tuple[float, ...]]] = [[] for _ in report.models]
+    paragraphs = list(_paragraphs(_spans(text.tokens(), report.models, predictions)))
+    yield f"<section>\n<h2>{name}</h2>\n<details {is_open}><summary>Totals</summary>\n"
+    for model, numbers, rows in zip(report.models, text.numbers(), predictions, strict=True):
+        if len(report.models) > 1:
+            yield f"<p>By {_escape(model)}:</p>\n"
+        items = (f"<div><dt>{x}</dt><dd>{_formatted(x, numbers)}</dd></div>" for x in numbers)
+        columns = zip(*rows, strict=True) if rows else [()] * len(HISTOGRAMS)
+        pictures = map(histogram, *zip(*HISTOGRAMS, strict=True), columns)
+        yield f'<dl>{"".join(items)}</dl>\n<div class="pictures">{"".join(pictures)}</div>\n'
+    yield f'</details>\n<div class="text" tabindex="0" role="group" aria-label="{name}">'
+    yield from [*paragraphs, "</div>\n</section>\n"]
 
-    def __init__(self, models: Sequence[str], text: ScoredText):
-        self.name, self.n_tokens, self._models = text.name, 0, models
-        # Of each model: the rank, entropy and highest probability of each prediction.
-        self._predictions: list[list[tuple[float, ...]]] = [[] for _ in models]
-        self._paragraphs = list(_paragraphs(self._spans(text.tokens())))
-        self._numbers = text.numbers()
 
-    def _spans(self, tokens: Iterable[tuple[TokenScore, ...]]) -> Iterator[tuple[str, str]]:
-        """Texts and their spans. Tokens that are parts of one character share a span."""
-        titles: list[str] = []
-        for scores in tokens:
-            self.n_tokens += 1
-            for predictions, score in zip(self._predictions, scores, strict=True):
-                predictions.append((score.rank, score.entropy, score.top_probability))
-            titles.append(_title(self.n_tokens, scores, self._models))
-            if text := scores[0].text:
-                title = html.escape("\n".join(titles))
-                yield (
-                    text,
-                    f'<span class="{_classes(scores)}" title="{title}">{_escape(text)}</span>',
-                )
-                titles = []
-
-    def html(self, is_open: str) -> Iterator[str]:
-        """The section, in pieces; `is_open` is the attribute of what can be folded."""
-        name = _escape(self.name)
-        yield f"<section>\n<h2>{name}</h2>\n<details {is_open}><summary>Totals</summary>\n"
-        for model, numbers, predictions in zip(
-            self._models, self._numbers, self._predictions, strict=True
-        ):
-            if len(self._models) > 1:
-                yield f"<p>By {_escape(model)}:</p>\n"
-            rows = (f"<div><dt>{x}</dt><dd>{_formatted(x, numbers)}</dd></div>" for x in numbers)
-            columns = zip(*predictions, strict=True) if predictions else [()] * len(HISTOGRAMS)
-            drawn = map(histogram, *zip(*HISTOGRAMS, strict=True), columns)
-            yield f'<dl>{"".join(rows)}</dl>\n<div class="pictures">{"".join(drawn)}</div>\n'
-        yield f'</details>\n<div class="text" tabindex="0" role="group" aria-label="{name}">'
-        yield from [*self._paragraphs, "</div>\n</section>\n"]
+def _spans(
+    tokens: Iterable[tuple[TokenScore, ...]],
+    models: Sequence[str],
+    predictions: list[list[tuple[float, ...]]],
+) -> Iterator[tuple[str, str]]:
+    """Texts and their spans; adds to the predictions. The tokens of one character share a span."""
+    titles: list[str] = []
+    for number, scores in enumerate(tokens, 1):
+        for rows, score in zip(predictions, scores, strict=True):
+            rows.append((score.rank, score.entropy, score.top_probability))
+        titles.append(_title(number, scores, models))
+        if text := scores[0].text:
+            title, colours = html.escape("\n".join(titles)), _classes(scores)
+            yield text, f'<span class="{colours}" title="{title}">{_escape(text)}</span>'
+            titles = []
 
 
 def _formatted(metric: str, numbers: dict[str, float]) -> str:
@@ -142,7 +141,7 @@ def _formatted(metric: str, numbers: dict[str, float]) -> str:
 
 
 def _paragraphs(spans: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Paragraphs, cut at the end of a line if possible. Browsers skip those far from the window."""
+    """Paragraphs, which end at a line end if possible. Browsers skip those that are off-screen."""
     paragraph, length, last = "", 0, ""
     for text, span in spans:
         word = text.startswith(" ") or length > 2 * LONGEST
@@ -154,22 +153,19 @@ def _paragraphs(spans: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _classes(scores: Sequence[TokenScore]) -> str:
-    """The colours of a token: for each choice its first letter and the number of the colour."""
+    """The colours of a token: the first letter of each choice, and the number of the colour."""
     first, last = scores[0], scores[-1]
-    values = {
-        "rank": first.rank,
-        "probability": -first.logprob,
-        "entropy": first.entropy,
-        "difference": last.logprob - first.logprob,
-    }
-    names = list(values)[: 2 + len(scores)]
-    return " ".join(f"{name[0]}{bisect_left(COLOURS[name][0], values[name])}" for name in names)
+    values = {"rank": first.rank, "probability": -first.logprob, "entropy": first.entropy}
+    if len(scores) > 1:
+        values["difference"] = last.logprob - first.logprob
+    return " ".join(f"{name[0]}{bisect_left(COLOURS[name][0], x)}" for name, x in values.items())
 
 
 def _title(number: int, scores: Sequence[TokenScore], models: Sequence[str]) -> str:
-    rows = [
-        [scores[0].text.translate(SIGNS), f"token {number}, id {scores[0].id}"],
-        ["", *(model.translate(SIGNS) for model in models)],
+    rows = [[scores[0].text.translate(SIGNS), f"token {number}, id {scores[0].id}"]]
+    if len(models) > 1:
+        rows.append(["", *(model.translate(SIGNS) for model in models)])
+    rows += [
         ["Probability", *(_percent(math.exp(score.logprob)) for score in scores)],
         ["Log-probability", *(f"{score.logprob:.3f}" for score in scores)],
         ["Rank", *(str(score.rank) for score in scores)],
@@ -179,10 +175,33 @@ def _title(number: int, scores: Sequence[TokenScore], models: Sequence[str]) -> 
     for k, others in enumerate(zip(*(score.alternatives for score in scores), strict=True), 1):
         shown = (f"{_percent(other.probability)} {other.text.translate(SIGNS)}" for other in others)
         rows.append([f"Number {k}", *shown])
-    if len(models) == 1:
-        del rows[1]
     return "\n".join(map("\t".join, rows))
 
 
 def _percent(probability: float) -> str:
     return f"{100 * probability:.0f}%" if probability >= 0.0995 else f"{100 * probability:.2g}%"
+
+
+def histogram(
+    name: str, starts: Sequence[float], labels: Sequence[str], values: Sequence[float]
+) -> str:
+    """The shares of the values as bars, an SVG. A screen reader reads the shares as a list."""
+    counts = [0] * len(labels)
+    for value in values:
+        counts[bisect_right(starts, value)] += 1
+    texts = [f"{a}: {n / max(1, len(values)):.1%}" for a, n in zip(labels, counts, strict=True)]
+    width, base = WIDTH / len(labels), HEIGHT - BELOW
+    bars = ""
+    for k, (text, count) in enumerate(zip(texts, counts, strict=True)):
+        height = (base - ABOVE) * count / max(1, *counts)
+        bars += (
+            f'<rect x="{k * width + 1:.1f}" y="{base - height:.1f}" width="{width - 2:.1f}" '
+            f'height="{height:.1f}"><title>{text}</title></rect>'
+        )
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{". ".join([name, *texts])}">'
+        f'<text x="0" y="12">{name}</text>{bars}'
+        f'<line stroke="gray" x1="0" x2="{WIDTH}" y1="{base}" y2="{base}"/>'
+        f'<text x="0" y="{HEIGHT - 4}">{labels[0]}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{labels[-1]}</text></svg>\n'
+    )

@@ -1,4 +1,4 @@
-"""The scores of texts as a table or as JSON Lines; page.py has the page."""
+"""The scores of texts as a table or as JSON Lines. page.py writes the page."""
 
 import dataclasses
 import json
@@ -15,11 +15,11 @@ from user_error import UserError
 
 
 class ScoredText:
-    """A text that is scored by one model, or by two, while `tokens` is iterated over.
+    """A text that one model scores, or two, while `tokens` is iterated over.
 
     Args:
       scorers: their models have the same vocabulary.
-      may_be_empty: as a text in a list may be.
+      may_be_empty: whether an empty text is no error, as in a list.
     """
 
     def __init__(self, text: Text, scorers: Sequence[Scorer], may_be_empty: bool):
@@ -30,38 +30,36 @@ class ScoredText:
     def tokens(self) -> Iterator[tuple[TokenScore, ...]]:
         """For each token, its scores by each model. Can be used once. Raises: UserError."""
         ids = self._scorers[0].encode(counted(self._text.chunks, self._counts))
-        each = zip(self._scorers, self._totals, tee(ids, len(self._scorers)), strict=True)
-        yield from zip(*(self._tokens(*one) for one in each), strict=True)
+        each = zip(self._scorers, tee(ids, len(self._scorers)), self._totals, strict=True)
+        context = self._scorers[0].encoder.encode(self._text.context)
+        yield from zip(
+            *(scorer.tokens(same_ids, context, totals.add) for scorer, same_ids, totals in each),
+            strict=True,
+        )
         if not self._counts.bytes and not self._may_be_empty:
             raise UserError("the text is empty")
 
-    def _tokens(self, scorer: Scorer, totals: Totals, ids: Iterator[int]) -> Iterator[TokenScore]:
-        context, decode = scorer.encoder.encode(self._text.context), scorer.encoder.stream()
-        for window, scores in scorer.scan(ids, context):
-            totals.add(scores)
-            yield from scorer.tokens(window, scores, decode)
-
     def numbers(self) -> list[dict[str, float]]:
-        """The numbers of each model, once all tokens were read."""
+        """The metrics of each model. Read all tokens first."""
         return [totals.summary(self._counts) for totals in self._totals]
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The texts to write, and by which models they are scored."""
+    """The texts to report on, and the models that score them."""
 
     texts: Sequence[ScoredText]
-    scorers: Sequence[Scorer]  # of one model, or of two to compare
-    is_list: bool  # whether each text is one row; otherwise there is one text
+    scorers: Sequence[Scorer]  # one for each model; two models are compared
+    is_list: bool  # whether each text is a row; otherwise there is one text
 
     @property
     def models(self) -> list[str]:
-        """Their names."""
+        """The models' names."""
         return [scorer.model.folder.name for scorer in self.scorers]
 
 
 def table(report: Report) -> Iterator[str]:
-    """Columns for people to read: a line per token, or per text in a list."""
+    """Columns to read: a line for each token, or for each text of a list."""
     if report.is_list:
         yield from _table_of_texts(report)
         return
@@ -114,16 +112,16 @@ def show(numbers: dict[str, float]) -> Iterator[str]:
 
 
 def format_number(value: float, digits: int = 4) -> str:
-    """An integer as it is, another number rounded, and a dash for an undefined one."""
+    """A number as text: an integer in full, others rounded, and a dash for nan."""
     if isinstance(value, float) and math.isnan(value):
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
 
 
 def jsonl(report: Report) -> Iterator[str]:
-    """An object for each token and at the end one with `totals`; or one for each text of a list.
+    """An object for each token and a last one with `totals`; or an object for each text of a list.
 
-    With a second model, `against` has its scores. Numbers that overflow are null.
+    `against` has the scores of the second model. Numbers that overflow are null.
     """
     for text in report.texts:
         for row, *others in text.tokens():

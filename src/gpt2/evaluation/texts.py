@@ -1,4 +1,4 @@
-"""The texts that a user wants to be scored: files, and the texts in JSON Lines."""
+"""The texts to score: whole files, or the lines of JSON Lines files."""
 
 import dataclasses
 import re
@@ -12,15 +12,15 @@ from user_error import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A text that is read when it is needed."""
+    """A text, which is read when it is needed."""
 
     name: str
-    chunks: Iterable[str]  # iterated over once
-    context: str = ""  # what comes before it, and is not scored
+    chunks: Iterable[str]  # to iterate over once
+    context: str = ""  # comes before the text, and is not scored
 
 
 def check_files(files: Sequence[str]) -> None:
-    """Raise UserError if a file cannot be there."""
+    """Raise UserError for a file that does not exist, or if stdin is read twice."""
     for file in files:
         if file != "-" and (not Path(file).exists() or Path(file).is_dir()):
             raise UserError(f"{file}: no such file")
@@ -29,15 +29,15 @@ def check_files(files: Sequence[str]) -> None:
 
 
 def is_list(files: Sequence[str]) -> bool:
-    """Whether the files hold a list of texts, not one."""
+    """Whether the files hold a list of texts, not a single one."""
     return len(files) != 1 or files[0].endswith(".jsonl")
 
 
 def read_texts(files: Sequence[str]) -> Iterator[Text]:
-    """The texts of the files, `-` being standard input.
+    """The texts of the files; `-` is standard input.
 
-    In a file that ends in .jsonl they are objects with a `text`. That of a sample is scored after
-    its `prompt`, which is not scored itself; a text's name is its `number`, or that of its line.
+    Each line of a .jsonl file is an object with a `text`. If it also has a `prompt`, as a sample
+    does, the prompt is the context. A text's name is its `number`, or the number of its line.
     Raises: UserError
     """
     for file in files:
@@ -58,14 +58,14 @@ def _records(file: str, several: bool) -> Iterator[Text]:
             raise UserError(f"{place}: the prompt is not text")
         prompt = prompt or ""
         if re.search("[\ud800-\udfff]", text + prompt + name):
-            raise UserError(f"{place}: a lone surrogate, which is half a character, is not text")
+            raise UserError(f"{place}: there is a lone surrogate, which is half a character")
         yield Text(f"{Path(file).name} {name}" if several else name, [text], prompt)
 
 
 def counted(chunks: Iterable[str], counts: Counts) -> Iterator[str]:
     """A text in pieces that can be encoded separately; `counts` is updated.
 
-    `<|endoftext|>` in it is ordinary text, as in a prompt. A line is logged that says so.
+    `<|endoftext|>` in the text is ordinary text, as in a prompt. A line in the log explains this.
     """
     from encoder import END_OF_TEXT  # not at the top: it imports NumPy
 

@@ -1,6 +1,6 @@
-"""A batch of a dump: from the numbers of samples and their prompts to the samples.
+"""The batches of a dump, and making one.
 
-It needs nothing but a model, so the same code runs in the process of the dump and on workers.
+This needs nothing but a model, so the same code runs in the process of the dump and on workers.
 """
 
 import itertools
@@ -37,21 +37,20 @@ class SampleBatch:
 def batches(
     prompts: Iterable[Prompt], n_prompts: int, first: int, step: int, last: int, size: int
 ) -> Iterator[SampleBatch]:
-    """The samples from number `first` to number `last`, `step` apart, in batches of a size.
+    """Samples first, first + step, ... up to `last`, in batches of a size; 0 means no last one.
 
-    Sample number i continues prompt number (i - 1) % n_prompts. The prompts are read again and
-    again. The last batch may be smaller; a last number of 0 means no end.
+    Sample i continues prompt (i - 1) % n_prompts. The prompts are read as often as needed.
     """
-    numbers = range(first, last + 1, step) if last else itertools.count(first, step)
+    indices = range(first, last + 1, step) if last else itertools.count(first, step)
     texts = (text for _ in itertools.count() for _, text in prompts)
-    # The same prompts in the same order, with as few as possible to skip.
+    # The prompts repeat, so a large step skips as much as its rest.
     start, skip = (first - 1) % n_prompts, (step - 1) % n_prompts + 1
-    pairs = zip(numbers, itertools.islice(texts, start, None, skip), strict=False)
+    pairs = zip(indices, itertools.islice(texts, start, None, skip), strict=False)
     while chunk := list(itertools.islice(pairs, size)):
         yield SampleBatch(*zip(*chunk, strict=True))
 
 
-Show = Callable[[int, "str | None", str], object]  # a sample's number, prompt, and text so far
+Show = Callable[[int, "str | None", str], object]  # gets a sample's number, prompt and text so far
 
 
 def make_samples(
@@ -64,13 +63,13 @@ def make_samples(
     """Make the samples of a batch.
 
     Args:
-      on_tokens: called with the number of tokens that were just added; it is below zero where a
-        stop string takes tokens away. All calls together give the tokens of the samples.
-      show: called as the first sample grows, where someone watches.
+      on_tokens: called with the number of new tokens, which is negative if a stop string removes
+        some. The sum of all calls is the number of tokens in the samples.
+      show: called as the first sample grows.
     """
     contexts = [lm.context(prompt) for prompt in batch.prompts]
     rows = [SampleText(lm.encoder, ends.stop) for _ in batch.sample_indices]
-    n_told = 0
+    n_counted = 0
     for piece in lm.stream_tokens(
         contexts, batch.sample_indices, ends.stop_at_end, at_once=show is not None
     ):
@@ -79,15 +78,15 @@ def make_samples(
         if show is not None:
             show(batch.sample_indices[0], batch.prompts[0], rows[0].text)
         n_made = sum(len(row.tokens) for row in rows)
-        on_tokens(n_made - n_told)
-        n_told = n_made
+        on_tokens(n_made - n_counted)
+        n_counted = n_made
         if all(row.stopped for row in rows):
             break
     samples = [
         _sample(lm, number, prompt, row)
         for number, prompt, row in zip(batch.sample_indices, batch.prompts, rows, strict=True)
     ]
-    on_tokens(sum(len(sample.tokens) for sample in samples) - n_told)
+    on_tokens(sum(len(sample.tokens) for sample in samples) - n_counted)
     return samples
 
 

@@ -1,4 +1,4 @@
-"""Many samples, batch by batch, in a dump that can be stopped, continued, and shared out."""
+"""Dumps: many samples, which can be interrupted, resumed, and divided among machines."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ class Backend(Protocol):
     """What makes the samples of batches: this process, or workers elsewhere."""
 
     def start(self, lm: LanguageModel, ends: StopConditions, watched: bool = False) -> None:
-        """Get ready to make samples as this model would; `watched`, to show them as they grow."""
+        """Prepare to make samples as this model would; `watched` ones are shown as they grow."""
 
     def make(
         self,
@@ -36,7 +36,7 @@ class Backend(Protocol):
         """The samples of each batch, in this order; on_tokens, show as in batch.make_samples."""
 
     def close(self) -> None:
-        """End what `start` began."""
+        """Undo `start`."""
 
 
 def dump(
@@ -53,19 +53,19 @@ def dump(
 ) -> None:
     """Make samples and write them, batch by batch.
 
-    Sample number i continues prompt number (i - 1) % len(prompts): all prompts once, then all of
-    them again. It depends on the seed and i, and neither on the batch it is made in nor on
-    what was made before; so what a dump lacks after an interruption can be made alone.
+    Sample i continues prompt (i - 1) % len(prompts): each prompt once, then each a second time.
+    It depends on the seed and i only, not on its batch or on earlier samples, so a resumed dump
+    makes the missing samples alone.
 
     Args:
-      lm: is loaded only after everything else was found in order.
+      lm: its weights are loaded after everything else has been checked.
       nsamples: number of samples of each prompt; 0 means no limit.
       output: name of the file to write or continue; or a stream.
-      prompts: are read once before the first sample, and then as they are needed.
+      prompts: are read once to check them, and again while samples are made.
       format: "text" or "jsonl".
       shard: "i/n" makes the samples i, i + n, i + 2n, ... alone.
       stop_at_end: whether `<|endoftext|>` ends a sample.
-      stop: texts before which a sample ends, as --stop gives them.
+      stop: texts before which a sample ends, as in --stop.
       backend: makes the samples; this process by default.
     Raises: UserError if one of these is wrong; OSError if the output can't be written.
     """
@@ -102,11 +102,9 @@ def write(
     n_tokens_left: int,
     lm: LanguageModel,
 ) -> None:
-    """Make batches, write each, and say at the end how fast that was.
+    """Make batches, write each, and log the speed. A stream shows its samples as they grow.
 
-    In a stream, the first sample of a batch is shown as it grows.
-
-    Args: n_tokens_left, the most tokens that are to come; 0 if that is not known.
+    Args: n_tokens_left, the most tokens that may be generated; 0 means no limit.
     """
     from tqdm import tqdm
 
@@ -120,11 +118,9 @@ def write(
                     out.write(samples)
                 n_made = sum(len(sample.tokens) for sample in samples)
                 n_tokens += n_made
-                if bar.total:  # samples that ended early make the whole shorter
+                if bar.total:  # which falls with each sample that ends early
                     bar.total -= len(samples) * lm.sampling.length - n_made
-                bar.set_postfix(
-                    samples=out.done - done_before,
-                )
+                bar.set_postfix(samples=out.done - done_before)
         finally:
             if isinstance(out, Stream):
                 out.close()  # before the bar, which starts its line again
@@ -136,12 +132,12 @@ def write(
 
 
 def watch(out: Stream, bar: Any) -> tuple[Callable[[int], object], Show]:
-    """What to do with new tokens and text, so that bar and text do not share a line."""
+    """How to count new tokens and show new text, without a bar on the line of the text."""
     if not out.stream.isatty():
         return bar.update, out.show
 
     def count(n_tokens: int) -> None:
-        bar.n += n_tokens  # and is drawn after the batch
+        bar.n += n_tokens  # drawn after the batch
 
     def show(number: int, prompt: str | None, text: str) -> None:
         if not out.shown:
@@ -174,9 +170,9 @@ def choose_backend(
 
 
 def check_prompts(lm: LanguageModel, prompts: Iterable[Prompt]) -> tuple[int, str]:
-    """Read all prompts once: how many there are, and a short name for their token ids.
+    """Read all prompts once. Returns: their number, and a hash of their token ids.
 
-    Raises: UserError, which says where the first wrong one is, or that there is none.
+    Raises: UserError with the place of a wrong one, or if there is none.
     """
     digest, n_prompts = hashlib.sha256(b"["), 0
     for place, text in prompts:
@@ -193,7 +189,7 @@ def check_prompts(lm: LanguageModel, prompts: Iterable[Prompt]) -> tuple[int, st
 
 
 def check_output_name(output: str | TextIO) -> None:
-    """Raise UserError for a name that no file can have; to read all prompts may take long."""
+    """Raise UserError for a name that no file can have, before all prompts are read."""
     if not isinstance(output, str):
         return
     path = Path(output)
@@ -210,7 +206,7 @@ def open_output(
     settings: dict[str, Any],
     shard: str,
 ) -> Output | Stream:
-    """The output of a dump, with the seed of an earlier run where none is given.
+    """Open the output of a dump. Without a seed, `lm` gets the one of the dump's earlier run.
 
     Args: settings, what the samples depend on besides the model.
     """

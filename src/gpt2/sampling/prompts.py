@@ -1,4 +1,4 @@
-"""The texts that a dump continues. A file of any size is read again in each pass, never kept."""
+"""The texts that a dump continues. A file is read again in each pass, so it may have any size."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 from gpt2.text_stream import stdin_chunks, text_chunks, text_record, unescape
 from user_error import UserError, require
 
-Prompt = tuple[str, str | None]  # where it comes from, for an error about it; and its text
+Prompt = tuple[str, str | None]  # its place, for error messages, and its text
 NO_PROMPT: list[Prompt] = [("", None)]  # samples start from `<|endoftext|>`
 
 
@@ -33,11 +33,12 @@ class PromptFile:
         self._separator = "\n" if self._jsonl else unescape(separator)
         require("separator", repr(separator), self._separator != "", "some text")
         self._path = path
+        found = _stat(path)
         if path == "-":
             self._copy(stdin_chunks())
-        elif _is_pipe(path):
+        elif found and stat.S_ISFIFO(found.st_mode):
             self._copy(text_chunks(path))
-        self._state = self._look()
+        self._state = _state(self._path)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         line = 1
@@ -57,33 +58,31 @@ class PromptFile:
         with Path(self._path).open("w", encoding="utf-8", newline="") as file:
             file.writelines(chunks)
 
-    def _look(self) -> tuple[int, int, int]:
-        """What tells that a file has changed; zeros if there is none, as reading it will say."""
-        try:
-            found = os.stat(self._path)  # noqa: PTH116
-        except (OSError, ValueError):
-            return 0, 0, 0
-        return found.st_ino, found.st_size, found.st_mtime_ns
-
     def _check(self, n_read: int) -> None:
-        if self._look() != self._state:
+        if _state(self._path) != self._state:
             raise UserError(f"{self.name} was changed while it was read")
 
 
-def _is_pipe(path: str) -> bool:
+def _stat(path: str) -> os.stat_result | None:
     try:
-        return stat.S_ISFIFO(os.stat(path).st_mode)  # noqa: PTH116
-    except (OSError, ValueError):
-        return False
+        return os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):  # reading the file gives the reason
+        return None
+
+
+def _state(path: str) -> tuple[int, int, int] | None:
+    """Differs after a file has changed."""
+    found = _stat(path)
+    return found and (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def split_texts(chunks: Iterable[str], separator: str) -> Iterator[str]:
-    """What stands between separators in a text that comes in chunks.
+    """Split a text that comes in chunks at a separator.
 
-    CRLF is read as a line feed, and a line feed that ends the text is not part of it.
+    CRLF is read as a line feed, and a line feed at the end of the text is dropped.
     """
     held: list[str] = []
-    begun = ""  # what a separator may have begun in
+    begun = ""  # may be the beginning of a separator
     for chunk in _line_feeds(chunks):
         *parts, rest = (begun + chunk).split(separator)
         for part in parts:

@@ -1,4 +1,4 @@
-"""How samples are written, and a file of samples that survives whatever stops the run."""
+"""The formats of samples, and a file of samples that survives any interruption."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ def banner(number: int) -> str:
 
 
 class Format(Protocol):
-    """How a dump is written."""
+    """A format of a dump."""
 
     def header(self, settings: dict[str, Any]) -> str: ...
     def sample(self, sample: Sample, settings: dict[str, Any]) -> str: ...
@@ -38,10 +38,10 @@ class Format(Protocol):
 
 
 class PlainText:
-    """As the original prints samples; a prompt stands before its continuation."""
+    """What the original prints; a prompt stands before its continuation."""
 
     def header(self, settings: dict[str, Any]) -> str:
-        """One line that says that no person wrote the text, and what did."""
+        """A line that calls the text synthetic, with the settings."""
         made = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
         return f"# Synthetic text, written by a language model: {made}\n"
 
@@ -50,7 +50,7 @@ class PlainText:
         return self.beginning(sample.number, sample.prompt, sample.text) + "\n"
 
     def beginning(self, number: int, prompt: str | None, text: str) -> str:
-        """What `sample` begins with, for a sample that has this text so far."""
+        """The beginning of `sample`, for a sample with this text so far."""
         return f"{banner(number)}\n{prompt or ''}{text}"
 
 
@@ -58,7 +58,7 @@ class JsonLines:
     """One JSON object a line, each marked as synthetic."""
 
     def header(self, settings: dict[str, Any]) -> str:
-        """Nothing: each line says all."""
+        """Nothing: each line has all settings."""
         return ""
 
     def sample(self, sample: Sample, settings: dict[str, Any]) -> str:
@@ -75,19 +75,17 @@ FORMATS: dict[str, Format] = {"text": PlainText(), "jsonl": JsonLines()}
 
 
 class Output:
-    """A file of samples that is new, or continues what an interrupted run has written.
+    """A file of samples: a new one, or one that an interrupted run began.
 
-    A second file, `PATH.progress`, records how much of the first is complete, and with which
-    settings it was made. It is replaced in one step, after the samples that it counts have reached
-    the disk. Anything behind them is half of a sample, and is cut off.
+    A second file, `PATH.progress`, records how much of the first is complete, and its settings. It
+    is replaced atomically, after the samples that it counts have reached the disk. Anything behind
+    them is part of a sample and is cut off.
 
     Args:
-      path: file to write.
-      format: how.
-      settings: what the samples depend on; they are written with them.
-      layout: how they are written, by name. A file with other settings or another layout is
-        refused.
-    Attributes: done, how many samples the file holds.
+      path, format: of the file.
+      settings: all that the samples depend on; written with them.
+      layout: the format and the shard. A file with other settings or another layout is refused.
+    Attributes: done, the number of samples in the file.
     Raises: UserError if there is a file that this dump cannot continue.
     """
 
@@ -102,15 +100,15 @@ class Output:
             self._resume(record)
         elif path.exists():
             raise UserError(
-                f"{path} exists, and no {self.record_path.name} says that it is a dump; choose "
+                f"{path} exists without {self.record_path.name}, so it is not a dump; choose "
                 "another name for --output"
             )
         else:
             self._record()  # before the file, so that a kill leaves no file without a record
         if self.size and (not path.exists() or path.stat().st_size < self.size):
             raise UserError(
-                f"{path} is shorter than {self.record_path} says, so samples are missing; delete "
-                "both, or choose another name for --output"
+                f"{path} is shorter than recorded in {self.record_path}: samples are missing; "
+                "delete both, or choose another name for --output"
             )
         self.file = path.open("ab", buffering=0)
         self.file.truncate(self.size)
@@ -131,9 +129,9 @@ class Output:
         self.done, self.size = record["samples"], record["bytes"]
 
     def write(self, samples: list[Sample]) -> None:
-        """Append samples. Once this returns they are safe, whatever happens.
+        """Append samples. They are on the disk when this returns.
 
-        Raises: OSError if they can't be written: the disk is full, for example, or `check` fails.
+        Raises: OSError if they can't be written, for example on a full disk, or if `check` fails.
           The file then ends with the last sample written before.
         """
         self.check()
@@ -148,9 +146,11 @@ class Output:
                 return
             reason = f"was changed by another program during the run, after {samples}"
         elif found.st_nlink:
+            link = Path(f"/proc/self/fd/{self.file.fileno()}")  # on Linux
+            place = link.readlink() if link.is_symlink() else "another place"
             reason = (
-                f"was moved to {self._new_place()} during the run; that file holds {samples}; move "
-                "it back, and the same command continues the dump"
+                f"was moved to {place} during the run; that file holds {samples}; move it back, "
+                "and the same command continues the dump"
             )
         else:
             reason = (
@@ -159,12 +159,6 @@ class Output:
             )
         raise OSError(None, reason, str(self.path))
 
-    def _new_place(self) -> str:
-        """Where the open file is now, as far as the system tells."""
-        with contextlib.suppress(OSError):
-            return str(Path(f"/proc/self/fd/{self.file.fileno()}").readlink())
-        return "another place"
-
     def _append(self, text: str, n_samples: int) -> None:
         rest = memoryview(text.encode("utf-8"))
         size = self.size + len(rest)
@@ -172,7 +166,7 @@ class Output:
             while rest:
                 rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
-        except BaseException as error:  # Ctrl-C, too, may leave half of a sample
+        except BaseException as error:  # Ctrl-C, too, can leave part of a sample
             with contextlib.suppress(OSError):
                 self.file.truncate(self.size)
             if not isinstance(error, OSError):
@@ -193,7 +187,7 @@ class Output:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What the record of the output at `path` holds: samples, bytes and settings; None without one.
+    """The record of the output at `path`: samples, bytes and settings; None if there is none.
 
     Raises: UserError if the record is damaged, or another program's.
     """
@@ -216,26 +210,24 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 class Stream:
-    """A stream of text, such as standard output: it always begins with the first sample.
+    """A stream of text, such as standard output, which always begins with the first sample.
 
-    Attributes:
-      done: how many samples it holds.
-      shown: what it holds of the next one.
+    Attributes: done, the number of samples in it; shown, what it has of the next one.
     """
 
     def __init__(self, stream: TextIO, format: Format, settings: dict[str, Any]):
         self.stream, self.format, self.settings = stream, format, settings
         self.done = 0
-        self._rest = format.header(settings)  # of what is before the next sample
+        self._rest = format.header(settings)  # comes before the next sample
         self.shown = ""
 
     def show(self, number: int, prompt: str | None, text: str) -> None:
-        """Write as much of the next sample as there is; `text` only grows from call to call."""
+        """Write the next sample as far as it exists; `text` only grows from call to call."""
         self._extend(self.format.beginning(number, prompt, text))
         self.stream.flush()
 
     def write(self, samples: list[Sample]) -> None:
-        """Write samples, the first without what was shown of it."""
+        """Write samples, the first without the part that was shown."""
         for sample in samples:
             self._extend(self.format.sample(sample, self.settings))
             self.shown = ""
@@ -247,7 +239,7 @@ class Stream:
         self._rest, self.shown = "", text
 
     def close(self) -> None:
-        """End the line if a sample is not complete; the stream stays open."""
+        """End the line of an incomplete sample; the stream stays open."""
         if self.shown:
             self.stream.write("\n")
             self.stream.flush()

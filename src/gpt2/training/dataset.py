@@ -1,6 +1,8 @@
 """Texts as token ids: encoded once, kept as .npz, and cut into windows."""
 
+import glob
 import hashlib
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -12,13 +14,13 @@ import numpy as np
 from gpt2.atomic_file import replacing
 from gpt2.model_folder import ModelFolder
 from gpt2.text_stream import fingerprint, lines, safe_pieces, text_chunks, text_record
-from gpt2.user_file import open_file
+from gpt2.user_file import expand, open_file
 from user_error import UserError
 
 if TYPE_CHECKING:
     from encoder import Encoder
 
-MARK = b"token ids of the GPT-2 vocabulary "  # begins the comment of our archives
+MARK = b"token ids of the GPT-2 vocabulary "  # starts the zip comment of our archives
 
 
 def load_tokens(dataset: str, model: ModelFolder, cache_dir: Path) -> np.ndarray:
@@ -28,8 +30,8 @@ def load_tokens(dataset: str, model: ModelFolder, cache_dir: Path) -> np.ndarray
       dataset: a text file, a folder, a pattern like texts/*.txt, or an .npz of token ids.
       model: gives the vocabulary.
       cache_dir: where encoded text is kept, under a hash of the text and the vocabulary.
-    Returns: uint16 or int32 [tokens]; texts of several files have `<|endoftext|>` between them.
-    Raises: UserError if there is no text, or a file is no text.
+    Returns: uint16 or int32 [tokens], with `<|endoftext|>` between two texts.
+    Raises: UserError if there is no text, or if a file is not text.
     """
     vocabulary, n_vocab = _vocabulary(model), model.hparams.n_vocab
     if dataset.endswith(".npz"):
@@ -46,42 +48,28 @@ def load_tokens(dataset: str, model: ModelFolder, cache_dir: Path) -> np.ndarray
 
 
 def find_files(dataset: str) -> list[Path]:
-    """The files that a path, a folder (with all below it) or a pattern names, sorted.
+    """The files that a path, a folder (with its subfolders) or a pattern names, sorted.
 
-    Hidden ones are left out. Raises: UserError if there are none.
+    Hidden files and folders are left out. Raises: UserError if there are no files.
     """
-    if not dataset or Path(dataset) == Path(Path(dataset).anchor or "no root"):
+    if not dataset.strip("/"):  # such as "$FOLDER/" with an unset variable: the whole disk
         raise UserError(f"the dataset must be a file, a folder or a pattern, got {dataset!r}")
-    try:
-        path = Path(dataset).expanduser()
-        if path.is_file():
-            return [path]
-        found = path.rglob("*") if path.is_dir() else _matches(path)
-        files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"the dataset {dataset!r}: {error.strerror}") from None
-    except (ValueError, RuntimeError, NotImplementedError) as error:  # an odd pattern, ~nobody
-        raise UserError(f"the dataset {dataset!r}: {error}") from None
+    path = str(expand(dataset))
+    # Not pathlib, which raises an error for an odd name instead of finding nothing.
+    pattern = glob.escape(path) if os.path.exists(path) else path  # noqa: PTH110
+    pattern += "/**" if os.path.isdir(path) else ""  # noqa: PTH112
+    found = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
+    files = sorted(file for file in found if file.is_file())
     if not files:
         raise UserError(f"the dataset {dataset!r}: no such file, and no files that match")
     return files
 
 
-def _matches(pattern: Path) -> Iterator[Path]:
-    """What a pattern matches; as far as its folders exist they are names, brackets included."""
-    folder, rest = Path(pattern.anchor), list(pattern.relative_to(pattern.anchor).parts)
-    while rest and (folder / rest[0]).is_dir():
-        folder /= rest.pop(0)
-    if rest[-1:] == ["**"]:
-        rest.append("*")
-    return folder.glob(str(Path(*rest)))
-
-
 def encode_files(files: list[Path], encoder: "Encoder") -> np.ndarray:
-    """Encode text files, with a bar of the bytes read if stderr is a terminal.
+    """Encode text files, with a progress bar in bytes if stderr is a terminal.
 
-    Returns: uint16 [tokens], or int32 where the vocabulary is larger.
-    Raises: UserError if a file is not text, or all are empty.
+    Returns: uint16 [tokens], or int32 if the vocabulary is larger.
+    Raises: UserError if a file is not text, or if all files are empty.
     """
     from tqdm import tqdm
 
@@ -105,15 +93,15 @@ def encode_files(files: list[Path], encoder: "Encoder") -> np.ndarray:
 
 
 def _texts(file: Path, on_read: Callable[[int], object]) -> Iterator[Iterable[str]]:
-    """The texts of a file, each in chunks: the `text` of each line of .jsonl, or all of the file.
+    """The texts of a file, each in chunks: the `text` of each line of .jsonl, or the whole file.
 
-    Raises: UserError, now or while the chunks are read, if it does not hold text.
+    Raises: UserError, now or while the chunks are read, if the file is not text.
     """
     if file.suffix == ".npz":
-        raise UserError(f"{file} holds token ids, not text; keep it apart from texts")
+        raise UserError(f"{file} has token ids, not text; keep it in another folder")
     if file.suffix in (".csv", ".tsv", ".json"):
         raise UserError(
-            f"{file} is a table, not text; put its texts in a .jsonl file, each in a line "
+            f"{file} is a table, not text; write its texts to a .jsonl file, one on each line, "
             'like {"text": "..."}'
         )
     chunks = text_chunks(str(file), on_read=on_read)
@@ -128,7 +116,7 @@ def _texts(file: Path, on_read: Callable[[int], object]) -> Iterator[Iterable[st
 def write_tokens(path: Path, tokens: np.ndarray, model: ModelFolder) -> None:
     """Write an .npz of one array, whose comment as a zip archive names the vocabulary.
 
-    Other programs train on all arrays of a file, so the vocabulary must not be one of them.
+    It is not an array, because other programs train on all arrays of a file.
     """
     with (
         replacing(path, f".{os.getpid()}.new") as file,  # several workers may write it
@@ -152,8 +140,7 @@ def read_tokens(path: Path, vocabulary: str, n_vocab: int) -> np.ndarray:
     """All arrays of an .npz, one after the other: uint16 or int32 [tokens].
 
     Args:
-      vocabulary: hash that the ids must be of, if the file names one; those of other
-        programs do not.
+      vocabulary: hash to compare with that of a file of ours; files of other programs have none.
     Raises: UserError if the file does not hold token ids.
     """
     dtype = np.uint16 if n_vocab <= 1 << 16 else np.int32
@@ -163,18 +150,16 @@ def read_tokens(path: Path, vocabulary: str, n_vocab: int) -> np.ndarray:
             comment = archive.zip.comment
             if comment.startswith(MARK) and comment != MARK + vocabulary.encode():
                 raise UserError("was encoded with the vocabulary of another model; encode it again")
-            for name in archive.files:
-                array = archive[name]
-                if array.dtype.kind not in "iu":
-                    raise UserError(f"holds {array.dtype}, not token ids")
-                if array.size and not 0 <= array.min() <= array.max() < n_vocab:
-                    raise UserError(f"holds ids that are not from 0 to n_vocab - 1 = {n_vocab - 1}")
+            for array in archive.values():
+                ids = array.dtype.kind in "iu" and not ((array < 0) | (array >= n_vocab)).any()
+                if not ids:
+                    raise UserError(f"has numbers that are not ids from 0 to {n_vocab - 1}")
                 tokens.append(array.ravel().astype(dtype))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except UserError as error:
         raise UserError(f"{path} {error}") from None
-    except Exception:  # an archive can be wrong in too many ways to list
+    except Exception:  # an archive can be damaged in many ways
         raise UserError(
             f"{path} is not an .npz of token ids; make one with src/encode.py"
         ) from None
@@ -182,24 +167,23 @@ def read_tokens(path: Path, vocabulary: str, n_vocab: int) -> np.ndarray:
 
 
 def hold_out(tokens: np.ndarray, held_out: float, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens to train on, and the share `held_out` at the end that is kept from training.
+    """The tokens to train on, and the share `held_out` at the end that is for validation.
 
     Raises: UserError if one of them is shorter than a window and the token after it.
     """
     cut = round(len(tokens) * (1 - held_out))
-    for part, size in [("to train on", cut), ("held out", len(tokens) - cut)]:
-        if size <= window and (part == "to train on" or held_out):
-            enough = held_out and len(tokens) > window
-            raise UserError(
-                f"the dataset is too short: {size} of its {len(tokens)} tokens are {part}, and a "
-                f"window needs {window + 1}; give more text, or a smaller --window"
-                + (", or --held_out 0 to train without validation" if enough else "")
-            )
-    return tokens[:cut], tokens[cut:]
+    training, validation = tokens[:cut], tokens[cut:]
+    if min(len(training), len(validation) if held_out else math.inf) <= window:
+        raise UserError(
+            f"the dataset is too short: {len(training)} tokens to train on and {len(validation)} "
+            f"held out, but a window needs {window + 1}; give more text, a smaller --window, or "
+            "--held_out 0 to train without validation"
+        )
+    return training, validation
 
 
 def random_windows(tokens: np.ndarray, window: int, n: int, seed: list[int]) -> np.ndarray:
-    """`n` windows that begin anywhere, each with the token after it: int32 [n, window + 1]."""
+    """`n` windows at random places, each with the token after it: int32 [n, window + 1]."""
     starts = np.random.default_rng(seed).integers(0, len(tokens) - window, [n, 1])
     return tokens[starts + np.arange(window + 1)].astype(np.int32)
 
@@ -207,7 +191,7 @@ def random_windows(tokens: np.ndarray, window: int, n: int, seed: list[int]) -> 
 def neighbouring_windows(tokens: np.ndarray, window: int, most: int) -> np.ndarray:
     """Consecutive windows, each with the token after it: int32 [at most `most`, window + 1].
 
-    If there are more they are spread evenly over the tokens.
+    If the tokens have more windows than that, the ones returned are spread evenly.
     """
     n = max(len(tokens) - 1, 0) // window
     starts = window * np.linspace(0, n, min(n, most), endpoint=False).astype(int)[:, None]

@@ -1,10 +1,14 @@
-"""The options of a training run, and their valid ranges."""
+"""What a training run is started with: its options, and the workers that TF_CONFIG lists."""
 
 import dataclasses
+import os
 from math import inf
 
+from gpt2.user_file import parse_json
 from hparams import HParams
-from user_error import require
+from user_error import UserError, require
+
+EXAMPLE = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +19,7 @@ class TrainingOptions:
     """
 
     window: int  # tokens per window, the sequence length; the script's default is n_ctx
-    steps: int = 1000  # train steps in total, those before a resumption included
+    steps: int = 1000  # train steps in total, including those before a resumption
     batch_size: int = 1  # windows computed together
     accumulate: int = 1  # batches per train step (gradient accumulation)
     learning_rate: float = 1e-4  # of Adam; the highest, reached at the end of the warm-up
@@ -25,7 +29,7 @@ class TrainingOptions:
     recompute: bool = False  # gradient checkpointing: compute activations twice, to save memory
     held_out: float = 0.1  # fraction of the text, at its end, for validation; 0 means none
     eval_every: int = 100  # train steps between two validations
-    eval_windows: int = 256  # most windows per validation
+    eval_windows: int = 256  # maximum number of windows per validation
     save_every: int = 100  # train steps between two checkpoints
     keep: int = 1  # recent checkpoints kept, in addition to the best
     sample_every: int = 100  # train steps between two printed samples; 0 means none
@@ -49,3 +53,42 @@ class TrainingOptions:
 
     def _require(self, name: str, holds: bool, legal: str) -> None:
         require(name, getattr(self, name), holds, legal)
+
+
+@dataclasses.dataclass(frozen=True)
+class TFConfig:
+    """All workers, and which of them this process is."""
+
+    addresses: tuple[str, ...] = ("localhost",)  # HOST:PORT of each; a single one is not used
+    index: int = 0  # of this process
+
+    @property
+    def size(self) -> int:
+        """The number of workers."""
+        return len(self.addresses)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker writes the files and prints the results."""
+        return self.index == 0
+
+
+def read_tf_config() -> TFConfig:
+    """The workers in the environment variable TF_CONFIG, or this process alone without it.
+
+    Raises: UserError if it is malformed.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return TFConfig()
+    try:
+        config = parse_json(text)
+        jobs, task = config["cluster"], config["task"]
+        addresses, index = tuple(jobs["worker"]), int(task["index"])
+        if isinstance(jobs["worker"], str) or not all(isinstance(a, str) for a in addresses):
+            raise TypeError
+        if list(jobs) == ["worker"] and task["type"] == "worker" and 0 <= index < len(addresses):
+            return TFConfig(addresses, index)
+    except (ValueError, OverflowError, KeyError, TypeError):
+        pass
+    raise UserError(f"TF_CONFIG must look like {EXAMPLE}, got {text}")

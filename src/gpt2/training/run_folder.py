@@ -3,12 +3,12 @@
     checkpoint/NAME/          the released file set: the last weights, and the vocabulary
     checkpoint/NAME/best/     the same, with the weights of the lowest validation loss
     checkpoint/NAME/state/    weights, the optimizer's variables and the number of train steps; the
-                              file `text` has a checksum of the text
+                              file `text` has a checksum of the text that was trained on
     checkpoint/NAME/logs/     log.csv, loss.svg, and event files for TensorBoard
 
 Weights are written under a new name. Once they are complete, tf.train.Saver replaces the file
-`checkpoint`, which names the current ones. So whenever the process dies, everything named there
-can be read.
+`checkpoint`, which names the current ones. So even if the process is killed, everything that is
+named there can be read.
 """
 
 import re
@@ -19,10 +19,10 @@ import tensorflow.compat.v1 as tf
 
 from gpt2 import checkpoint
 from gpt2.atomic_file import replacing
-from gpt2.model_folder import SMALL_FILES
+from gpt2.model_folder import SMALL_FILES, ModelFolder
 from user_error import UserError
 
-# The files that `save` writes; the last group matches incomplete ones.
+# The files of a checkpoint; the last group matches incomplete ones.
 OWN_FILE = re.compile(
     r"model-\d+\.(meta|index|data-\d{5}-of-\d{5})(\.new|\.tempstate\d+)?", re.ASCII
 )
@@ -33,18 +33,15 @@ class RunFolder:
 
     Args:
       folder: where the run is saved.
-      model_folder: gives the shape and the vocabulary.
-      meta_graph: the content of .meta files.
+      model: gives the shape and the vocabulary.
       weights: the model's variables.
       keep: number of recent checkpoints to keep.
     """
 
-    def __init__(
-        self, folder: Path, model_folder: Path, meta_graph: bytes, weights: list[Any], keep: int
-    ):
+    def __init__(self, folder: Path, model: ModelFolder, weights: list[Any], keep: int):
         self.folder, self.best, self.state = folder, folder / "best", folder / "state"
         self.logs = folder / "logs"
-        self._model_folder, self._meta_graph = model_folder, meta_graph
+        self._model_path, self._meta_graph = model.path, checkpoint.meta_graph(model.hparams)
         self._text_path, self._text = self.state / "text", ""
         self._savers = {
             self.folder: _checkpoint_saver(weights, keep),
@@ -73,7 +70,7 @@ class RunFolder:
     def set_text(self, checksum: str) -> bool:
         """Set the checksum of the text, which is saved with the state.
 
-        Returns: whether the state that is saved now belongs to another text.
+        Returns: whether the saved state belongs to another text.
         """
         self._text = checksum
         path = self._text_path
@@ -91,41 +88,33 @@ class RunFolder:
         self._save(self.best, session, step)
 
     def saved_weights(self) -> list[str]:
-        """The last and the best saved weights, as far as there are any."""
+        """The last and the best saved weights, if there are any."""
         found = [tf.train.latest_checkpoint(str(place)) for place in (self.folder, self.best)]
         return [prefix for prefix in found if prefix]
 
     def prepare(self) -> None:
         """Create the folders, copy the vocabulary, and delete incomplete checkpoints."""
-        for place in self._savers:
+        for place, saver in self._savers.items():
             place.mkdir(parents=True, exist_ok=True)
-            self._delete_incomplete_checkpoints(place)
+            found = tf.train.get_checkpoint_state(str(place))
+            complete = list(found.all_model_checkpoint_paths) if found else []
+            saver.recover_last_checkpoints(complete)
+            names = {Path(path).name for path in complete}
+            for path in place.iterdir():  # what `checkpoint` does not name, an interruption left
+                if OWN_FILE.fullmatch(path.name) and path.name.partition(".")[0] not in names:
+                    path.unlink()
         for place in (self.folder, self.best):
             for name in SMALL_FILES:
                 with replacing(place / name) as file:
-                    file.write((self._model_folder / name).read_bytes())
+                    file.write((self._model_path / name).read_bytes())
 
     def _save(self, place: Path, session: Any, step: int) -> None:
         prefix = place / f"model-{step}"
         if place != self.state:
             with replacing(prefix.with_suffix(".meta")) as file:
                 file.write(self._meta_graph)
-        try:
-            with checkpoint.named_write_errors(prefix):
-                self._savers[place].save(session, str(prefix), write_meta_graph=False)
-        except OSError:
-            self._delete_incomplete_checkpoints(place)
-            raise
-
-    def _delete_incomplete_checkpoints(self, place: Path) -> None:
-        """Delete those of our files that `checkpoint` does not name: an interruption left them."""
-        found = tf.train.get_checkpoint_state(str(place))
-        complete = list(found.all_model_checkpoint_paths) if found else []
-        self._savers[place].recover_last_checkpoints(complete)
-        names = {Path(path).name for path in complete}
-        for path in place.iterdir():
-            if OWN_FILE.fullmatch(path.name) and path.name.partition(".")[0] not in names:
-                path.unlink()
+        with checkpoint.named_write_errors(prefix):
+            self._savers[place].save(session, str(prefix), write_meta_graph=False)
 
 
 def _checkpoint_saver(variables: list[Any] | None, keep: int) -> Any:

@@ -15,8 +15,8 @@ from hparams import HParams
 
 
 class TrainGraph(NamedTuple):
-    """What a training loop runs: for each train step, `add` for every batch but the last, which
-    goes to `update`."""
+    """What a training loop runs. A train step runs `add` on every batch except the last, then
+    `update` on the last."""
 
     ids: Any  # placeholder int32 [batch, window + 1]
     learning_rate: Any  # placeholder float32 []
@@ -66,7 +66,7 @@ def build(
         update = tf.identity(mean)
     number = tf.placeholder(tf.float64, [])
     (total,) = workers.all_reduce([number])
-    # Variable by variable: with those of Adam, all at once would need three times the memory.
+    # One collective for each variable; one for all, with Adam's, would need three times the memory.
     broadcast = tf.group(*(v.assign(workers.broadcast(v)) for v in tf.global_variables()))
     return TrainGraph(
         ids, learning_rate, loss, add, update, step, best, weights, number, total, broadcast
@@ -93,7 +93,7 @@ def mean_loss(hparams: HParams, ids: Any, recompute: bool = False) -> Any:
 def recomputed_block(x, scope, *, past, hparams):
     """model.block with gradient checkpointing: the backward pass computes its activations again.
 
-    Its second result is None.
+    Returns: the output of the block, and None for `present`.
     """
 
     @tf.recompute_grad
@@ -106,14 +106,14 @@ def recomputed_block(x, scope, *, past, hparams):
 def gradients(loss: Any, weights: Any) -> list[Any]:
     """The gradient of the loss with respect to each variable, in its shape."""
     found = tf.gradients(loss, weights)
-    return [tf.convert_to_tensor(gradient) for gradient in found]  # that of wpe is sparse
+    return [tf.convert_to_tensor(gradient) for gradient in found]  # the gradient of wpe is sparse
 
 
 def _accumulated(values: list[Any], n: int) -> tuple[list[Any], Any, Callable[[], Any]]:
     """Sums of `values` over `n` runs of the graph.
 
-    Returns: the sums with those of the last run, an operation that adds those of another run, and
-    a function that builds the operation which sets the sums to 0.
+    Returns: the sums including the values of the current run, an operation that adds the values of
+    the current run, and a function that builds the operation to reset the sums.
     """
     if n == 1:
         return values, tf.no_op(), tf.no_op

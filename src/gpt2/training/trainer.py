@@ -39,7 +39,7 @@ class Trainer:
       model: gives the shape and the vocabulary.
       run_folder: where checkpoints and logs go.
       config: tf.ConfigProto
-      report: is called with each line about the progress, and with each sample.
+      report: called with each line about the progress, and with each sample.
     """
 
     def __init__(
@@ -64,10 +64,9 @@ class Trainer:
                 workers=workers,
             )
             if workers.is_chief:
-                self.sample = self._sampler(model)
-                meta = checkpoint.meta_graph(self.hparams)
-                weights, keep = self.graph.weights, options.keep
-                self.folder = RunFolder(run_folder, model.path, meta, weights, keep)
+                if options.sample_every:
+                    self.sample = self._sampler(model)
+                self.folder = RunFolder(run_folder, model, self.graph.weights, options.keep)
             initial = tf.group(tf.global_variables_initializer(), tf.local_variables_initializer())
         self.session = workers.session(config)
         self.session.run(initial)
@@ -77,7 +76,7 @@ class Trainer:
 
         Args:
           weights: checkpoint to start from, unless the run is resumed; None for random weights.
-          training, validation: token ids, [tokens]; of validation there may be none.
+          training, validation: token ids, [tokens]; validation may be empty.
         Returns: the lowest validation loss, in nats per token; infinity if there was none.
         Raises: UserError if a loss is not finite, if the run cannot be resumed, or if the workers
           differ. KeyboardInterrupt after Ctrl-C, once the run is saved.
@@ -95,15 +94,15 @@ class Trainer:
             self._report_start(first, zlib.crc32(windows.data, zlib.crc32(training.data)))
         self._loop(first, training, windows)
         self.workers.stop_watching()
-        self._sum_over_workers(0)  # no worker may exit before all have got here
+        self._sum_over_workers(0)  # no worker may exit before all have reached this line
         best = float(self.session.run(self.graph.best))
         self.session.close()
         return best
 
     def _report_start(self, first: int, checksum: int) -> None:
-        """Report that a run is resumed after step `first`, and begin `best` anew on another text.
+        """Report that the run resumes after step `first`, and reset `best` if the text changed.
 
-        Args: checksum, of the tokens to train on and of the windows of validation.
+        Args: checksum, of the tokens to train on and of the validation windows.
         """
         if first >= self.options.steps:
             self.report(f"already trained for {first} steps; raise --steps to continue")
@@ -112,20 +111,19 @@ class Trainer:
             self.report(f"resuming from step {first}")
         if self.folder.set_text(str(checksum)) and first:
             self.report(
-                "the text or its validation windows are not those of the steps before, so the best "
-                "weights are chosen anew"
+                "the text or its validation windows have changed: the best weights are chosen anew"
             )
             self.graph.best.load(math.inf, self.session)
 
     def _loop(self, first: int, training: np.ndarray, windows: np.ndarray) -> None:
-        """Run all train steps after step `first`; `windows` are those of validation."""
+        """Run all train steps after step `first`, and validate on `windows`."""
         steps = self.options.steps
         with self._open_log(first) as training_log, interrupts() as interrupted:
             bar = trange(first, steps, initial=first, total=steps, unit="step", disable=None)
             for step in bar:
                 values = self._train_step(training, step)
                 stop = interrupted.is_set()
-                self._check_loss(f"of step {step + 1}", values["training_loss"], step > first)
+                self._check_loss(f"of step {step + 1}", values["training_loss"], step == first)
                 if len(windows) and self._is_due("eval_every", step + 1):
                     values["validation_loss"] = self._validate(windows)
                     self._check_loss(f"after step {step + 1}", values["validation_loss"])
@@ -140,24 +138,22 @@ class Trainer:
                 if stop:
                     raise KeyboardInterrupt
 
-    def _check_loss(self, which: str, loss: float, started_well: bool = True) -> None:
+    def _check_loss(self, which: str, loss: float, at_start: bool = False) -> None:
         """Raise UserError, which names the saved weights that are still good, if it is not finite.
 
-        Weights are saved only after this check. A loss is not finite if a weight is not.
+        Weights are saved only after this check: if a weight is not finite, neither is the loss.
 
         Args:
           which: describes the loss.
-          started_well: whether weights before these had a finite loss in this process.
+          at_start: whether it is the loss of weights that are not updated yet.
         """
         if math.isfinite(loss):
             return
+        if at_start:
+            raise UserError(f"the loss {which} is {loss}: training started from damaged weights")
         saved = self.folder.saved_weights() if self.workers.is_chief else []
-        if started_well:
-            remedy = "use a lower --learning_rate"
-        else:
-            remedy, saved = "training started from damaged weights", saved[1:]
         good = f"still good: {', '.join(saved)}" if saved else "no good weights were saved"
-        raise UserError(f"the loss {which} is {loss}; {good}; {remedy}")
+        raise UserError(f"the loss {which} is {loss}; {good}; use a lower --learning_rate")
 
     def _sampler(self, model: ModelFolder) -> Callable[[], str]:
         """A function that samples a text from the current weights."""
@@ -172,18 +168,18 @@ class Trainer:
 
         def make() -> str:
             ids = self.session.run(tokens)[0, 1:].tolist()
-            return encoder.decode(i for i in ids if i in encoder.decoder)  # not rows of padding
+            return encoder.decode(i for i in ids if i in encoder.decoder)  # padding has no token
 
         return make
 
     def _open_log(self, step: int) -> contextlib.AbstractContextManager[TrainingLog | None]:
-        """The log of a run that has made `step` train steps; the chief alone has one."""
+        """The log of a run after `step` train steps; only the chief has one."""
         if not self.workers.is_chief:
             return contextlib.nullcontext()
         return contextlib.closing(TrainingLog(self.folder.logs, step))
 
     def _is_due(self, name: str, step: int) -> bool:
-        """Whether something is due after `step`; the option `name` holds how often, in steps."""
+        """Whether it is time for something after `step`; the option `name` is the interval."""
         every = getattr(self.options, name)
         return every > 0 and (step % every == 0 or step == self.options.steps)
 
@@ -199,7 +195,7 @@ class Trainer:
     def _train_step(self, tokens: np.ndarray, step: int) -> dict[str, float]:
         """Update the weights once.
 
-        Returns: the loss, the learning rate and the speed, under their names in TrainingLog.
+        Returns: the loss, the learning rate and the speed, named as in LOG_COLUMNS.
         """
         graph, options = self.graph, self.options
         learning_rate = learning_rate_at(step, options)
@@ -218,8 +214,8 @@ class Trainer:
         """This worker's windows of a train step: int32 [batch_size * accumulate, window + 1]."""
         options, size = self.options, self.workers.size
         n = options.batch_size * options.accumulate * size
-        # Every worker draws all windows and takes its share, so that the number of workers does
-        # not change which windows a step uses.
+        # Every worker draws all windows and takes its share, so the windows of a step do not depend
+        # on the number of workers.
         windows = random_windows(tokens, options.window, n, seed=[options.seed, step])
         return windows[self.workers.index :: size]
 
@@ -240,7 +236,7 @@ class Trainer:
     def _record(
         self, step: int, values: dict[str, float], training_log: TrainingLog, save: bool
     ) -> None:
-        """Log a train step, and save, print and sample what is due; save anyway if `save`."""
+        """Log a train step; then save, print and sample if it is time, or if `save` is set."""
         training_log.add(step, values)
         if self._is_due("eval_every", step):
             losses = [f"{k.replace('_', ' ')} {x:.4f}" for k, x in values.items() if "loss" in k]
@@ -278,9 +274,6 @@ def interrupts() -> Iterator[threading.Event]:
     A second Ctrl-C interrupts at once.
     """
     interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted  # only the main thread may handle signals
-        return
 
     def handle(*_: Any) -> None:
         interrupted.set()

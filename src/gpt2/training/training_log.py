@@ -1,7 +1,6 @@
 """The log of a training run: `log.csv`, `loss.svg`, and event files for TensorBoard."""
 
 import contextlib
-import csv
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,23 +21,19 @@ class TrainingLog:
 
     Args:
       folder: where its files are.
-      step: train steps so far; later rows, logged by a run that was killed, are dropped.
-    Raises: UserError if log.csv is not such a log; OSError, here and in all methods, if a file
+      step: train steps so far; later rows, which a killed run logged, are dropped.
+    Raises: UserError if log.csv is not the log of a run; OSError, also in all methods, if a file
       cannot be written.
     """
 
     def __init__(self, folder: Path, step: int):
         folder.mkdir(parents=True, exist_ok=True)
         self._path, self._plot = folder / "log.csv", folder / "loss.svg"
-        rows = _read_rows(self._path, step)
-        with replacing(self._path) as new:
-            new.write("".join(f"{row}\n" for row in [",".join(LOG_COLUMNS), *rows]).encode())
-        self._training: list[tuple[int, float]] = []
-        self._validation: list[tuple[int, float]] = []
-        for row in csv.DictReader(rows, LOG_COLUMNS):
-            self._extend_curves(int(row["step"]), row)
-        self._file = self._path.open("a", encoding="utf-8", newline="")
-        self._csv = csv.DictWriter(self._file, LOG_COLUMNS, lineterminator="\n")
+        self._rows = [row for row in _read_rows(self._path) if row["step"] <= step]
+        with replacing(self._path) as file:
+            head = ",".join(LOG_COLUMNS) + "\n"
+            file.write("".join([head, *map(_line, self._rows)]).encode())
+        self._file = self._path.open("a", buffering=1, encoding="utf-8", newline="")
         self._events_path = folder / f"events.out.tfevents.{time.time_ns()}"
         # Not tf.summary.FileWriter, whose thread prints a traceback if the disk is full.
         self._events = tf.io.TFRecordWriter(str(self._events_path))
@@ -49,10 +44,9 @@ class TrainingLog:
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of a train step, which are named as in LOG_COLUMNS."""
+        self._rows.append({"step": step, **values})
         with named_write_errors(self._path):
-            self._csv.writerow({"step": step, **values})
-            self._file.flush()
-        self._extend_curves(step, values)
+            self._file.write(_line(self._rows[-1]))
         summary = tf.Summary(
             value=[tf.Summary.Value(tag=name, simple_value=x) for name, x in values.items()]
         )
@@ -60,8 +54,12 @@ class TrainingLog:
 
     def draw(self) -> None:
         """Draw the curves so far."""
+        curves = (
+            [(row["step"], row[name]) for row in self._rows if name in row]
+            for name in ("training_loss", "validation_loss")
+        )
         with replacing(self._plot) as file:
-            file.write(loss_svg(self._training, self._validation).encode())
+            file.write(loss_svg(*curves).encode())
 
     def close(self) -> None:
         """Close the files."""
@@ -76,24 +74,25 @@ class TrainingLog:
             self._events.write(event.SerializeToString())
             self._events.flush()
 
-    def _extend_curves(self, step: int, values: Mapping[str, Any]) -> None:
-        self._training.append((step, float(values["training_loss"])))
-        if values.get("validation_loss") not in (None, ""):
-            self._validation.append((step, float(values["validation_loss"])))
+
+def _line(row: Mapping[str, float]) -> str:
+    return ",".join(str(row.get(name, "")) for name in LOG_COLUMNS) + "\n"
 
 
-def _read_rows(path: Path, step: int) -> list[str]:
-    """The rows of a log.csv up to a train step, without the head.
+def _read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a log.csv; a row lacks what was not measured at its step.
 
     Raises: UserError if it is not a training log.
     """
+    rows = []
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        rows = text[: text.rfind("\n") + 1].splitlines()[1:]  # an incomplete row has no line end
-        numbers = [[float(x or 0) for x in row.split(",")] for row in rows]
-        if any(len(row) != len(LOG_COLUMNS) for row in numbers):
-            raise ValueError
+        complete = text[: text.rfind("\n") + 1]  # an incomplete row has no line end
+        for line in complete.splitlines()[1:]:
+            step, *values = line.split(",")
+            named = zip(LOG_COLUMNS[1:], values, strict=True)
+            rows.append({"step": int(step)} | {name: float(x) for name, x in named if x})
     except ValueError:
         message = f"{path} is not the log of a training run; move it elsewhere to resume"
         raise UserError(message) from None
-    return [row for row, values in zip(rows, numbers, strict=True) if values[0] <= step]
+    return rows

@@ -11,14 +11,14 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-from gpt2.training.tf_config import TFConfig
+from gpt2.training.options import TFConfig
 from user_error import UserError
 
 log = logging.getLogger("gpt2")
 START_SECONDS = 600  # how long a worker waits for the others at the start
 HEARTBEAT_SECONDS = 5  # between two checks that all workers respond
 DEAD_SECONDS = 30  # without a response
-N_SUBDIVISIONS = 8  # of an all-reduce: faster, and no message exceeds gRPC's 2 GB
+N_SUBDIVISIONS = 8  # parts of an all-reduce: faster, and no message exceeds gRPC's 2 GB
 
 
 class Workers:
@@ -39,16 +39,14 @@ class Workers:
         """A session whose operations run in this process.
 
         Args:
-          config: tf.ConfigProto; it is changed.
+          config: tf.ConfigProto; it is modified.
         Raises: UserError if this worker's port is not available.
         """
         if self.size > 1:
             config.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
             jobs = {"worker": list(self.addresses)}
             try:
-                server = tf.train.Server(
-                    jobs, job_name="worker", task_index=self.index, config=config
-                )
+                server = tf.train.Server(jobs, "worker", self.index, config=config)
             except tf.errors.OpError:
                 address = self.addresses[self.index]
                 raise UserError(f"TF_CONFIG: cannot listen on {address}; is it in use?") from None
@@ -104,7 +102,7 @@ class Workers:
                 f"not all workers started within {START_SECONDS} s ({', '.join(self.addresses)}); "
                 "start every worker with the same flags, and check its output"
             ) from None
-        self._heartbeats = self._connect()
+        self._connect()
         self._watcher.start()
 
     def stop_watching(self) -> None:
@@ -112,40 +110,33 @@ class Workers:
         self._finished.set()
 
     def exit_if_worker_died(self) -> None:
-        """After an error: end the process if the cause is a worker that stopped responding."""
+        """After an error: exit if its cause is that another worker stopped responding."""
         if self._watcher.is_alive():
             self._watcher.join(2 * HEARTBEAT_SECONDS + DEAD_SECONDS)
 
-    def _connect(self) -> tuple[Any, list[Any]]:
-        """A session that reaches all workers, and an operation that runs on each."""
+    def _connect(self) -> None:
+        """Open a session that reaches all workers, and build an operation to run on each."""
         config = tf.ConfigProto(operation_timeout_in_ms=DEAD_SECONDS * 1000)
-        session = tf.Session(self._target, graph=tf.Graph(), config=config)
-        with session.graph.as_default():
-            heartbeats = []
+        self._heartbeat_session = tf.Session(self._target, graph=tf.Graph(), config=config)
+        self._heartbeats = []
+        with self._heartbeat_session.graph.as_default():
             for i in range(self.size):
                 with tf.device(f"/job:worker/task:{i}/device:CPU:0"):
-                    heartbeats.append(tf.no_op())
-        for heartbeat in heartbeats:  # the first run is slower, as it sets up the connection
-            session.run(heartbeat)
-        return session, heartbeats
+                    self._heartbeats.append(tf.no_op())
+        self._heartbeat_session.run(self._heartbeats)  # slower, because it sets up the connections
 
     def _watch(self) -> None:
         """Exit when a worker stops responding: a collective would wait for it forever."""
-        session, heartbeats = self._heartbeats
         while not self._finished.wait(HEARTBEAT_SECONDS):
-            for i, heartbeat in enumerate(heartbeats):
+            for i, heartbeat in enumerate(self._heartbeats):
                 try:
-                    session.run(heartbeat)
+                    self._heartbeat_session.run(heartbeat)
                 except tf.errors.OpError:
-                    if not self._finished.is_set():
-                        self._exit(i)
-
-    def _exit(self, dead: int) -> None:
-        log.error(
-            "\nworker %d at %s stopped responding, so worker %d exits; "
-            "start all workers again to resume from the last checkpoint",
-            dead,
-            self.addresses[dead],
-            self.index,
-        )
-        os._exit(1)  # the main thread is blocked inside TensorFlow; an exception cannot reach it
+                    if self._finished.is_set():
+                        return
+                    log.error(
+                        f"\nworker {i} at {self.addresses[i]} stopped responding, so worker "
+                        f"{self.index} exits; start all workers again to resume from the last "
+                        "checkpoint"
+                    )
+                    os._exit(1)  # the main thread is inside TensorFlow, where no exception reaches

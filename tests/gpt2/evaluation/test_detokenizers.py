@@ -1,4 +1,4 @@
-"""Detokenizers: natural text, from which tokenizing gives the original back."""
+"""Detokenizers: natural text, from which tokenizing restores the original."""
 
 import pytest
 from conftest import shared
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gpt2.evaluation.detokenizers import BOOK, ONE_BILLION_WORDS, PTB, WIKITEXT, natural_lambada
 
 ALL = {"wikitext": WIKITEXT, "ptb": PTB, "book": BOOK, "1bw": ONE_BILLION_WORDS}
-# What each format is made of, beside plain words.
+# What each format is made of, next to plain words.
 MARKS = {
     "wikitext": "@-@ @,@ @.@ , . ; : ! ? ( ) [ ] \" ' 's 't 're ... -- / $ £ % "
     "<unk> = U.S. St. J. &",
@@ -89,33 +89,22 @@ def test_text_looks_natural_and_comes_back(name, line, natural):
 
 
 @pytest.mark.parametrize(
-    ("name", "line"),
+    ("name", "lines"),
     [
-        ("wikitext", " a  b "),
-        ("wikitext", "a b"),
-        ("wikitext", " a well-known 3.5 "),
-        ("wikitext", " the end. "),
-        ("wikitext", " Vol.2/3 "),
-        ("ptb", " it's "),
-        ("ptb", " $5 "),
-        ("ptb", " don't "),
-        ("book", "it's"),
-        ("book", "don't"),
-        ("book", "the end, he said"),
-        ("book", '" a'),
-        ("book", "( a"),
-        ("1bw", "it's"),
-        ("1bw", "(a )"),
-        ("1bw", "the end, he said"),
+        ("wikitext", [" a  b ", "a b", " a well-known 3.5 ", " the end. ", " Vol.2/3 "]),
+        ("ptb", [" it's ", " $5 ", " don't "]),
+        ("book", ["it's", "don't", "the end, he said", '" a', "( a"]),
+        ("1bw", ["it's", "(a )", "the end, he said"]),
     ],
 )
-def test_what_the_list_names_does_not_come_back(name, line):
-    assert ALL[name].tokenize(ALL[name].detokenize(line)) != line
+def test_what_the_list_names_does_not_come_back(name, lines):
+    for line in lines:
+        assert ALL[name].tokenize(ALL[name].detokenize(line)) != line
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_every_line_of_a_tokenised_corpus_comes_back(name):
-    text = shared("corpus/web_english.txt").read_text(encoding="utf-8")[:200_000]
+    text = shared("corpus/web_english.txt").read_text(encoding="utf-8")[:100_000]
     tokenised = [ALL[name].tokenize(line) for line in text.split("\n")]
     assert [ALL[name].tokenize(ALL[name].detokenize(line)) for line in tokenised] == tokenised
 

@@ -12,17 +12,15 @@ from chromium import browser
 from scoring import MadeUp, report_of
 
 from gpt2.evaluation import page as page_module
-from gpt2.evaluation.page import CONTROL_PICTURES, PARTS, page
-from gpt2.evaluation.pictures import HISTOGRAMS, histogram
+from gpt2.evaluation.page import CONTROL_PICTURES, HISTOGRAMS, PARTS, histogram, page
 from gpt2.terminal import log_once
-from user_error import UserError
 
 TEXT = "Now is the winter\nof our <b>discontent</b> & é 中文.\n"
 NASTY = (
     "</script><script>hacked=1</script><!-- <img src=x onerror=hacked=1> ]]> --!> "
     "\"'`${hacked=1} \x00 \x1b \r\n \u2028 \u2029 \u202eright to left\u202c \u200f "
     "\N{FAMILY} \N{THUMBS UP SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-5} &lt; &#0; \ufeff e"
-    + "\u0301" * 10000
+    + "\u0301" * 1000
     + " done\n"
 )
 
@@ -61,8 +59,7 @@ def test_each_span_has_the_numbers_of_its_tokens():
     tokens = [token for (token,) in report_of({"a": TEXT}, [MadeUp(top=2)]).texts[0].tokens()]
     parsed = Parsed(page_of({"a": TEXT}, [MadeUp(top=2)]))
     assert parsed.texts == [TEXT]
-    titles = "\n".join(span["title"] for span in parsed.spans).split("\n")
-    rows = [row.split("\t") for row in titles]
+    rows = [row.split("\t") for span in parsed.spans for row in span["title"].split("\n")]
     for name, values in [
         ("Rank", [str(token.rank) for token in tokens]),
         ("Log-probability", [f"{token.logprob:.3f}" for token in tokens]),
@@ -71,13 +68,9 @@ def test_each_span_has_the_numbers_of_its_tokens():
         assert [row[1] for row in rows if row[0] == name] == values
     assert sum(row[0] == "Number 2" for row in rows) == len(tokens)
     whole = [token for token in tokens if token.text]
+    assert len(whole) < len(tokens)  # some share a span, as they make up one character
     ranks = [f"r{sum(token.rank > limit for limit in (10, 100, 1000))}" for token in whole]
     assert [span["class"].split()[0] for span in parsed.spans] == ranks
-
-
-def test_tokens_that_make_up_a_character_share_a_span():
-    (first, *_) = Parsed(page_of({"a": "中 x"})).spans
-    assert re.findall("token (.), id", first["title"]) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("name", ["text", "name"])
@@ -109,12 +102,8 @@ def test_only_the_code_of_the_page_may_run_and_it_needs_nothing_else():
 def test_texts_have_totals_and_pictures_and_two_stand_side_by_side():
     one = page_of({"notes.txt": TEXT})
     assert "<title>How likely each token is: notes.txt</title>" in one
-    assert "<dt>bits per byte</dt>" in one
-    assert re.findall(r'<svg [^>]*role="img" aria-label="(\w+)', one) == [
-        "Rank",
-        "Entropy",
-        "Probability",
-    ]
+    pictures = re.findall(r'<svg [^>]*role="img" aria-label="(\w+)', one)
+    assert pictures == ["Rank", "Entropy", "Probability"]
     assert '<main class="pair">' in page_of({"human": TEXT, "model": TEXT})
     many = page_of({"a": TEXT, "b": "", "c": TEXT})
     assert len(Parsed(many).texts) == many.count("<dt>bits per byte</dt>") == 3
@@ -127,19 +116,14 @@ def test_a_second_model_brings_the_colours_of_the_difference():
     assert 'name="colour" value="difference"' not in page_of({"a": TEXT})
 
 
-def test_an_empty_text_is_an_error_before_anything_is_written():
-    with pytest.raises(UserError, match="the text is empty"):
-        next(page(report_of({"a": ""})))
-
-
 def test_a_long_text_is_reported_and_cut_into_paragraphs(monkeypatch, caplog):
     monkeypatch.setattr(page_module, "COMFORTABLE", 50)
     log_once.cache_clear()
-    source = page_of({"a": "word " * 2000 + "\n" + "A line.\n" * 400 + "x" * 20_000})
+    source = page_of({"a": "word " * 900 + "\n" + "A line.\n" * 100 + "x" * 5000})
     assert "--format table or --format jsonl suits better" in caplog.text
     found = re.findall("<p>(<span.*?)</p>", source, re.DOTALL)
     lengths = [len("".join(re.findall('">(.*?)</span>', part, re.DOTALL))) for part in found]
-    assert sum(lengths) == 10_001 + 3200 + 20_000
+    assert sum(lengths) == 4501 + 800 + 5000
     assert max(lengths) < 4200
 
 
@@ -200,8 +184,6 @@ def test_a_browser_shows_numbers_by_pointer_and_keys_and_runs_nothing_of_the_tex
         assert tab.evaluate("document.querySelector('main > p').style.color") == ""
 
 
-# Colours ---------------------------------------------------------------------------------------
-
 # How cone cells of people without long-, middle- and short-wave ones see linear RGB. Source:
 # Viénot, Brettel and Mollon, "Digital video colourmaps for checking the legibility of displays by
 # dichromats" (1999), for the first two; the third after Brettel and others (1997), simplified.
@@ -214,16 +196,15 @@ VISION = {
 }
 
 
-def palettes():
-    """The colours of the light and of the dark page, linear RGB by name."""
+def palette(dark):
+    """The colours of the light or of the dark page, linear RGB by name."""
     style = (PARTS / "page.css").read_text(encoding="utf-8")
     values = re.findall(r"--(\w+): light-dark\(#(\w{6}), #(\w{6})\);", style)
-    for k in (1, 2):
-        rgb = {v[0]: np.array([int(v[k][i : i + 2], 16) for i in (0, 2, 4)]) for v in values}
-        yield {
-            name: np.where(c <= 10, c / 255 / 12.92, ((c / 255 + 0.055) / 1.055) ** 2.4)
-            for name, c in rgb.items()
-        }
+    rgb = {name: np.array([*bytes.fromhex(pair[dark])]) for name, *pair in values}
+    return {
+        name: np.where(c <= 10, c / 255 / 12.92, ((c / 255 + 0.055) / 1.055) ** 2.4)
+        for name, c in rgb.items()
+    }
 
 
 def lab(linear):
@@ -234,23 +215,21 @@ def lab(linear):
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-@pytest.mark.parametrize("vision", VISION)
-def test_colours_differ_for_colour_blind_people(vision):
-    for palette in palettes():
-        seen = {name: lab(np.array(VISION[vision]) @ rgb) for name, rgb in palette.items()}
-        steps = [f"k{i}" for i in range(5)]
-        for a, b in itertools.combinations(steps, 2):
-            assert np.linalg.norm(seen[a] - seen[b]) > 7, (a, b)
-        lightness = [seen[name][0] for name in steps]
+@pytest.mark.parametrize("dark", [False, True])
+def test_colours_differ_for_colour_blind_people(dark):
+    for vision, matrix in VISION.items():
+        seen = {name: lab(np.array(matrix) @ rgb) for name, rgb in palette(dark).items()}
+        lightness = [seen[f"k{i}"][0] for i in range(5)]
         assert sorted(lightness) in (lightness, lightness[::-1])
-        if vision != "grey":  # there, both ends are the same; underlines tell them apart in print
-            for a, b in itertools.combinations([f"d{i}" for i in range(5)], 2):
+        # In grey, both ends of d are the same; underlines distinguish them in print.
+        for kind in "k" if vision == "grey" else "kd":
+            for a, b in itertools.combinations([f"{kind}{i}" for i in range(5)], 2):
                 assert np.linalg.norm(seen[a] - seen[b]) > 7, (a, b)
 
 
-def test_text_can_be_read_on_every_colour():
-    for palette in palettes():
-        luminance = {name: rgb @ [0.2126, 0.7152, 0.0722] for name, rgb in palette.items()}
-        for name in ["paper", *[f"{kind}{i}" for kind in "kd" for i in range(5)]]:
-            low, high = sorted([luminance["ink"], luminance[name]])
-            assert (high + 0.05) / (low + 0.05) >= 4.5, name
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read_on_every_colour(dark):
+    luminance = {name: rgb @ [0.2126, 0.7152, 0.0722] for name, rgb in palette(dark).items()}
+    for name in ["paper", *[f"{kind}{i}" for kind in "kd" for i in range(5)]]:
+        low, high = sorted([luminance["ink"], luminance[name]])
+        assert (high + 0.05) / (low + 0.05) >= 4.5, name

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from scoring import log_probabilities, scorer_of
+from scoring import nats, scorer_of
 
-import numpy_gpt2
 from gpt2.evaluation.perplexity import SavedState, measure, open_state
 from gpt2.evaluation.totals import BAND_NAMES, Totals
 from gpt2.scorer import Scorer, Scores
@@ -15,38 +14,35 @@ from user_error import UserError
 TEXT = "Now is the winter of our discontent\nMade glorious summer by this sun of York;\n" * 2
 
 
-def naive_nats(tiny, ids, start, window, stride):
+def naive_nats(tiny, ids, window, stride):
     """Every token in a forward pass of its own, over the context that its window gives it."""
-    text, total = np.array([start, *ids]), 0.0
-    for target in range(1, len(text)):
+    total = 0.0
+    for target in range(1, len(ids)):
         begin = max(0, -(-(target - window) // stride)) * stride
-        logits = numpy_gpt2.logits(tiny.hparams, tiny.weights, text[begin:target])[-1]
-        total -= log_probabilities(logits)[text[target]]
+        total += nats(tiny, ids[begin : target + 1], 1)[0]
     return total
 
 
-@pytest.mark.parametrize(("window", "stride"), [(512, 512), (16, 16), (16, 5), (16, 1), (1, 1)])
+@pytest.mark.parametrize(("window", "stride"), [(512, 512), (16, 16), (16, 5), (1, 1)])
 def test_sum_equals_a_naive_token_by_token_computation(tiny, window, stride):
     scorer = scorer_of(tiny, window=window, stride=stride)
     totals = measure([TEXT], scorer, SavedState(None, {}))
     ids = scorer.encoder.encode(TEXT)
     assert totals.tokens == len(ids)
-    expected = naive_nats(tiny, ids, scorer.end_of_text, window, stride)
+    expected = naive_nats(tiny, [scorer.end_of_text, *ids], window, stride)
     assert totals.nats == pytest.approx(expected, rel=1e-4)
 
 
 def test_sum_does_not_depend_on_batch_size_or_chunks(tiny):
     chunks = [TEXT[i : i + 7] for i in range(0, len(TEXT), 7)]
 
-    def totals_of(chunks, batch_size):
+    def totals_of(pieces, batch_size):
         scorer = scorer_of(tiny, window=16, stride=5, batch_size=batch_size)
-        return measure(safe_pieces(chunks), scorer, SavedState(None, {}))
+        return measure(pieces, scorer, SavedState(None, {}))
 
-    whole = totals_of([TEXT], 1)
-    for batch_size in (2, 7, 64):
-        other = totals_of(chunks, batch_size)
-        assert other.nats == pytest.approx(whole.nats, rel=1e-5)
-        assert (other.tokens, other.windows) == (whole.tokens, whole.windows)
+    whole, other = totals_of([TEXT], 1), totals_of(safe_pieces(chunks), 7)
+    assert other.nats == pytest.approx(whole.nats, rel=1e-5)
+    assert (other.tokens, other.windows) == (whole.tokens, whole.windows)
 
 
 def scores_of(logprobs, ranks, entropies):
@@ -79,17 +75,14 @@ def test_units_by_hand():
     }
 
 
-def test_a_perplexity_that_overflows_is_infinite_and_one_of_nothing_is_not_a_number():
-    assert Totals(1, 1, 1e6).perplexity(1) == float("inf")
+def test_sums_at_the_edge_of_what_numbers_can_hold():
+    assert Totals(tokens=1, sums=[-1e6, 0, 0]).perplexity(1) == float("inf")
     assert all(np.isnan(value) or value == 0 for value in Totals().summary(Counts()).values())
-
-
-def test_equal_values_have_no_spread_however_they_round():
-    totals = Totals()
+    equal = Totals()
     for _ in range(7):
-        totals.add(scores_of(np.full(11, -0.1), np.full(11, 3), np.full(11, 0.1)))
-    summary = totals.summary(Counts())
-    assert summary["standard deviation of entropy"] == pytest.approx(0, abs=1e-6)
+        equal.add(scores_of(np.full(11, -0.1), np.full(11, 3), np.full(11, 0.1)))
+    # Rounding takes the variance below 0.
+    assert equal.summary(Counts())["standard deviation of entropy"] == pytest.approx(0, abs=1e-6)
 
 
 def test_an_interrupted_run_resumes_where_it_stopped(tiny, tmp_path):
@@ -126,28 +119,16 @@ def test_a_second_run_with_the_same_state_is_refused_until_the_first_ends(tmp_pa
             open_state(path, {}).__enter__()
         first.put("totals", 1)
     with open_state(path, {}) as second:
-        assert second.get("totals") == 1
+        assert second.done == {"totals": 1}
 
 
-def test_the_state_of_another_run_is_refused(tmp_path):
-    path = str(tmp_path / "state.json")
-    SavedState(path, {"stride": 5, "file": "x"}).put("totals", {"windows": 1})
-    assert SavedState(path, {"stride": 5, "file": "x"}).get("totals") == {"windows": 1}
-    with pytest.raises(UserError, match=r"a run with another stride \(5, now 6\)"):
-        SavedState(path, {"stride": 6, "file": "x"})
-    assert SavedState(path, {"stride": 5, "file": "x"}).get("totals") == {"windows": 1}
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", "{}", '{"run": 5}', '{"run": {"stride": 5}}', "not JSON", "[" * 100_000],
-)
-def test_a_file_that_is_not_a_state_is_refused_and_kept(tmp_path, content):
+def test_a_file_that_is_not_a_state_is_refused_and_kept(tmp_path):
     path = tmp_path / "notes.txt"
-    path.write_text(content)
-    with pytest.raises(UserError, match="is not the state of an evaluation"):
-        SavedState(str(path), {"stride": 5})
-    assert path.read_text() == content
+    for content in ("", "[]", '{"run": {"stride": 5}}', "[" * 100_000):
+        path.write_text(content)
+        with pytest.raises(UserError, match="is not the state of an evaluation"):
+            SavedState(str(path), {"stride": 5})
+        assert path.read_text() == content
 
 
 def test_an_empty_text_is_an_error(tiny):

@@ -13,23 +13,17 @@ from gpt2.text_stream import Counts
 from user_error import UserError
 
 
-def test_each_file_is_a_text(tmp_path):
-    for name in ("a.txt", "b.txt"):
-        (tmp_path / name).write_text(f"This is {name}", encoding="utf-8")
-    files = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
-    texts = list(read_texts(files))
-    assert [(text.name, "".join(text.chunks)) for text in texts] == [
-        ("a.txt", "This is a.txt"),
-        ("b.txt", "This is b.txt"),
+def test_each_file_and_standard_input_is_a_text(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"typed")))
+    (tmp_path / "a.txt").write_text("This is a", encoding="utf-8")
+    files = [str(tmp_path / "a.txt"), "-"]
+    check_files(files)
+    assert [(text.name, "".join(text.chunks)) for text in read_texts(files)] == [
+        ("a.txt", "This is a"),
+        ("standard input", "typed"),
     ]
     assert is_list(files)
     assert not is_list(files[:1])
-
-
-def test_standard_input_is_a_text(monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"typed")))
-    (text,) = read_texts(["-"])
-    assert (text.name, "".join(text.chunks)) == ("standard input", "typed")
     with pytest.raises(UserError, match="only once"):
         check_files(["-", "-"])
 
@@ -55,9 +49,9 @@ def test_json_lines_are_texts_and_samples_come_after_their_prompts(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        *[(line, "expected a JSON object with a text") for line in ("{", "5", "[]", '{"text": 5}')],
+        ('{"text": 5}', "expected a JSON object with a text"),
         ('{"text": "a", "prompt": []}', "the prompt is not text"),
-        ('{"text": "\\ud800"}', "a lone surrogate, which is half a character, is not text"),
+        ('{"text": "\\ud800"}', "there is a lone surrogate"),
     ],
 )
 def test_a_line_without_a_text_is_named(tmp_path, line, message):
@@ -82,15 +76,8 @@ def test_the_end_of_text_in_a_text_is_ordinary_and_reported_once(caplog):
 
 
 def test_a_prompt_is_seen_and_not_scored():
-    class Watched(MadeUp):
-        def __call__(self, windows, allowed=None):
-            windows = list(windows)
-            seen.extend(windows)
-            return super().__call__(windows)
-
-    seen = []
-    scorer = Watched()
+    scorer = MadeUp()
     text = ScoredText(Text("a", [" Ay me"], "ROMEO:"), [scorer], False)
     assert "".join(token.text for (token,) in text.tokens()) == " Ay me"
-    assert scorer.encoder.decode(seen[0].ids) == "<|endoftext|>ROMEO: Ay me"
+    assert scorer.encoder.decode(scorer.seen[0].ids) == "<|endoftext|>ROMEO: Ay me"
     assert text.numbers()[0]["bytes"] == 6

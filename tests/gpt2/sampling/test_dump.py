@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -71,27 +70,17 @@ def test_a_dump_can_be_made_longer(tmp_path, model, whole):
     assert write(model, tmp_path / "out", 12) == whole
 
 
+def test_another_seed_makes_other_samples(tmp_path, model, whole):
+    model.change(seed=10)
+    other = write(model, tmp_path / "out", 12)
+    model.change(seed=9)
+    assert not set(other.split("=" * 40)) & set(whole.split("=" * 40)[2::2])
+
+
 def test_a_dump_without_a_seed_continues_with_the_one_it_began_with(tmp_path, model, whole):
     write(model, tmp_path / "out", 5)
     model.change(seed=None)
     assert write(model, tmp_path / "out", 12) == whole
-
-
-def test_kills_at_random_moments_change_nothing(tmp_path, call_here):
-    flags = ["generate_unconditional_samples", *FLAGS, "--nsamples", 300, "--batch_size", 1]
-    path, delays, n_killed = tmp_path / "out", random.Random(6), 0
-    command = [*FAKE, *map(str, flags), "--output", str(path)]
-    for _ in range(5):
-        with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
-            while not path.exists() and process.poll() is None:
-                time.sleep(0.01)
-            time.sleep(delays.uniform(0, 1))
-            n_killed += process.poll() is None
-            process.kill()
-    assert n_killed
-    assert subprocess.run(command, env=ENVIRONMENT, capture_output=True).returncode == 0
-    done = call_here(UNCONDITIONAL, *flags[1:], model=FakeModel)
-    assert path.read_text(encoding="utf-8") == done.stdout
 
 
 def test_a_second_run_is_refused_and_an_output_that_is_removed_ends_the_first(tmp_path, call_here):
@@ -196,19 +185,10 @@ def test_prompts_from_a_text_file_and_standard_input(tmp_path, call_here):
         ("a.txt", "word " * 200, [], "a.txt, line 1: the prompt is too long"),
         ("a.txt", "x", ["--separator", ""], "separator must be some text"),
         ("a.txt", "x", ["--format", "xml"], "format must be one of text, jsonl, got xml"),
-        (
-            "a.txt",
-            "x",
-            ["--shard", "3/2"],
-            "shard must be i/n, with i from 1 to n and n below 10**9",
-        ),
-        ("a.txt", "x", ["--shard", f"1/{10**20}"], "shard must be i/n, with i from 1 to n and n"),
-        ("a.txt", "x", ["--device", f"gpu:{10**20}"], "device must be auto, cpu, gpu or gpu:N"),
+        ("a.txt", "x", ["--shard", "3/2"], "shard must be i/n, with i from 1 to n and n below 10"),
         ("a.txt", "x", ["--batch_size", 10**30], "--batch_size must be from -2**31 to 2**31 - 1"),
         ("a.txt", "x", ["--device", "tpu"], "device must be auto, cpu, gpu or gpu:N"),
         ("a.txt", "x", ["--output", ""], "--output must be the name of a file, got ''"),
-        ("a.txt", "x", ["--output", "."], "--output must be the name of a file, got '.'"),
-        ("a.txt", "x", ["--output", "/"], "--output must be the name of a file, got '/'"),
         ("a.txt", "x", ["--output", "nowhere/out"], "there is no folder nowhere to write out in"),
     ],
 )
@@ -246,17 +226,12 @@ def test_a_terminal_sees_how_far_a_dump_is_and_each_sample_below_it():
     assert child.before[begin - 1] == "\r"  # the bar is wiped away
 
 
-@pytest.fixture
-def endless(tmp_path):
-    """A command for two samples, of which the first never ends."""
+def test_a_terminal_shows_text_as_it_is_made_and_ctrl_c_leaves_it(tmp_path):
     prompts = tmp_path / "prompts"
     prompts.write_text("endless\nnever\n", encoding="utf-8")
-    flags = [*FLAGS, "--prompts", prompts]
-    return [*FAKE, "generate_conditional_samples", *map(str, flags)]
-
-
-def test_a_terminal_shows_text_as_it_is_made_and_ctrl_c_leaves_it(endless):
-    child = pexpect.spawn(endless[0], endless[1:], env=ENVIRONMENT, encoding="utf-8", timeout=600)
+    flags = ["generate_conditional_samples", *FLAGS, "--prompts", prompts]
+    command, options = [*FAKE, *map(str, flags)], {"encoding": "utf-8", "timeout": 600}
+    child = pexpect.spawn(command[0], command[1:], env=ENVIRONMENT, **options)
     child.expect_exact(" more more")
     before = child.before
     child.sendintr()
@@ -267,31 +242,14 @@ def test_a_terminal_shows_text_as_it_is_made_and_ctrl_c_leaves_it(endless):
     assert re.fullmatch(r"( more)*\n0 samples, 0 tokens in .*; seed 9\n", after)
 
 
-def test_a_pipe_gets_text_as_it_is_made_and_ctrl_c_leaves_it(endless):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(endless, env=ENVIRONMENT, **pipes) as process:
-        text = b""
-        while b" more more" not in text:
-            text += os.read(process.stdout.fileno(), 4096)
-        process.send_signal(signal.SIGINT)
-        text += process.stdout.read()
-        assert process.wait(timeout=600) == 130
-    assert banners(text.decode()) == [1]
-    assert text.endswith(b" more\n")
-
-
 def test_stop_at_end_cuts_where_the_text_ends(tmp_path, model):
     model.change(length=250)
-    cut, uncut = (
-        [
-            json.loads(line)
-            for line in write(model, tmp_path / name, 6, format="jsonl", stop_at_end=stop).split(
-                "\n"
-            )[:-1]
-        ]
-        for name, stop in [("cut", True), ("uncut", False)]
-    )
+    texts = [
+        write(model, tmp_path / str(stop), 6, format="jsonl", stop_at_end=stop)
+        for stop in (True, False)
+    ]
     model.change(length=24)
+    cut, uncut = ([json.loads(line) for line in text.split("\n")[:-1]] for text in texts)
     end = model.end_of_text
     assert any(record["ended"] for record in cut)
     for short, long in zip(cut, uncut, strict=True):

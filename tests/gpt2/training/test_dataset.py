@@ -1,4 +1,4 @@
-"""Texts become token ids once, whatever way they are named; what is no text is named."""
+"""Texts are encoded once and cut into windows; an error names the file that is not text."""
 
 import json
 
@@ -48,17 +48,23 @@ def test_texts_of_a_folder_have_one_end_of_text_between_them(texts, tmp_path):
     assert tokens.dtype == np.uint16
 
 
-def test_a_pattern_names_some_of_them(texts, tmp_path, monkeypatch):
-    expected = [*encode("Speak, speak."), END, *encode("Resolved rather to die\n")]
-    assert load(texts / "*.txt", tmp_path).tolist() == expected
+def test_a_pattern_names_some_of_them_and_brackets_of_a_folder_are_no_pattern(texts, monkeypatch):
     monkeypatch.chdir(texts.parent)
-    assert load("texts/[ac].txt", tmp_path).tolist() == expected
-
-
-def test_end_of_text_inside_a_file_is_a_single_id(tmp_path):
-    path = tmp_path / "text"
-    path.write_text("Speak.<|endoftext|>Speak.", encoding="utf-8")
-    assert load(path, tmp_path).tolist() == [*encode("Speak."), END, *encode("Speak.")]
+    (texts / ".git").mkdir()
+    (texts / ".git" / "e.txt").touch()
+    files = {name: texts / name for name in ("a.txt", "b.txt", "c.txt", "more/d.md")}
+    for pattern, expected in [
+        ("texts", [*files]),
+        ("texts/**", [*files]),
+        ("texts/*.txt", ["a.txt", "b.txt", "c.txt"]),
+        ("texts/[ac].txt", ["a.txt", "c.txt"]),
+    ]:
+        found = dataset.find_files(pattern)
+        assert [path.resolve() for path in found] == [files[name] for name in expected]
+    odd = texts.rename("texts [v2]") / "a.txt"
+    odd.rename(odd.with_name("a[1].txt"))
+    assert dataset.find_files("texts [v2]")[0].name == "a[1].txt"
+    assert len(dataset.find_files("texts [v2]/a[1].txt")) == 1
 
 
 def test_each_text_of_json_lines_is_a_document(tmp_path):
@@ -67,11 +73,6 @@ def test_each_text_of_json_lines_is_a_document(tmp_path):
     path.write_text("\n\n".join(map(json.dumps, records)), encoding="utf-8")
     expected = [*encode("Speak, speak."), END, *encode("No "), END, *encode("more\n")]
     assert load(path, tmp_path).tolist() == expected
-    path.write_text('{"text": "a"}\n{"txt": "b"}\n', encoding="utf-8")
-    with pytest.raises(
-        UserError, match=r"texts\.jsonl, line 2: expected a JSON object with a text"
-    ):
-        load(path, tmp_path)
 
 
 def test_a_long_text_has_the_ids_of_the_whole(tmp_path):
@@ -85,34 +86,29 @@ def test_a_text_is_encoded_once_and_again_when_it_changed(texts, tmp_path, monke
     cache = tmp_path / "cache"
     path = texts / "a.txt"
     first = load(path, cache)
-    calls = []
-    real = dataset.encode_files
-    monkeypatch.setattr(dataset, "encode_files", lambda *a: calls.append(a) or real(*a))
-    assert load(path, cache).tolist() == first.tolist()
-    assert not calls
+    assert len([*cache.iterdir()]) == 1
+    with monkeypatch.context() as patch:
+        patch.delattr(dataset, "encode_files")
+        assert load(path, cache).tolist() == first.tolist()
     path.write_text("Speak, speak. Speak.", encoding="utf-8")
     assert load(path, cache).tolist() == encode("Speak, speak. Speak.")
-    assert len(calls) == 1
-    assert {file.suffix for file in cache.iterdir()} == {".npz"}
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("text", None, "no such file, and no files that match"),
         ("text", b"", "is empty"),
         ("text", b"\xff" * 100, "is not UTF-8 text: invalid start byte"),
         ("text", b"text\0" * 100, "is not a text file: it contains NUL bytes"),
-        ("text.csv", b"id,text\n", r"is a table, not text; put its texts in a \.jsonl file"),
+        ("text.csv", b"id,text\n", "is a table, not text"),
+        ("text.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', ", line 2: expected a JSON object"),
     ],
 )
 def test_a_dataset_that_is_no_text_is_named(tmp_path, name, content, message):
     path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}.*{message}"):
         load(path, tmp_path / "cache")
-    assert str(path) in str(caught.value)
     assert not (tmp_path / "cache").exists()
 
 
@@ -125,9 +121,9 @@ def test_arrays_of_other_programs_are_taken_one_after_the_other(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        ([0.5], "holds float64"),
-        ([1280], "not from 0 to"),
-        ([-1], "not from 0 to"),
+        ([0.5], "has numbers that are not ids from 0 to 1279"),
+        ([1280], "has numbers that are not ids"),
+        ([-1], "has numbers that are not ids"),
         ([{}], r"is not an \.npz of token ids"),  # it would be unpickled, which can run any code
     ],
 )
@@ -149,24 +145,22 @@ def test_an_npz_of_another_vocabulary_a_torn_one_and_a_single_array_are_refused(
             load(path, tmp_path)
 
 
-def test_the_script_makes_what_training_takes(texts, tmp_path, run_here):
+def test_the_script_makes_what_training_takes_and_replaces_its_output(texts, tmp_path, run_here):
     output = tmp_path / "out.npz"
     script = ROOT / "src" / "encode.py"
-    flags = [texts, output, "--model_name", "1M"]
-    done = run_here(lambda: run(encode_script.encode), script, *flags)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert load(output, tmp_path).tolist() == load(texts, tmp_path).tolist()
+    for source in (texts / "a.txt", texts):
+        flags = [source, output, "--model_name", "1M"]
+        done = run_here(lambda: run(encode_script.encode), script, *flags)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert load(output, tmp_path).tolist() == load(source, tmp_path).tolist()
 
 
 def test_both_parts_of_a_text_must_hold_a_window():
     training, testing = dataset.hold_out(np.arange(100), 0.1, 9)
     assert (training.tolist(), testing.tolist()) == ([*range(90)], [*range(90, 100)])
-    with pytest.raises(UserError, match=r"10 of its 100 tokens are held out.*--held_out 0 "):
-        dataset.hold_out(np.arange(100), 0.1, 10)
-    with pytest.raises(UserError, match="too short: 10 of its 100 tokens are to train on"):
-        dataset.hold_out(np.arange(100), 0.9, 10)
-    with pytest.raises(UserError, match=r"a smaller --window$"):
-        dataset.hold_out(np.arange(100), 0.1, 100)
+    for share in (0.1, 0.9):
+        with pytest.raises(UserError, match=r"too short: .* a window needs 11; .*--held_out 0 "):
+            dataset.hold_out(np.arange(100), share, 10)
     assert len(dataset.hold_out(np.arange(100), 0, 99)[1]) == 0
 
 
@@ -193,39 +187,21 @@ def test_other_programs_can_train_on_all_arrays_of_our_file(tmp_path):
     path = tmp_path / "a.npz"
     tokens = np.arange(1000, dtype=np.uint16)
     dataset.write_tokens(path, tokens, ModelFolder(MODEL))
-    chunks = []
-    with np.load(path) as npz:  # as the forks' load_dataset does
-        for item in npz.files:
-            chunks.append(npz[item])
-    assert np.concatenate(chunks).tolist() == tokens.tolist()
     assert dataset.is_ours(path)
-    np.savez(path, tokens)
-    assert not dataset.is_ours(path)
+    with np.load(path) as npz:  # as the forks' load_dataset does
+        assert np.concatenate([npz[item] for item in npz.files]).tolist() == tokens.tolist()
 
 
-def test_a_folder_with_brackets_is_no_pattern(tmp_path):
-    for folder in ("data [v2]", "data v"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "a[1].txt").write_text(folder, encoding="utf-8")
-    expected = [tmp_path / "data [v2]" / "a[1].txt"]
-    for name in ("data [v2]", "data [v2]/a[1].txt", "data [v2]/*.txt", "data [v2]/**"):
-        assert dataset.find_files(str(tmp_path / name)) == expected
-    assert dataset.find_files(str(tmp_path / "data [a-z]/*")) == [tmp_path / "data v" / "a[1].txt"]
-
-
-@pytest.mark.parametrize(
-    "name", ["", "/", "a**", "***/x", "~nobody-here/x", "a\0b", "x" * 5000, "\ud800", "/dev/zero"]
-)
+@pytest.mark.parametrize("name", ["", "/", "none", "***/x", "~nobody/x", "a\0b", "x" * 5000])
 def test_a_dataset_that_names_nothing_is_refused(name):
     with pytest.raises(UserError, match=r"^the dataset ") as caught:
         dataset.find_files(name)
     assert "\n" not in str(caught.value)
-    assert "--dataset" not in str(caught.value)
 
 
 def test_token_ids_among_texts_are_named(texts, tmp_path):
     dataset.write_tokens(texts / "a.npz", np.arange(9, dtype=np.uint16), ModelFolder(MODEL))
-    with pytest.raises(UserError, match=r"a\.npz holds token ids, not text; keep it apart"):
+    with pytest.raises(UserError, match=r"a\.npz has token ids, not text"):
         load(texts, tmp_path)
 
 
@@ -235,20 +211,10 @@ def test_token_ids_among_texts_are_named(texts, tmp_path):
         ("a.txt", r"OUTPUT must end in \.npz, got"),
         ("nothing/a.npz", "no folder .*nothing to write a.npz in"),
         ("theirs.npz", r"theirs\.npz exists and was not made by encode\.py"),
-        ("folder.npz", r"folder\.npz exists"),
     ],
 )
 def test_the_script_checks_its_output_before_it_encodes(texts, tmp_path, output, message):
     np.savez(tmp_path / "theirs.npz", np.arange(3))
-    before = (tmp_path / "theirs.npz").read_bytes()
-    (tmp_path / "folder.npz").mkdir()
     with pytest.raises(UserError, match=message):
         encode_script.encode(str(texts), str(tmp_path / output), model_name="1M")
-    assert (tmp_path / "theirs.npz").read_bytes() == before
-
-
-def test_the_script_replaces_its_own_output(texts, tmp_path):
-    for text in ("once", "once, twice"):
-        (texts / "a.txt").write_text(text, encoding="utf-8")
-        encode_script.encode(str(texts / "a.txt"), str(tmp_path / "a.npz"), model_name="1M")
-    assert load(tmp_path / "a.npz", tmp_path).tolist() == encode("once, twice")
+    assert not dataset.is_ours(tmp_path / "theirs.npz")
