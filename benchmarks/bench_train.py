@@ -47,12 +47,14 @@ def own_update(flags, weights_file):
 
     tf = import_tensorflow()
     from gpt2.training import train_graph
+    from gpt2.training.options import TrainingOptions
     from gpt2.training.workers import Workers
 
     tf.disable_eager_execution()
     tf.set_random_seed(0)
     hparams = HParams(n_embd=12, n_layer=2) if flags.smoke else HParams()
-    graph = train_graph.build(hparams, clip_norm=CLIP_NORM, workers=Workers())
+    options = TrainingOptions(flags.window, clip_norm=CLIP_NORM)
+    graph = train_graph.build(hparams, options, Workers())
     config, _ = choose_device("auto", tf)
     config.intra_op_parallelism_threads = config.inter_op_parallelism_threads = flags.threads
     session = tf.Session(config=config)

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from gpt2.command_line import run
 from gpt2.file_lock import write_lock
@@ -17,9 +17,6 @@ from gpt2.tensorflow_session import check_device, choose_device, import_tensorfl
 from gpt2.terminal import status_line
 from gpt2.training.options import TFConfig, TrainingOptions, read_tf_config
 from user_error import UserError, require
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def train(
@@ -104,14 +101,15 @@ def train(
 def run_training(
     options: TrainingOptions,
     weights: Path | None,
-    texts: "tuple[np.ndarray, np.ndarray]",
+    texts: tuple[Any, Any],
     model: ModelFolder,
     run_folder: Path,
     tf_config: TFConfig,
     device: str,
 ) -> None:
-    """Import TensorFlow, train, and print where the result is. The arguments are those of Trainer.
+    """Import TensorFlow, train, and print where the result is.
 
+    Args: as in Trainer; texts are the tokens to train on and those for validation.
     Raises: UserError with a remedy, also if memory runs out.
     """
     if tf_config.size > 1:  # or TensorFlow logs each attempt to reach a worker before it starts
@@ -130,14 +128,7 @@ def run_training(
         print(f"training on {training} tokens, validating on {validation}, using {processor}")
     try:
         with tf.Graph().as_default():
-            trainer = Trainer(
-                options,
-                workers=workers,
-                model=model,
-                run_folder=run_folder,
-                config=config,
-                report=tqdm.write,
-            )
+            trainer = Trainer(options, workers, model, run_folder, config, tqdm.write)
             best = trainer.train(weights, *texts)
     except tf.errors.ResourceExhaustedError:
         raise UserError(

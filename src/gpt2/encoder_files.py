@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from encoder import END_OF_TEXT, Encoder
 from gpt2.installation import download_command
 from gpt2.user_file import parse_json, read_text
 from user_error import UserError
 
-T = TypeVar("T")
 MOST_GAPS = 1 << 16  # maximum number of ids without a token; Encoder has a list of all ids
 
 
@@ -60,7 +59,7 @@ def _lost_merges(encoder: Encoder) -> list[str]:
     return [t for t in rest if any(t[:i] in ids and t[i:] in ids for i in range(1, len(t)))]
 
 
-def _load(path: Path, parse: Callable[[str], T], remedy: str) -> T:
+def _load(path: Path, parse: Callable[[str], Any], remedy: str) -> Any:
     """The parsed content of a text file."""
     try:
         return parse(read_text(path).replace("\r\n", "\n"))

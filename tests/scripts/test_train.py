@@ -63,7 +63,8 @@ for tf_config, flags, log, errors, last in json.loads(sys.argv[1]):
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
         os.environ["TF_CONFIG"], sys.argv = tf_config, ["train.py", *flags]
         trainer.Trainer._train_step, workers.HEARTBEAT_SECONDS = train_step, 1
-        sys.exit(train.run(train.train))
+        train.run(train.train)
+        os._exit(0)  # as a script ends; without it, TensorFlow's server takes seconds to stop
 print([os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes])
 """
 VOCABULARY = {"hparams.json", "encoder.json", "vocab.bpe", "checkpoint"}

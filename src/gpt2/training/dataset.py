@@ -7,18 +7,15 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoder import Encoder
 from gpt2.atomic_file import replacing
 from gpt2.model_folder import ModelFolder
 from gpt2.text_stream import fingerprint, lines, safe_pieces, text_chunks, text_record
 from gpt2.user_file import expand, open_file
 from user_error import UserError
-
-if TYPE_CHECKING:
-    from encoder import Encoder
 
 MARK = b"token ids of the GPT-2 vocabulary "  # starts the zip comment of our archives
 
@@ -65,7 +62,7 @@ def find_files(dataset: str) -> list[Path]:
     return files
 
 
-def encode_files(files: list[Path], encoder: "Encoder") -> np.ndarray:
+def encode_files(files: list[Path], encoder: Encoder) -> np.ndarray:
     """Encode text files, with a progress bar in bytes if stderr is a terminal.
 
     Returns: uint16 [tokens], or int32 if the vocabulary is larger.

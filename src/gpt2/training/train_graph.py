@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import model
+from gpt2.training.options import TrainingOptions
 from gpt2.training.workers import Workers
 from hparams import HParams
 
@@ -31,31 +32,16 @@ class TrainGraph(NamedTuple):
     broadcast: Any  # operation that gives all workers the chief's variables
 
 
-def build(
-    hparams: HParams,
-    *,
-    clip_norm: float = 1.0,
-    accumulate: int = 1,
-    recompute: bool = False,
-    workers: Workers,
-) -> TrainGraph:
-    """Build the training graph in the default graph.
-
-    Args:
-      hparams: the shape of the model.
-      clip_norm: largest global norm of the gradients.
-      accumulate: batches per train step.
-      recompute: use gradient checkpointing.
-      workers: average the gradients over these.
-    """
+def build(hparams: HParams, options: TrainingOptions, workers: Workers) -> TrainGraph:
+    """Build the training graph in the default graph; gradients are averaged over the workers."""
     ids = tf.placeholder(tf.int32, [None, None])
     learning_rate = tf.placeholder(tf.float32, [])
-    loss = mean_loss(hparams, ids, recompute)
+    loss = mean_loss(hparams, ids, options.recompute)
     weights = tf.trainable_variables()
-    values, add, reset = _accumulated([loss, *gradients(loss, weights)], accumulate)
+    values, add, reset = _accumulated([loss, *gradients(loss, weights)], options.accumulate)
     sums = workers.all_reduce(values)
-    mean, *means = (value / (accumulate * workers.size) for value in sums)
-    clipped, _ = tf.clip_by_global_norm(means, clip_norm)
+    mean, *means = (value / (options.accumulate * workers.size) for value in sums)
+    clipped, _ = tf.clip_by_global_norm(means, options.clip_norm)
 
     step = tf.train.get_or_create_global_step()
     best = tf.Variable(np.inf, trainable=False, name="best", dtype=tf.float32)
@@ -78,7 +64,7 @@ def mean_loss(hparams: HParams, ids: Any, recompute: bool = False) -> Any:
 
     Args:
       ids: int32 [batch, window + 1]; the first token of each row is not predicted.
-      recompute: as in `build`.
+      recompute: use gradient checkpointing.
     """
     X, labels = ids[:, :-1], ids[:, 1:]
     layer = recomputed_block if recompute else model.block

@@ -38,14 +38,13 @@ class Trainer:
       workers: the processes that train together.
       model: gives the shape and the vocabulary.
       run_folder: where checkpoints and logs go.
-      config: tf.ConfigProto
+      config: tf.ConfigProto.
       report: called with each line about the progress, and with each sample.
     """
 
     def __init__(
         self,
         options: TrainingOptions,
-        *,
         workers: Workers,
         model: ModelFolder,
         run_folder: Path,
@@ -56,13 +55,7 @@ class Trainer:
         self.report = report
         tf.set_random_seed(options.seed)
         with workers.device():
-            self.graph = train_graph.build(
-                self.hparams,
-                clip_norm=options.clip_norm,
-                accumulate=options.accumulate,
-                recompute=options.recompute,
-                workers=workers,
-            )
+            self.graph = train_graph.build(self.hparams, options, workers)
             if workers.is_chief:
                 if options.sample_every:
                     self.sample = self._sampler(model)

@@ -8,7 +8,7 @@ from conftest import new_session
 import model
 import numpy_gpt2
 from gpt2 import checkpoint
-from gpt2.training.options import TFConfig
+from gpt2.training.options import TFConfig, TrainingOptions
 from hparams import HParams
 
 ODD = HParams(n_vocab=13, n_ctx=11, n_embd=15, n_head=3, n_layer=2)
@@ -82,7 +82,8 @@ def first_moments(tf, train_graph, weights, parts=1, clip_norm=1e9):
     from gpt2.training.workers import Workers
 
     with new_session(tf) as sess:
-        graph = train_graph.build(ODD, accumulate=parts, clip_norm=clip_norm, workers=Workers())
+        options = TrainingOptions(8, accumulate=parts, clip_norm=clip_norm)
+        graph = train_graph.build(ODD, options, Workers())
         sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for variable in graph.weights:
             variable.load(weights[variable.op.name], sess)
@@ -126,7 +127,8 @@ def test_several_workers_sum_loss_and_gradients_in_one_collective(tf, train_grap
 
     two = Workers(TFConfig(("a:1", "b:1"), index=1))
     with tf.Graph().as_default() as whole:
-        graph = train_graph.build(HParams(13, 11, 15, 3, 1), workers=two, accumulate=4)
+        options = TrainingOptions(8, accumulate=4)
+        graph = train_graph.build(HParams(13, 11, 15, 3, 1), options, two)
         definition = whole.as_graph_def()
     for operation, n_collectives in [(graph.add, 0), (graph.update.op, 1)]:
         needed = tf.graph_util.extract_sub_graph(definition, [operation.name]).node
