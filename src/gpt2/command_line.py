@@ -3,7 +3,6 @@
 import difflib
 import importlib.metadata
 import inspect
-import json
 import logging
 import os
 import platform
@@ -11,10 +10,9 @@ import re
 import signal
 import sys
 import typing
-from collections.abc import Callable, Iterable
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import fire
 
 from gpt2 import background
 from gpt2.model_folder import DEFAULT_MODEL, EMBEDDED_MODEL
@@ -24,7 +22,8 @@ from gpt2.typed_value import parser
 from user_error import UserError
 
 VERSION = "2.0"
-fire.decorators.FIRE_METADATA = "_fire_metadata"  # an attribute of functions; help lists others
+HELP = {"--", "--help", "-h"}  # fire's own flags follow --, and only --help is let through
+Main = Callable[..., None] | dict[str, Callable[..., None]]
 FLAGS = {  # what a flag means where a script does not say otherwise
     "model_name": f"folder of the model in models_dir; {DEFAULT_MODEL} by default, or "
     f"{EMBEDDED_MODEL} if that is not there.",
@@ -60,7 +59,7 @@ FLAGS = {  # what a flag means where a script does not say otherwise
 }
 
 
-def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
+def run(main: Main) -> None:
     """Call `main` with the flags of the command line, and end the process as a script should.
 
     Flags, their types and defaults are `main`'s parameters; `-- --help` shows its docstring, with
@@ -76,15 +75,7 @@ def run(main: Callable[..., None] | dict[str, Callable[..., None]]) -> None:
             print(versions())
             return
         _check_encoding(sys.argv[1:])
-        command = _attach_values(main, sys.argv[1:])
-        for function in main.values() if isinstance(main, dict) else [main]:
-            parsers = {
-                name: parser(_label(parameter), parameter.annotation)
-                for name, parameter in inspect.signature(function).parameters.items()
-            }
-            fire.decorators.SetParseFns(**parsers)(function)
-            function.__doc__ = _document(function)
-        fire.Fire(main, command=command)
+        _call(main, sys.argv[1:])
         sys.stdout.flush()
     except UserError as error:
         _print_error(str(error))
@@ -153,64 +144,95 @@ def _check_encoding(arguments: list[str]) -> None:
             raise UserError(wrong) from None
 
 
-def _attach_values(
-    main: Callable[..., None] | dict[str, Callable[..., None]], arguments: list[str]
-) -> list[str]:
-    """The command line with each value attached to its name: `--name=value`.
-
-    fire reports unknown names and stray words only after `main` has run, and reads a lone - as a
-    separator. Raises: UserError for these, and for a missing flag.
-    """
+def _call(main: Main, arguments: list[str]) -> None:
+    """Call what a command line asks for, or show the help and end the process."""
+    words = [*HELP.intersection(arguments)]
+    if words:
+        first = min(map(arguments.index, words))
+        _show_help(main, arguments[:first], arguments[first:])
     if isinstance(main, dict):
-        chosen, *rest = arguments or [""]
-        if chosen in ("--", "--help", "-h"):
-            return ["--", "--help"]
+        chosen, *arguments = arguments or [""]
         if chosen not in main:
             wrong = f"unknown command {chosen!r}; choose one" if chosen else "choose a command"
             raise UserError(f"{wrong}: {', '.join(main)}; -- --help describes them")
-        return [chosen, *_attach_values(main[chosen], rest)]
-    parameters = inspect.signature(main).parameters
+        main = main[chosen]
+    values = _values(main, arguments)
+    main(*values.args, **values.kwargs)
+
+
+def _show_help(main: Main, before: list[str], asked: list[str]) -> None:
+    """Show fire's help and end the process. Raises: UserError if more than help is asked for."""
+    if asked == ["--"] or (asked[0] == "--" and not HELP.issuperset(asked)):
+        raise UserError("only --help may follow --; other flags go before it")
+    import fire
+
+    functions = main if isinstance(main, dict) else {"": main}
+    for function in functions.values():
+        function.__doc__ = _document(function)
+    command = [word for word in before[:1] if word in functions]
+    fire.Fire(main, command=[*command, "--", "--help"])
+
+
+def _values(function: Callable[..., None], arguments: list[str]) -> inspect.BoundArguments:
+    """What a function is to be called with. Raises: UserError, also for a missing argument."""
+    signature = inspect.signature(function)
+    given, values = _texts(signature.parameters, arguments), signature.bind_partial()
+    for name, parameter in signature.parameters.items():
+        if name in given and _is_tuple(parameter):
+            values.arguments[name] = tuple(given[name])
+        elif name in given:
+            read = parser(_label(parameter), parameter.annotation)
+            values.arguments[name] = read(given[name][-1])
+        elif parameter.default is parameter.empty:
+            raise UserError(f"{_label(parameter)} is needed; -- --help describes it")
+    return values
+
+
+def _texts(
+    parameters: Mapping[str, inspect.Parameter], arguments: list[str]
+) -> dict[str, list[str]]:
+    """The texts that are given for each parameter.
+
+    fire would report unknown names and stray words only after the call, guess the types, and read a
+    lone - as a separator.
+    """
     positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
     known = [name for name in parameters if name not in positional]
     switches = [name for name in known if parameters[name].annotation is bool]
-    flags: list[str] = []
-    value_may_follow = False
-    for i, argument in enumerate(arguments):
-        if argument in ("--", "--help", "-h"):
-            return _help_only(arguments[i:])
-        if re.match("--|-[a-zA-Z]", argument):
-            argument = _spell_out(argument, known)
-            name = _name(argument)
-            if name not in known and name.removeprefix("no") not in switches:
-                if value_may_follow and _name(flags[-1]) not in switches:
-                    raise UserError(
-                        f"{flags[-1]} needs a value; one that begins with - is written "
-                        f"{flags[-1]}={argument}"
-                    )
+    given, rest = defaultdict[str, list[str]](list), deque(arguments)
+    while rest:
+        argument = rest.popleft()
+        if _is_flag(argument):
+            flag, equals, text = _spell_out(argument, known).partition("=")
+            name = flag.lstrip("-").replace("-", "_")
+            if name not in known and name.removeprefix("no") in switches and not equals:
+                name, equals, text = name.removeprefix("no"), "=", "False"
+            if name not in known:
                 close = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean --{close[0]}?" if close else "-- --help lists the flags"
-                raise UserError(f"unknown flag {argument.partition('=')[0]}; {hint}")
-            flags.append("--" + argument.lstrip("-"))
-            value_may_follow = "=" not in argument
-        elif value_may_follow and (
-            not positional or argument in ("True", "False") or _name(flags[-1]) not in switches
-        ):
-            flags[-1] += f"={argument}"
-            value_may_follow = False
+                raise UserError(f"unknown flag {flag}; {hint}")
+            follows = bool(rest) and not _is_flag(rest[0])
+            if name in switches and positional:
+                follows = follows and rest[0] in ("True", "False")
+            if not equals and not follows and name not in switches:
+                hint = f"; one that begins with - is written {flag}={rest[0]}" if rest else ""
+                raise UserError(f"{flag} needs a value{hint}")
+            given[name].append(text if equals else rest.popleft() if follows else "True")
         elif positional:
-            value_may_follow = False
-            flags.append(f"--{positional[0]}={argument}")
-            if typing.get_origin(parameters[positional[0]].annotation) is not tuple:
+            given[positional[0]].append(argument)
+            if not _is_tuple(parameters[positional[0]]):
                 positional.pop(0)  # a tuple takes all that follow
         else:
             raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
-    _check_values(flags, switches)
-    flags = _join_repeated(flags, parameters.values())
-    given = {_name(flag) for flag in flags}
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in given:
-            raise UserError(f"{_label(parameter)} is needed; -- --help describes it")
-    return flags
+    return given
+
+
+def _is_flag(argument: str) -> bool:
+    return re.match("--|-[a-zA-Z]", argument) is not None
+
+
+def _is_tuple(parameter: inspect.Parameter) -> bool:
+    return typing.get_origin(parameter.annotation) is tuple
 
 
 def _spell_out(flag: str, known: list[str]) -> str:
@@ -218,37 +240,6 @@ def _spell_out(flag: str, known: list[str]) -> str:
     letter, equals, value = flag.partition("=")
     names = [name for name in known if letter == f"-{name[0]}"]
     return f"--{names[0]}{equals}{value}" if len(names) == 1 else flag
-
-
-def _name(flag: str) -> str:
-    """The parameter that a flag names."""
-    return flag.lstrip("-").partition("=")[0].replace("-", "_")
-
-
-def _check_values(flags: list[str], switches: list[str]) -> None:
-    """Raise UserError for a flag without a value, except a switch; fire would read it as True."""
-    for flag in flags:
-        if "=" not in flag and not {_name(flag), _name(flag).removeprefix("no")} & {*switches}:
-            raise UserError(f"{flag} needs a value")
-
-
-def _join_repeated(flags: list[str], parameters: Iterable[inspect.Parameter]) -> list[str]:
-    """The flags, with a JSON list as the value of each that may be given several times."""
-    for parameter in parameters:
-        if typing.get_origin(parameter.annotation) is tuple:
-            values = [flag.partition("=")[2] for flag in flags if _name(flag) == parameter.name]
-            flags = [flag for flag in flags if _name(flag) != parameter.name]
-            given = values or parameter.default == ()  # fire needs a positional one even then
-            flags += [f"--{parameter.name}={json.dumps(values)}"] if given else []
-    return flags
-
-
-def _help_only(rest: list[str]) -> list[str]:
-    """What fire is given for `--help`, or for `--` and what follows. Raises: UserError."""
-    wrong = [argument for argument in rest[1:] if argument not in ("--help", "-h")]
-    if rest[0] == "--" and (wrong or not rest[1:]):
-        raise UserError("only --help may follow --; other flags go before it")
-    return ["--", "--help"]
 
 
 def _label(parameter: inspect.Parameter) -> str:

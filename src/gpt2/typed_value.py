@@ -1,12 +1,10 @@
 """The types of flags and of Python arguments, checked in one place."""
 
 import contextlib
-import json
 import reprlib
 import typing
 from collections.abc import Callable
 from numbers import Real
-from types import NoneType
 from typing import Any
 
 from user_error import UserError
@@ -64,10 +62,7 @@ def _convert(value: Any, kind: type) -> Any:
 
 def parser(label: str, annotation: Any) -> Callable[[str], Any]:
     """A function that turns text into a value of the annotated type, or raises UserError."""
-    if typing.get_origin(annotation) is tuple:
-        return lambda text: tuple(json.loads(text))
-    types = typing.get_args(annotation) or (annotation,)
-    (kind,) = [kind for kind in types if kind is not NoneType]
+    kind, *nothing = typing.get_args(annotation) or (annotation,)
     read: dict[Any, Callable[[str], Any]] = {
         int: _number,
         float: float,
@@ -76,7 +71,7 @@ def parser(label: str, annotation: Any) -> Callable[[str], Any]:
     }
 
     def parse(text: str) -> Any:
-        if NoneType in types and text == "None":
+        if nothing and text == "None":
             return None
         value: Any = text
         with contextlib.suppress(ValueError, KeyError):

@@ -160,7 +160,7 @@ def test_a_closed_or_full_stream_is_no_traceback(script, redirection, printed, m
 
 
 def test_ctrl_c_while_a_script_imports_is_no_traceback(tmp_path):
-    (tmp_path / "fire.py").write_text(
+    (tmp_path / "difflib.py").write_text(
         "import os, signal; os.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(3)"
     )
     for script in (ROOT / "download_model.py", ROOT / "src" / "encode.py"):
