@@ -5,14 +5,15 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
-from gpt2.sample_text import SampleText, read_stop_strings
-from gpt2.sampling.sample_file import banner
+from gpt2.sample_text import read_stop_strings
+from gpt2.sampling.batch import SampleBatch, StopConditions, make_samples
+from gpt2.sampling.sample_file import PlainText, Stream
 from gpt2.sampling.setting_line import KINDS, LONE_SETTING, parse_settings
 from gpt2.terminal import in_notebook
 from gpt2.text_stream import BYTE_ORDER_MARK, lines, stdin_chunks, text_chunks
@@ -25,7 +26,7 @@ Lines of """ begin and end a text of several lines. ? shows the settings, and
 /temperature 0.7 changes one. Ctrl-C stops a sample or clears the line.
 /quit or Ctrl-D leaves.'''
 LEAVE = ("/quit", "/exit", "quit", "exit")
-SILENCE = 3  # seconds without a line, after which standard input may be somebody who waits
+SILENCE = 3  # seconds without a line; then somebody may be typing, and not know what happens
 HISTORY = Path("~/.gpt2_history")  # what was typed, for the next session
 
 
@@ -64,7 +65,7 @@ def interact_model(
     if prompt_file is not None:
         chunks = stdin_chunks() if prompt_file == "-" else text_chunks(prompt_file)
         prompt = "".join(chunks)
-    stop_strings = read_stop_strings(stop)
+    ends = StopConditions(stop_at_end, read_stop_strings(stop))
     lm = LanguageModel(
         model_name=model_name,
         models_dir=models_dir,
@@ -77,7 +78,7 @@ def interact_model(
         device=device,
         dtype=dtype,
     )
-    conversation = Conversation(lm, nsamples, stop_at_end, stop_strings)
+    conversation = Conversation(lm, nsamples, ends)
     try:
         if prompt is not None:
             conversation.respond(prompt)
@@ -91,18 +92,23 @@ def interact_model(
             print(f"seed {lm.seed}", file=sys.stderr)
 
 
+class Continuations(PlainText):
+    """Samples as the original prints them here: without the prompt, which has just been typed."""
+
+    def header(self, settings: dict[str, Any]) -> str:
+        """Nothing."""
+        return ""
+
+    def beginning(self, number: int, prompt: str | None, text: str) -> str:
+        """What a sample begins with that has this text so far."""
+        return super().beginning(number, None, text)
+
+
 class Conversation:
     """A conversation with a model."""
 
-    def __init__(
-        self,
-        lm: LanguageModel,
-        nsamples: int,
-        stop_at_end: bool,
-        stop_strings: Sequence[str] = (),
-    ):
-        self.lm, self.nsamples = lm, nsamples
-        self.stop_at_end, self.stop_strings = stop_at_end, stop_strings
+    def __init__(self, lm: LanguageModel, nsamples: int, ends: StopConditions):
+        self.lm, self.nsamples, self.ends = lm, nsamples, ends
         self.next_number = 1  # counts on from prompt to prompt, so none gets the same sample twice
 
     def converse(self) -> None:
@@ -136,7 +142,7 @@ class Conversation:
                     print("Ctrl-C again, or Ctrl-D, leaves.")
 
     def answer(self, line: str) -> None:
-        """Do what a typed line asks for: show or change settings, or continue a text."""
+        """Show or change settings, or continue a text, as a typed line asks."""
         command = line.strip()
         if command == '"""':
             self.respond("\n".join(iter(lambda: input("... "), '"""')))
@@ -180,7 +186,7 @@ class Conversation:
         return {name: str(values[name]).removesuffix(".0") for name in KINDS}
 
     def change(self, changes: dict[str, Any]) -> None:
-        """Change settings and say what holds now. Raises: UserError, and changes nothing."""
+        """Change settings and print the new ones. Raises: UserError, and changes nothing."""
         nsamples = changes.get("nsamples", self.nsamples)
         require("nsamples", nsamples, nsamples >= 1, "at least 1")
         self.lm.change(**{name: changes[name] for name in changes if name != "nsamples"})
@@ -197,25 +203,14 @@ class Conversation:
         """
         if not raw_text:
             raise UserError("Prompt should not be empty!")
-        context = self.lm.context(raw_text)
+        self.lm.context(raw_text)  # reports a text that is too long before the model is loaded
         self.lm.prepare(at_once=True)
-        end = self.next_number + self.nsamples
+        out, end = Stream(sys.stdout, Continuations(), {}), self.next_number + self.nsamples
         for start in range(self.next_number, end, self.lm.batch_size):
-            batch = range(start, min(start + self.lm.batch_size, end))
-            self.next_number = batch.stop  # also if the batch is interrupted
-            rows = [SampleText(self.lm.encoder, self.stop_strings) for _ in batch]
-            print(banner(start))
-            contexts = [context] * len(batch)
-            for piece in self.lm.stream_tokens(contexts, batch, self.stop_at_end, at_once=True):
-                added = [row.add(ids) for row, ids in zip(rows, piece, strict=True)]
-                print(added[0], end="", flush=True)
-                if all(row.stopped for row in rows):
-                    break
-            print(rows[0].add([], final=True))
-            for number, row in zip(batch[1:], rows[1:], strict=True):
-                row.add([], final=True)
-                print(banner(number))
-                print(row.text, flush=True)
+            numbers = range(start, min(start + self.lm.batch_size, end))
+            self.next_number = numbers.stop  # also if the batch is interrupted
+            batch = SampleBatch(numbers, [raw_text] * len(numbers))
+            out.write(make_samples(self.lm, batch, self.ends, lambda n_tokens: None, out.show))
         print("=" * 80)
 
 

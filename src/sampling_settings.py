@@ -1,7 +1,7 @@
 """How tokens are sampled, and the valid ranges.
 
-Checking numbers needs no TensorFlow, so a script reports a mistake at once, before the seconds that
-importing TensorFlow takes.
+Checking numbers needs no TensorFlow, whose import takes seconds, so a script reports a mistake at
+once.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ class Sampling:
     top_p: Any = 1  # sample among the most likely tokens that together reach this probability
 
     def limits(self, hparams: HParams, least: int = 1) -> Iterator[tuple[str, Any, Any, str]]:
-        """For each field: its name, its value, whether it is in range, and the range in words.
+        """For each field: its name, its value, whether that is valid, and the range as text.
 
-        `least` is the smallest length.
+        Args: least, the smallest valid length.
         """
         n_ctx, n_vocab = hparams.n_ctx, hparams.n_vocab
         length, temperature, top_k, top_p = self.length, self.temperature, self.top_k, self.top_p
@@ -36,12 +36,12 @@ class Sampling:
         yield "top_p", top_p, (top_p >= 0) & (top_p <= 1), "from 0 to 1"
 
     def check(self, hparams: HParams) -> None:
-        """Raise UserError, naming the value and the valid range, if a field is out of range."""
+        """Raise UserError with the value and the valid range if a field is out of range."""
         for name, value, holds, legal in self.limits(hparams):
             require(name, value, holds, legal)
 
     def check_context(self, n_context: int, hparams: HParams) -> None:
-        """Raise UserError unless a context of so many tokens leaves room for a sample."""
+        """Raise UserError unless a context of n_context tokens leaves room for a sample."""
         room = hparams.n_ctx - n_context + 1
         if n_context < 1:
             raise UserError("the prompt is empty")

@@ -2,13 +2,13 @@
 
 
 class UserError(ValueError):
-    """An error that the user can fix. Scripts print it in one line and exit with this status."""
+    """An error that the user can fix. Scripts print one line and exit with exit_status."""
 
     exit_status = 2
 
 
 class DamagedModelError(UserError):
-    """The weights compute something that is not a number."""
+    """The model computes values that are not numbers."""
 
     exit_status = 1
 
@@ -20,6 +20,6 @@ class ClusterError(UserError):
 
 
 def require(name: str, value: object, holds: bool, legal: str) -> None:
-    """Raise UserError, naming the setting, what is legal and the value, unless it holds."""
+    """Raise UserError with the setting's name, its legal values and the value, unless it holds."""
     if not holds:
         raise UserError(f"{name} must be {legal}, got {value}")

@@ -1,4 +1,4 @@
-"""Loading a model or compiling a loop in a second thread, while text is shown or typed."""
+"""A second thread that loads a model or compiles a loop while text is shown or typed."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ class Task(threading.Thread):
     """A function that runs in a thread of its own. Python waits for it before it exits.
 
     Args:
-      work: takes no arguments; an exception ends it, and `wait` raises it.
+      work: takes no arguments. If an exception ends it, `wait` raises that.
     """
 
     def __init__(self, work: Callable[[], object]):
@@ -27,7 +27,7 @@ class Task(threading.Thread):
             self.error = error
 
     def wait(self) -> None:
-        """Wait for the end. Raises: what the function raised. Ctrl-C ends the wait alone."""
+        """Wait for the end. Raises: what the function raised. Ctrl-C ends only the wait."""
         while self.is_alive():
             self.join(0.1)  # in parts: on Windows nothing interrupts a join
         if self.error is not None:

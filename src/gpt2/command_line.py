@@ -24,7 +24,7 @@ from user_error import UserError
 VERSION = "2.0"
 HELP = {"--", "--help", "-h"}  # fire's own flags follow --, and only --help is let through
 Main = Callable[..., None] | dict[str, Callable[..., None]]
-FLAGS = {  # what a flag means where a script does not say otherwise
+FLAGS = {  # descriptions for the help, unless a script's docstring has its own
     "model_name": f"folder of the model in models_dir; {DEFAULT_MODEL} by default, or "
     f"{EMBEDDED_MODEL} if that is not there.",
     "models_dir": "folder that contains the models.",
@@ -62,11 +62,11 @@ FLAGS = {  # what a flag means where a script does not say otherwise
 def run(main: Main) -> None:
     """Call `main` with the flags of the command line, and end the process as a script should.
 
-    Flags, their types and defaults are `main`'s parameters; `-- --help` shows its docstring, with
-    FLAGS for the parameters that it leaves out. A positional-only parameter is an argument without
-    a flag. If `main` is a dict of functions, the first argument selects one. A UserError becomes
-    one line on stderr and exit status 2; Ctrl-C is status 130; a closed pipe (`| head`) is not an
-    error.
+    The parameters of `main` are the flags, with their types and defaults; `-- --help` shows its
+    docstring, and FLAGS for the parameters that it leaves out. A positional-only parameter is an
+    argument without a flag. If `main` is a dict of functions, the first argument selects one. A
+    UserError becomes one line on stderr and exit status 2; Ctrl-C is status 130; a closed pipe
+    (`| head`) is not an error.
     """
     status = 0
     try:
@@ -135,7 +135,7 @@ def _document(main: Callable[..., None]) -> str:
 
 
 def _check_encoding(arguments: list[str]) -> None:
-    """Raise UserError for bytes that are not UTF-8: no text and no record could hold them."""
+    """Raise UserError for bytes that are not UTF-8; no text or record could contain them."""
     for argument in arguments:
         try:
             argument.encode()
@@ -163,7 +163,7 @@ def _call(main: Main, arguments: list[str]) -> None:
 def _show_help(main: Main, before: list[str], asked: list[str]) -> None:
     """Show fire's help and end the process. Raises: UserError if more than help is asked for."""
     if asked == ["--"] or (asked[0] == "--" and not HELP.issuperset(asked)):
-        raise UserError("only --help may follow --; other flags go before it")
+        raise UserError("only --help may follow --; put other flags before it")
     import fire
 
     functions = main if isinstance(main, dict) else {"": main}
@@ -243,6 +243,6 @@ def _spell_out(flag: str, known: list[str]) -> str:
 
 
 def _label(parameter: inspect.Parameter) -> str:
-    """How the command line calls a parameter."""
+    """A parameter's name on the command line."""
     positional = parameter.kind is parameter.POSITIONAL_ONLY
     return parameter.name.upper() if positional else f"--{parameter.name}"

@@ -1,4 +1,4 @@
-"""The text of a sample while its tokens are made; it ends before a stop string."""
+"""The text of a sample while its tokens are generated. It ends before a stop string."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class StopText:
-    """Passes on a text that arrives in pieces, up to the first stop string to be complete.
+    """Passes on a text that arrives in pieces, until a stop string is complete.
 
     >>> stop = StopText(["END"])
     >>> [stop(piece) for piece in ["to be EN", "OUGH, E", "N", "D of it"]]
@@ -28,7 +28,7 @@ class StopText:
         self._held = ""  # may be the beginning of a stop string
 
     def __call__(self, piece: str, final: bool = False) -> str:
-        """The text that is known to stand before any stop string; with `final`, all the rest."""
+        """The text that is certainly before any stop string; with `final`, all the rest."""
         if self.stopped:
             return ""
         text, self._held = self._held + piece, ""
@@ -42,7 +42,7 @@ class StopText:
         return text[: len(text) - n_held]
 
     def _may_begin(self, text: str) -> int:
-        """Length of the longest end of `text` that a stop string begins with."""
+        """The length of the longest end of `text` that begins a stop string."""
         longest = max((len(s) - 1 for s in self.stop_strings), default=0)
         sizes = range(min(longest, len(text)), 0, -1)
         return next(
@@ -51,10 +51,10 @@ class StopText:
 
 
 class SampleText:
-    """A sample while it is made.
+    """A sample while it is generated.
 
     Attributes:
-      text: what is known to belong to it.
+      text: what certainly belongs to it.
       tokens: its ids; where a stop string cut it, the last may hold more than the text.
       stopped: whether a stop string was found; then no more tokens are needed.
     """
@@ -70,7 +70,7 @@ class SampleText:
         return self._stop.stopped
 
     def add(self, ids: Sequence[int], final: bool = False) -> str:
-        """Add tokens; `final` says that no more come. Returns: the text that they add."""
+        """Add tokens; with `final`, no more follow. Returns: the text that they add."""
         if self.stopped:
             return ""
         self.tokens += ids

@@ -1,4 +1,4 @@
-"""Standard input, output and error, as all scripts have them: UTF-8, and safe for a terminal."""
+"""Standard input, output and error of all scripts: UTF-8, and safe for a terminal."""
 
 import codecs
 import io
@@ -12,10 +12,10 @@ REPLACE_AND_REPORT = "gpt2.replace_and_report"  # what Python does with bytes th
 
 
 def prepare_streams() -> None:
-    """Make all that is not a terminal UTF-8 with line feeds, whatever the locale is.
+    """Let files and pipes be UTF-8 with line feeds, whatever the locale is.
 
-    Bytes of standard input that are not UTF-8 become U+FFFD, which one line on stderr reports. A
-    terminal keeps its own encoding, and sees no control characters of models and files.
+    Bytes of standard input that are not UTF-8 become U+FFFD, and one line on stderr reports that. A
+    terminal keeps its own encoding, and gets no control characters from models and files.
     """
     _open_closed_streams()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
@@ -32,7 +32,7 @@ def prepare_streams() -> None:
 
 
 class ClosedOutput(io.TextIOWrapper):
-    """Standard output where the shell has closed it: what is printed would be lost."""
+    """Standard output that the shell has closed: anything printed would be lost."""
 
     def write(self, text: str) -> int:
         """Raise UserError."""

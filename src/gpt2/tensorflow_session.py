@@ -19,14 +19,20 @@ from gpt2.typed_value import typed_value
 from user_error import UserError, require
 
 _processes: set[int] = set()  # in which a session was opened; a fork inherits its parent's
+# Lines that report no error. Without a GPU, the search for one ends in an error of cuInit, and
+# TensorFlow 2.19 tries to register CUDA's libraries twice.
+CHATTER = re.compile(
+    "[IW]0000 |WARNING: All log messages before absl|To enable the following|"
+    ".*(failed call to cuInit|Unable to register cu)"
+)
 
 
 def import_tensorflow() -> Any:
     """Import TensorFlow as a TF1-style graph library, without its start-up messages.
 
-    Returns: the module tensorflow.compat.v1. Eager execution is left as it is, for the sake of
-    notebooks, so graphs are built under `graph.as_default()`. Errors that TensorFlow
-    logs on the way still reach stderr.
+    Returns: the module tensorflow.compat.v1. Eager execution stays as it is, for the sake of
+    notebooks, so graphs are built under `graph.as_default()`. Errors that TensorFlow logs still
+    reach stderr.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     engine.set_environment()
@@ -37,10 +43,8 @@ def import_tensorflow() -> Any:
 
         tf.config.list_physical_devices()  # the search for a GPU logs too
         if tf.__version__ < "2.20":  # a first run logs as well
-            with (
-                tf.Graph().as_default(),
-                tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session,
-            ):
+            config = tf.ConfigProto(device_count={"GPU": 0})
+            with tf.Graph().as_default(), tf.Session(config=config) as session:
                 session.run(tf.constant(0))
     tf.get_logger().setLevel("ERROR")
     # Differs from TensorFlow's own default: float32 is float32, on every GPU.
@@ -52,11 +56,11 @@ def import_tensorflow() -> Any:
 def without_collections(stays: bool = True) -> Iterator[None]:
     """Pause garbage collection, then exempt the objects made in the block.
 
-    An import, or a vocabulary, makes objects that live as long as the process. Searching them again
-    and again would take a fifth to a quarter of the time.
+    An import, or a vocabulary, makes objects that live as long as the process. The collector would
+    search them again and again, which takes a fifth to a quarter of the time.
 
-    Args: stays, whether the objects live that long. If not, they are searched afterwards, as is
-      everything made after TensorFlow's import: a model made before it may be garbage by then.
+    Args: stays, whether the objects live that long. If not, they are not exempt. Nor is what is
+      made after TensorFlow's import, because an earlier model may be garbage by then.
     """
     stays = stays and "tensorflow" not in sys.modules
     if not gc.isenabled():
@@ -78,13 +82,13 @@ def check_device(device: str) -> None:
 
 
 def choose_device(device: str, tf: Any) -> tuple[Any, str]:
-    """Find the processor that was asked for.
+    """Find the processor to compute on.
 
     Args:
       device: "cpu"; "gpu", the first one; "gpu:N"; or "auto", the first GPU if there is one.
       tf: tensorflow.compat.v1
     Returns: a tf.ConfigProto for sessions, and a description of the processor.
-    Raises: UserError, with the reason, if TensorFlow does not see it.
+    Raises: UserError, with the reason, if TensorFlow does not see such a processor.
     """
     check_device(device)
     gpus = tf.config.list_physical_devices("GPU")
@@ -104,7 +108,7 @@ def choose_device(device: str, tf: Any) -> tuple[Any, str]:
 def check_process() -> None:
     """Raise UserError in a process that was forked after its parent had opened a session.
 
-    TensorFlow's threads are not in the child, so whatever it runs there would never end.
+    The child has none of TensorFlow's threads, so nothing that it runs would ever end.
     """
     if _processes and os.getpid() not in _processes:
         raise UserError(
@@ -116,19 +120,19 @@ def check_process() -> None:
 def open_session(tf: Any, config: Any, growing: Any) -> Any:
     """A tf.Session with a new graph, which one thread may extend while another runs parts of it.
 
-    A session takes over the graph's new operations before it runs anything. It must not do this
-    while another thread is adding them, and need not wait for operations that it will not run.
+    Before a session runs anything, it takes over the graph's new operations. It must not do this
+    while another thread adds some, and need not wait for operations that it will not run.
 
-    Args: growing, a lock that is held by whoever adds to the graph.
+    Args: growing, a lock to hold while adding to the graph.
     """
 
     class Session(tf.Session):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__(graph=tf.Graph(), config=config)
-            self._known: dict[int, Any] = {}  # what was run, so that all of it was taken over
+            self._known: dict[int, Any] = {}  # fetches of which everything was taken over
 
         def will_run(self, fetches: Any) -> None:
-            """Take over what is new, unless all that `fetches` needs was taken over before."""
+            """Take over new operations, unless `fetches` needs none of them."""
             if growing.acquire(blocking=id(fetches) not in self._known):
                 try:
                     super()._extend_graph()
@@ -142,7 +146,7 @@ def open_session(tf: Any, config: Any, growing: Any) -> Any:
                 return super().run(fetches, *args, **kwargs)
 
         def _extend_graph(self) -> None:
-            """Private: TensorFlow's `run` calls it. `will_run` has done this."""
+            """TensorFlow's `run` calls this private method; `will_run` has done its work."""
 
     _processes.add(os.getpid())
     return Session()
@@ -150,9 +154,9 @@ def open_session(tf: Any, config: Any, growing: Any) -> Any:
 
 @contextlib.contextmanager
 def interrupted_afterwards() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block, and any SIGTERM that Python handles.
+    """Let Ctrl-C, and a SIGTERM that Python handles, wait for the end of the block.
 
-    TensorFlow's C++ calls Python, also to look at a feed, to add to a graph or to read a tensor. It
+    TensorFlow's C++ code calls Python, also to read a feed or a tensor and to add to a graph. It
     does not expect an exception of a signal handler there: it drops it, or the process crashes.
     """
     handlers: dict[signal.Signals, Callable[..., Any]] = {}
@@ -175,24 +179,22 @@ def interrupted_afterwards() -> Iterator[None]:
 def _optimize_less(options: Any) -> None:
     """Switch off the rewrites of graphs that take a second or more and make nothing faster here.
 
-    The remaining ones fold constants, and fuse a product, a bias and a GELU. They happen when
-    something runs for the first time, and no other run of the session can begin until they end.
+    The others fold constants, and fuse a product, a bias and a GELU. A graph is rewritten when it
+    runs for the first time, and no other run of the session can begin until that is done.
     """
     if not engine.rewrites_graphs():
         options.disable_meta_optimizer = True
         return
     options.meta_optimizer_iterations = options.ONE
     options.memory_optimization = options.NO_MEM_OPT
-    for name in (
-        *("arithmetic", "dependency", "function", "loop", "shape"),
-        *("pin_to_host", "scoped_allocator"),
-    ):
+    off = ["arithmetic", "dependency", "function", "loop", "shape", "pin_to_host"]
+    for name in [*off, "scoped_allocator"]:
         setattr(options, f"{name}_optimization", options.OFF)
     options.layout_optimizer = options.implementation_selector = options.OFF
 
 
 def _seen(gpus: list[Any], tf: Any) -> str:
-    """Which processors there are instead of the requested one, and how to get a GPU to work."""
+    """The processors that TensorFlow can use, and how to make it use a GPU."""
     install = 'pip install "tensorflow[and-cuda]"'
     if gpus:
         return f"cpu, gpu:0 to gpu:{len(gpus) - 1}"
@@ -203,7 +205,7 @@ def _seen(gpus: list[Any], tf: Any) -> str:
     libraries = _cuda_libraries()
     if libraries is None:
         return f"only cpu, though there is a driver, as CUDA's libraries are missing: {install}"
-    # TensorFlow 2.21 does not look into cuSOLVER's wheel, and without one of them uses no GPU.
+    # TensorFlow 2.21 does not look into cuSOLVER's wheel, and uses no GPU if a library is missing.
     return (
         "only cpu, though there are a driver and CUDA's libraries; let TensorFlow find them: "
         f'export LD_LIBRARY_PATH="{libraries}"'
@@ -247,20 +249,4 @@ def _without_chatter() -> Iterator[None]:
         with held_stderr() as lines:
             yield
     finally:
-        sys.stderr.writelines(f"{line}\n" for line in lines if not _is_chatter(line))
-
-
-def _is_chatter(line: str) -> bool:
-    # Without a GPU, the search for one ends in an error of cuInit: nothing is wrong then. Nor is it
-    # where TensorFlow 2.19 tries to register CUDA's libraries twice.
-    starts = (
-        "I0000 ",
-        "W0000 ",
-        "WARNING: All log messages before absl",
-        "To enable the following",
-    )
-    return (
-        line.startswith(starts)
-        or "failed call to cuInit" in line
-        or "Unable to register cu" in line
-    )
+        sys.stderr.writelines(f"{line}\n" for line in lines if not CHATTER.match(line))

@@ -1,4 +1,4 @@
-"""What a terminal shows: a status line, and text in which nothing can control it."""
+"""What a terminal shows: a status line, and text without control characters."""
 
 import builtins
 import contextlib
@@ -16,9 +16,9 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)
 
 @contextlib.contextmanager
 def status_line(text: str) -> Iterator[None]:
-    """Show on a terminal what is going on, in a line that disappears when the block ends.
+    """Show a line on a terminal while the block runs.
 
-    A pipe or a file gets nothing: there the line would stay.
+    A pipe or a file gets nothing, as the line would stay there.
     """
     if not sys.stderr.isatty():
         yield
@@ -33,7 +33,7 @@ def status_line(text: str) -> Iterator[None]:
 
 
 def in_notebook() -> bool:
-    """Whether Python runs in a notebook, whose `input` asks in the browser."""
+    """Whether Python runs in a notebook, where `input` asks in the browser."""
     return not isinstance(builtins.input, types.BuiltinFunctionType)
 
 
@@ -44,7 +44,7 @@ def escaped(text: str) -> str:
 
 @functools.cache
 def log_once(line: str) -> None:
-    """Log a line, which scripts print on stderr, unless this process has logged it before."""
+    """Log a line once in this process; scripts print it on stderr."""
     log.warning(escaped(line))
 
 

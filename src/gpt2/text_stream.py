@@ -7,15 +7,15 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from gpt2.user_file import open_file, parse_json
 from user_error import UserError
 
-CHUNK_BYTES = 1 << 16  # bytes
+CHUNK_BYTES = 1 << 16
+BYTE_ORDER_MARK = "\ufeff"  # editors on Windows put it at the beginning of a file
 # No token contains a character that is not a space together with the space or line end after it, so
 # cutting between the two does not change the token ids.
-BYTE_ORDER_MARK = "\ufeff"  # editors on Windows put it at the beginning of a file
 LAST_SAFE_CUT = re.compile(r".*\S(?=[ \n])", re.DOTALL)
 
 
@@ -54,7 +54,7 @@ def text_chunks(
     """
     decoder, skipping, at_start = codecs.getincrementaldecoder("utf-8")(), cut, not start
     try:
-        with _open(path) as file:
+        with sys.stdin.buffer if path == "-" else open_file(path, pipes=True) as file:
             if start:
                 file.seek(start)
             while data := file.read(CHUNK_BYTES):
@@ -80,12 +80,8 @@ def stdin_chunks() -> Iterator[str]:
         text = sys.stdin.read(CHUNK_BYTES)
 
 
-def _open(path: str) -> BinaryIO:
-    return sys.stdin.buffer if path == "-" else open_file(path, pipes=True)
-
-
 def unescape(text: str) -> str:
-    r"""The text that a flag stands for: \n in it is a line end, \t a tab."""
+    r"""The text that a flag means: \n in it is a line end, \t a tab."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
@@ -102,9 +98,9 @@ def fingerprint(path: str | Path) -> str:
 
 
 def text_record(place: str, line: str) -> dict[str, Any]:
-    """The object in a line of JSON Lines, of which at least `text` is a string.
+    """The object in a line of JSON Lines. Its `text` must be a string.
 
-    Raises: UserError, with the place that the line comes from, if it is none.
+    Raises: UserError, which names the place of the line, if it is no such object.
     """
     try:
         record = parse_json(line)

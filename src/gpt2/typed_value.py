@@ -25,10 +25,10 @@ def typed_value(name: str, value: object, kind: Any) -> Any:
 
     Args:
       name: of the flag or argument, for the error.
-      kind: int, float, bool or str, or such as `int | None`. NumPy's numbers are welcome where they
-        are exact. A bool is not a number, and a text is never read as one.
+      kind: int, float, bool or str; `int | None` and so on also allow None. NumPy's numbers are
+        accepted where they are exact. A bool is not a number, and a text is never read as one.
     Raises: UserError if the value is of another kind, or a whole number that TensorFlow cannot
-      hold: of more than 63 bits for a seed, of more than 31 for all others.
+      hold: one of more than 63 bits for a seed, and of more than 31 bits for all others.
     """
     kind, *nothing = typing.get_args(kind) or (kind,)
     if value is None and nothing:

@@ -1,4 +1,4 @@
-"""Opening a file that a user named: never one that could block for ever, or never end."""
+"""Opening files that users name, except those that could block for ever or have no end."""
 
 import errno
 import json
@@ -16,9 +16,9 @@ def open_file(path: str | Path, pipes: bool = False) -> BinaryIO:
     """Open a file to read its bytes.
 
     Args:
-      path: of a regular file; opening a named pipe would wait for its writer, and a device
-        may have no end.
-      pipes: whether a pipe that is open already may be read: `<(command)` in a shell.
+      path: of a regular file. Opening a named pipe would wait for its writer, and a device may
+        have no end.
+      pipes: whether to accept a pipe that is open already, `<(command)` in a shell.
     Raises: OSError, with a reason in `strerror`.
     """
     try:
@@ -32,7 +32,7 @@ def open_file(path: str | Path, pipes: bool = False) -> BinaryIO:
 
 
 def expand(path: str) -> Path:
-    """A path with its `~` and `$NAME` filled in; one that names nobody stays as it is."""
+    """A path with `~` and `$NAME` expanded; what is unknown stays as it is."""
     filled = Path(os.path.expandvars(path))
     try:
         return filled.expanduser()
@@ -51,7 +51,7 @@ def read_text(path: str | Path, pipes: bool = False) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text holds. Raises: ValueError, also where it is nested too deeply to read."""
+    """The value of a JSON text. Raises: ValueError, also if it is nested too deeply to read."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import generate_conditional_samples
 import interactive_conditional_samples
+from gpt2.sampling.batch import StopConditions
 from gpt2.sampling.prompts import PromptFile, split_texts
 from interactive_conditional_samples import Conversation
 from user_error import UserError
@@ -22,7 +23,7 @@ def texts_of(path, separator="\\n"):
 def answered_lines(monkeypatch):
     """What a conversation is asked to continue from standard input."""
     answered = []
-    conversation = Conversation(lm=None, nsamples=1, stop_at_end=True)
+    conversation = Conversation(lm=None, nsamples=1, ends=StopConditions())
     monkeypatch.setattr(conversation, "respond", answered.append)
     conversation.answer_lines()
     return answered
