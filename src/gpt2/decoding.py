@@ -1,8 +1,8 @@
-"""Tokens as they are generated, by one loop or by two of which one is still being compiled.
+"""Generates tokens with the compiled loop, or with another one until that is compiled.
 
-XLA takes seconds to compile the loop, once for each length of the caches. A text that someone waits
-for does not wait for that: until the compiled loop is ready, the tokens come from the loop of
-TensorFlow's own operations. Both work on the same state, so one continues where the other stopped.
+XLA takes seconds to compile the loop, once for each length of the caches. If someone waits for a
+text, its tokens come from the loop of TensorFlow's own operations until the compiled loop is ready.
+Both work on the same state, so one continues where the other stopped.
 """
 
 import contextlib
@@ -19,22 +19,24 @@ if TYPE_CHECKING:
 
     from gpt2.model_session import ModelSession
 
-CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C is heard
+CHUNK_TOKENS = 16  # generated in one run: what a stream yields, and how soon Ctrl-C takes effect
 CHUNK_SECONDS = 0.2  # that a run takes at most while someone waits, unless one token takes longer
-BUSY_SECONDS = 0.1  # the same while a thread compiles: it may suddenly need all cores
+BUSY_SECONDS = 0.1  # the same while a thread compiles, as that may suddenly need all cores
 FIRST_TOKENS = 64  # of a text someone waits for, which a compiler would only slow down
 WORTH_COMPILING = 128  # tokens to come; for less, compiling costs more than it gains
 MANY_TOKENS = 512  # of short texts, one after the other, for which compiling does pay
 
 
 class Request(NamedTuple):
-    """How samples are to be generated, whatever their contexts are."""
+    """What to generate, and how."""
 
     sampling: Sampling
     seed: int
     stop: int = -1  # token that finishes a sample; when all are finished, no more are generated
     at_once: bool = False  # someone waits for each token, so runs are short
     either: bool = False  # take tokens from the other loop while one is compiled
+    contexts: Sequence[list[int]] = ([0],)  # token ids, of any lengths; no more than a batch
+    sample_indices: Sequence[int] = (1,)  # one for each context
 
 
 class Decoding:
@@ -59,48 +61,38 @@ class Decoding:
         self._user: object = None  # whose samples are in the decoder's state
         self._n_short = 0  # tokens, of all short texts so far
 
-    def generate(
-        self, contexts: Sequence[list[int]], sample_indices: Sequence[int], request: Request
-    ) -> "Iterator[np.ndarray]":
+    def generate(self, request: Request) -> "Iterator[np.ndarray]":
         """Continue contexts, and yield the tokens of each run.
 
         Another text may begin in between, here or in another thread. This one then goes on: its
         tokens so far are evaluated again, as a context.
 
-        Args:
-          contexts: lists of token ids, of any lengths; at most as many as the batch size.
-          sample_indices: of the samples.
         Yields: int32 [len(contexts), tokens]; strategies.NO_TOKEN ends a sample.
         """
         n_done, length = 0, request.sampling.length
         if length <= WORTH_COMPILING:
             self._n_short += length
         while n_done < length:
-            for tokens in self._until_interrupted(contexts, sample_indices, request, n_done):
+            for tokens in self._until_interrupted(request, n_done):
                 if not tokens.size:  # every sample has ended
                     return
                 n_done += tokens.shape[1]
-                pairs = zip(contexts, tokens.tolist(), strict=True)
-                contexts = [row + new for row, new in pairs]
+                pairs = zip(request.contexts, tokens.tolist(), strict=True)
+                request = request._replace(contexts=[row + new for row, new in pairs])
                 yield tokens
 
-    def _until_interrupted(
-        self,
-        contexts: Sequence[list[int]],
-        sample_indices: Sequence[int],
-        request: Request,
-        n_before: int,
-    ) -> "Iterator[np.ndarray]":
+    def _until_interrupted(self, request: Request, n_before: int) -> "Iterator[np.ndarray]":
         """As `generate`, but end when the decoder's state holds another text.
 
         Args: n_before, how many tokens of the samples the contexts contain.
         """
         import numpy as np
 
-        decoder, at_once = self.decoder, request.at_once
-        feed = self._feed(contexts, sample_indices, request) | {decoder.n_before: n_before}
+        decoder, at_once, n_rows = self.decoder, request.at_once, len(request.contexts)
+        feed = self._feed(request) | {decoder.n_before: n_before}
         n_wanted = request.sampling.length - n_before
-        first = max(map(len, contexts)) + 1  # the caches hold the first token at this length
+        # The caches hold the first token at this length.
+        first = max(map(len, request.contexts)) + 1
         last = first + n_wanted - 1
         me, n_done, held = object(), 0, 0
         chunk = 1 if at_once and not n_before else CHUNK_TOKENS
@@ -112,7 +104,7 @@ class Decoding:
             n_done, tokens = self._session.run(decoder.prefill, {**feed, decoder.end: 1})
             if self._ready is not None:
                 self._ready.wait()  # or the pause after the first token would be longer
-            return tokens[: len(contexts)]
+            return tokens[:n_rows]
 
         def go_on() -> "np.ndarray":
             nonlocal n_done, held, chunk
@@ -136,7 +128,7 @@ class Decoding:
                 busy = self.compiling is not None and self.compiling.is_alive()
                 most = (BUSY_SECONDS if busy else CHUNK_SECONDS) / seconds
                 chunk = max(1, min(CHUNK_TOKENS, int(most)))
-            return tokens[: len(contexts), before:n_done]
+            return tokens[:n_rows, before:n_done]
 
         with self._session.alone():
             tokens = begin()
@@ -157,26 +149,24 @@ class Decoding:
         if not either:
             self._fetch("decode")
             return
-        # With `end` 0 it only gets ready; else the pause after the first token would be longer.
-        feed = self._feed([[0]], [1], Request(sampling, seed=0))
+        # A run with `end` 0 only prepares, which shortens the pause after the first token.
+        feed = self._feed(Request(sampling, seed=0))
 
         def work() -> None:
             with contextlib.suppress(tf.errors.FailedPreconditionError):  # no weights yet
                 self._session.run(self._fetch("decode_uncompiled"), feed)
 
-        self._session.will_run(self.decoder.prefill)  # and need not wait for the loop
+        self._session.will_run(self.decoder.prefill)  # so that this need not wait for the loop
         self._ready = Task(work)
 
     def compile_ahead(self, sampling: Sampling) -> None:
-        """Begin to compile for a text of one token and what follows it."""
-        feed = self._feed([[0]], [1], Request(sampling, seed=0))
+        """Begin to compile for a context of one token and a sample after it."""
+        feed = self._feed(Request(sampling, seed=0))
         self._compile(feed, range(2, 1 + sampling.length))
 
-    def _feed(
-        self, contexts: Sequence[list[int]], sample_indices: Sequence[int], request: Request
-    ) -> dict[Any, Any]:
+    def _feed(self, request: Request) -> dict[Any, Any]:
         """A value for each placeholder; 0 for `end` and `cache_length`."""
-        decoder = self.decoder
+        decoder, contexts, indices = self.decoder, request.contexts, request.sample_indices
         n_context = max(map(len, contexts))
         n_padding = decoder.context.shape.as_list()[0] - len(contexts)
         rows = [*contexts, *[contexts[0]] * n_padding]
@@ -184,7 +174,7 @@ class Decoding:
             decoder.context: [row + [0] * (n_context - len(row)) for row in rows],
             decoder.lengths: [len(row) for row in rows],
             decoder.seed: request.seed,
-            decoder.sample_indices: [*sample_indices, *[sample_indices[0]] * n_padding],
+            decoder.sample_indices: [*indices, *[indices[0]] * n_padding],
             decoder.stop: request.stop,
             decoder.end: 0,
             decoder.cache_length: 0,

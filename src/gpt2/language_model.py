@@ -1,4 +1,4 @@
-"""A model in memory: text in, text or scores out. The scripts and notebooks use this one object.
+"""A model in memory: text in, text or scores out. Scripts and notebooks use LanguageModel.
 
 A sample's random numbers do not depend on the batch that it is generated in. Its logits can, in the
 last digit, because matrix products add in another order at another batch size. Where two tokens are
@@ -24,7 +24,7 @@ from gpt2.windows import EvaluationOptions
 from sampling_settings import Sampling
 from user_error import UserError, require
 
-if TYPE_CHECKING:  # what takes long to import is imported where it is needed
+if TYPE_CHECKING:  # slow imports are in the functions that need them
     import numpy as np
 
     from encoder import Encoder
@@ -41,10 +41,10 @@ def load(
     """Open a model. The weights are read when they are first needed.
 
     Args:
-      model: name of a folder in models_dir, such as "117M" or "1M"; or the path of a folder, or of
-        the weights in it; or owner/name on Hugging Face, once it is downloaded. None takes 117M,
-        or 1M if 117M is not there.
-      models_dir: found from the working directory, or else from the repository.
+      model: name of a folder in models_dir, such as "117M" or "1M"; the path of a folder, or of the
+        weights in it; or owner/name on Hugging Face, if it is downloaded. None is 117M, or 1M if
+        117M is not there.
+      models_dir: relative to the working directory, or else to the repository.
       options: the other arguments of LanguageModel.
     Raises: UserError if the folder is missing or its files do not fit together.
     """
@@ -102,7 +102,9 @@ class LanguageModel:
     Attributes:
       session: the ModelSession.
       folder, hparams, encoder, end_of_text, device, dtype: of the session; folder is its path.
-      seed, seed_is_given, sampling, batch_size: as above.
+      seed, batch_size: as above, or what was chosen instead of None.
+      seed_is_given: whether the seed was not drawn.
+      sampling: length, temperature, top_k, top_p.
     Raises: UserError, here and in all methods, if an argument or a file is wrong.
     """
 
@@ -188,10 +190,11 @@ class LanguageModel:
                 for i in range(nsamples)
             ]
             for start in range(0, len(samples), self.batch_size):
-                batch = samples[start : start + self.batch_size]
-                # Powers of two: each size is compiled once.
+                batch, indices = zip(*samples[start : start + self.batch_size], strict=True)
+                request = request._replace(contexts=batch, sample_indices=indices)
+                # Powers of two, as each size is compiled once.
                 size = min(self.batch_size, 1 << (len(batch) - 1).bit_length())
-                pieces = self._texts(batch, request, size, stops, choose)
+                pieces = self._texts(request, size, stops, choose)
                 texts += map("".join, zip(*pieces, strict=True))
         return texts
 
@@ -215,10 +218,11 @@ class LanguageModel:
         """
         stops, sampling = _stop_strings(stop), self._sampling(options, choose)
         request = self._request(sampling, seed, stop_at_end, at_once=True)
-        context = self.context(prompt, sampling)
-        with self.session.alone():
-            number = self._take_numbers(1) if seed is None else 1
-        return (text for (text,) in self._texts([(context, number)], request, 1, stops, choose))
+        request = request._replace(contexts=[self.context(prompt, sampling)])
+        if seed is None:
+            with self.session.alone():
+                request = request._replace(sample_indices=[self._take_numbers(1)])
+        return (text for (text,) in self._texts(request, 1, stops, choose))
 
     def score(
         self,
@@ -278,17 +282,16 @@ class LanguageModel:
             self.batch_size = min(self.batch_size, nsamples)
 
     def prepare(self, at_once: bool = False) -> None:
-        """Read the weights and build the graph for batch_size now, and not at the first use.
+        """Read the weights and build the graph for batch_size now, not at the first use.
 
         Args: at_once, as in `stream_tokens`.
         """
         self._decoding(self.batch_size, at_once and self._either_loop())
 
     def prepare_in_background(self, failed: Callable[[], object] = lambda: None) -> None:
-        """Begin what `prepare` does, and go on with compiling. What needs the model waits for it.
+        """Prepare and then compile in a thread. What needs the model waits for it.
 
-        Args:
-          failed: as in ModelSession.load_in_background.
+        Args: failed, as in ModelSession.load_in_background.
         """
 
         def work() -> None:
@@ -362,8 +365,8 @@ class LanguageModel:
         Yields: for each context the ids that come next; none once the sample has ended.
         """
         request = self._request(self.sampling, None, stop_at_end, at_once=at_once)
-        samples = [*zip(contexts, sample_indices, strict=True)]
-        return self._chunks(samples, request, self.batch_size)
+        request = request._replace(contexts=contexts, sample_indices=sample_indices)
+        return self._chunks(request, self.batch_size)
 
     # Internals
 
@@ -385,33 +388,23 @@ class LanguageModel:
         return Request(sampling, self.seed if given is None else given, stop, at_once, either)
 
     def _texts(
-        self,
-        samples: Sequence[tuple[list[int], int]],
-        request: Request,
-        batch_size: int,
-        stops: Sequence[str],
-        choose: Strategy | None,
+        self, request: Request, batch_size: int, stops: Sequence[str], choose: Strategy | None
     ) -> Iterator[list[str]]:
         """As `_chunks`, but yield texts, which end before a stop string."""
-        rows = [SampleText(self.encoder, stops) for _ in samples]
-        for chunk in self._chunks(samples, request, batch_size, choose):
+        rows = [SampleText(self.encoder, stops) for _ in request.contexts]
+        for chunk in self._chunks(request, batch_size, choose):
             yield [row.add(ids) for row, ids in zip(rows, chunk, strict=True)]
             if all(row.stopped for row in rows):
                 return
         yield [row.add([], final=True) for row in rows]
 
     def _chunks(
-        self,
-        samples: Sequence[tuple[list[int], int]],
-        request: Request,
-        batch_size: int,
-        choose: Strategy | None = None,
+        self, request: Request, batch_size: int, choose: Strategy | None = None
     ) -> Iterator[list[list[int]]]:
-        """For each sample, a context and an index, the tokens of each run that belong to it."""
+        """Yield for each sample the tokens of a run; none once the sample has ended."""
         decoding = self._decoding(batch_size, request.either, choose)
-        contexts, indices = zip(*samples, strict=True)
-        finished = [False] * len(samples)
-        for tokens in decoding.generate(contexts, indices, request):
+        finished = [False] * len(request.contexts)
+        for tokens in decoding.generate(request):
             if (tokens < 0).any():
                 wrong = "choose gave an id outside the vocabulary"
                 raise UserError(wrong) if choose else self.session.damaged()
