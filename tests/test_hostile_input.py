@@ -1,4 +1,4 @@
-"""The kinds of hostile input, a test each: never a traceback, but one line that names the fault.
+"""Hostile input, a test for each kind: one line that names the fault, and never a traceback.
 
 The table "Faults and what covers them" in docs/how_it_works.md names the mechanism behind each. A
 run ends where TensorFlow would be imported: all that a user can get wrong is checked before.
@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from unittest import mock
 
@@ -39,12 +38,12 @@ from gpt2.command_line import run
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 MODEL = ROOT / "models" / "1M"
 FUZZ = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 class AcceptedError(BaseException):
-    """The input was found in order: TensorFlow would be imported now."""
+    """The input is valid: TensorFlow would be imported now."""
 
 
 class HangError(BaseException):
@@ -53,7 +52,7 @@ class HangError(BaseException):
 
 @pytest.fixture(autouse=True)
 def no_hang():
-    """What waits for ever fails."""
+    """Whatever waits for ever fails."""
 
     def fail(*_):
         raise HangError
@@ -66,7 +65,7 @@ def no_hang():
 
 @pytest.fixture(autouse=True)
 def place(monkeypatch, tmp_path):
-    """A working directory two folders down, with a text, a prompt file and a dataset."""
+    """A working directory two folders down, with a text in it."""
 
     def accept():
         raise AcceptedError
@@ -123,27 +122,23 @@ def call(script, *arguments, stdin=b""):
     return status
 
 
-def check(script, status, said):
-    """A failure has status 1 or 2 and one line; nothing that was said steers a terminal."""
-    lines = [line for line in said.splitlines() if line.startswith(f"{script}.py: ")]
+def check(script, status, printed):
+    """A failure has status 1 or 2 and one line, and nothing in it controls a terminal."""
+    lines = [line for line in printed.splitlines() if line.startswith(f"{script}.py: ")]
     assert status in (None, 0, 1, 2)
-    assert len(lines) == (1 if status else 0), said
-    assert "Traceback" not in said
-    assert all(line.isprintable() for line in said.split("\n")), said
+    assert len(lines) == (1 if status else 0), printed
+    assert "Traceback" not in printed
+    assert all(line.isprintable() for line in printed.split("\n")), printed
 
 
 # Flags -------------------------------------------------------------------------------------------
 
-NUMBERS = [
-    "", "-", "nan", "-inf", "-1", "0", "1e400", "1" + "0" * 30, "9" * 5000, "0x10", "²", "1,5",
-    "--1", "True", "[1]", "1/0", "\x1b[2J",
-]  # fmt: skip
+NUMBERS = ["", "-inf", "-1", "1e400", "9" * 5000, "²", "1,5", "[1]", "\x1b[2J"]
 NAMES = [
-    "", " ", "..", "/", "//", "~", "~nobody-here/x", "**", "[", "a\nb", "\x1b]0;title\x07",
-    "\u202eexe.txt", "\udcff", "n" * 5000, "-", "--", "None", "${", "%s", "{0}", "/dev/zero",
-    "/dev/full", "/proc/self/mem", "text.txt/x", "text.txt", "gpu:" + "9" * 20, "1/0", "²/³",
+    "", "..", "//", "~nobody-here/x", "[", "a\nb", "\u202eexe.txt", "\udcff", "n" * 5000, "-", "${",
+    "/dev/zero", "/proc/self/mem", "text.txt/x", "gpu:" + "9" * 20, "²/³",
 ]  # fmt: skip
-WRITES_THERE = {"checkpoint_dir": ["/", "//", "~"], "dataset": ["~"]}  # not in a test
+WRITES_THERE = {"checkpoint_dir": ["//"]}  # not in a test
 
 
 def flags():
@@ -176,25 +171,15 @@ def test_any_text_as_a_flag(text):
         call(script, f"--model_name={text}")
 
 
-def test_flags_of_a_process_of_its_own():
-    command = [sys.executable, str(ROOT / "src" / "encode.py"), "\x1b[2J", "a.npz"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    check("encode", done.returncode, done.stderr)
-    assert done.returncode == 2
-
-
 # Files of a model --------------------------------------------------------------------------------
 
 CONTENTS = [
-    b"", b"\n", b"\0" * 100, b"\xff\xfe{\0}\0", b"\xef\xbb\xbf", b"{", b"[]", b"null", b'"text"',
-    b"[" * 100_000, b"<!doctype html><title>404</title>", b"\x1b[2J" * 9, b"{}" * 9, b"\r\r\r",
+    b"", b"\0" * 100, b"\xff\xfe{\0}\0", b"[]", b"[" * 100_000, b"\x1b[2J" * 9,
     b'{"n_vocab": NaN, "n_ctx": 1, "n_embd": 1, "n_head": 1, "n_layer": 1}',
     b'{"n_vocab": 1280, "n_ctx": ' + b"9" * 4000 + b', "n_embd": 1, "n_head": 1, "n_layer": 1}',
-    b'{"n_vocab": 1280, "n_ctx": 256, "n_embd": 128, "n_head": 0, "n_layer": 4}',
     b'{"<|endoftext|>": 16777215}', b'{"\\ud800": 0, "<|endoftext|>": 1}',
-    b"#version: 0.2\n \n", b"#version: 0.2\na b\na b\n", b"#version: 0.2\n" + b"a " * 9,
-    b'model_checkpoint_path: "**"', b'model_checkpoint_path: "\\000"',
-    b'model_checkpoint_path: "' + b"m" * 5000 + b'"', b'model_checkpoint_path: ".."',
+    b"#version: 0.2\n \n", b"#version: 0.2\na b\na b\n",
+    b'model_checkpoint_path: "\\000"', b'model_checkpoint_path: "' + b"m" * 5000 + b'"',
     bytes.fromhex("57fb808b247547db") * 9,
 ]  # fmt: skip
 FILES = [
@@ -239,22 +224,29 @@ def test_what_is_no_file_in_a_model(model, name):
     os.mkfifo(path)
     assert use(model) == 2
     path.unlink()
-    for target in ("/dev/zero", "/dev/tty", "nothing", name, ".", "/proc/self/mem"):
+    for target in ("/dev/zero", "nothing", name, "."):
         path.symlink_to(target)
         assert use(model) == 2, target
         path.unlink()
 
 
+def damaged(whole):
+    """These bytes with a change somewhere, or cut short."""
+    place, most = st.integers(0, len(whole)), st.just(len(whole))
+    return st.builds(
+        lambda at, inserted, removed: whole[:at] + inserted + whole[at + removed :],
+        place,
+        st.binary(max_size=4),
+        st.integers(0, 4) | most,
+    )
+
+
 @pytest.mark.parametrize("name", FILES[:-1])
 def test_damage_to_a_models_files(model, name):
-    whole = (MODEL / name).read_bytes()
-
     @FUZZ
-    @given(st.integers(0, len(whole)), st.binary(max_size=4), st.integers(0, 4))
-    def damage(at, inserted, removed):
-        put(model / name, whole[:at] + inserted + whole[at + removed :])
-        use(model)
-        put(model / name, whole[:at])
+    @given(damaged((MODEL / name).read_bytes()))
+    def damage(content):
+        put(model / name, content)
         use(model)
 
     damage()
@@ -294,36 +286,30 @@ READERS = {
 def test_contents_of_files_that_flags_name(place, reader):
     script, flag = READERS[reader]
     path = place / flag.format("odd").partition("=")[2]
+
+    def use_file(content):
+        path.write_bytes(content)
+        call(script, flag.format("odd"))
+
     for content in [*CONTENTS, b'{"text": "\\ud800"}', b'{"text": 1}', b"word " * 9000]:
-        path.write_bytes(content)
-        call(script, flag.format("odd"))
-
-    @FUZZ
-    @given(st.binary(max_size=200) | st.text(max_size=50).map(lambda text: text.encode("utf-16")))
-    def any_bytes(content):
-        path.write_bytes(content)
-        call(script, flag.format("odd"))
-
-    any_bytes()
+        use_file(content)
+    FUZZ(given(st.binary(max_size=200))(use_file))()
     path.unlink()
     os.mkfifo(path)
     assert call(script, flag.format("odd")) == 2
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig", "cp1252"])
-def test_encodings_of_standard_input(encoding):
-    text = "»Où?« — né".encode(encoding, errors="replace")
-    assert call("conditional", "--prompts=-", stdin=text) is None
+def test_standard_input_of_another_encoding():
+    assert call("conditional", "--prompts=-", stdin="»Où?« — né".encode("utf-16")) is None
 
 
 def test_damage_to_an_archive_of_token_ids(place):
     np.savez_compressed(place / "whole.npz", np.arange(900) % 1280)
-    whole = (place / "whole.npz").read_bytes()
 
     @FUZZ
-    @given(st.integers(0, len(whole)), st.binary(max_size=4), st.integers(0, 4))
-    def damage(at, inserted, removed):
-        (place / "odd.npz").write_bytes(whole[:at] + inserted + whole[at + removed :])
+    @given(damaged((place / "whole.npz").read_bytes()))
+    def damage(content):
+        (place / "odd.npz").write_bytes(content)
         call("train", "--dataset=odd.npz")
 
     damage()
@@ -343,13 +329,10 @@ def test_contents_of_what_a_run_kept(place, name):
 
 
 TF_CONFIGS = [
-    "{", "[]", "[" * 100_000, "{}", '{"cluster": 1, "task": 1}', "\x1b[2J", "\udcff",
-    '{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}',
+    "{", "[]", "[" * 100_000, "\x1b[2J", "\udcff", '{"cluster": 1, "task": 1}',
     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1e400}}',
-    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
     '{"cluster": {"worker": [5]}, "task": {"type": "worker", "index": 0}}',
-    '{"cluster": {"worker": "ab"}, "task": {"type": "worker", "index": 0}}',
     '{"cluster": {"worker": ["a"], "ps": ["b"]}, "task": {"type": "worker", "index": 0}}',
 ]  # fmt: skip
 
@@ -364,20 +347,14 @@ def test_values_of_tf_config(monkeypatch):
 
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 REPLIES = [
-    b"", b"\0" * 999, b"HTTP/1.1 \r\n\r\n", b"HTTP/1.1 99999 What\r\n\r\n",
-    b"HTTP/1.1 404 \x1b[2JGone\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n",
+    b"", b"HTTP/1.1 99999 What\r\n\r\n", b"HTTP/1.1 404 \x1b[2JGone\r\n\r\n", b"SSH-2.0\r\n",
     b"HTTP/1.1 302 Found\r\n\r\n", b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n",
     b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n",
-    b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:99999/\r\n\r\n",
-    b"HTTP/1.1 206 Partial\r\n\r\nrest",
     b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-1/" + b"9" * 5000 + b"\r\n\r\nab",
     b"HTTP/1.1 416 Range\r\nContent-Range: bytes */-1\r\n\r\n",
-    HEAD + b"Content-Length: -1\r\n\r\n", HEAD + b"Content-Length: \xb2\r\n\r\n",
-    HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    HEAD + b"Content-Length: -1\r\n\r\n", HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
     HEAD + b"Content-Encoding: gzip\r\n\r\nnot gzip", HEAD + b"ETag: \x1b[2J\r\n\r\n\x1b[2J",
-    HEAD + b"X: y\r\n" * 500 + b"\r\n", HEAD + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
-    b"HTTP/1.1 503 Later\r\nRetry-After: \xb2\r\n\r\n",
-    b"HTTP/1.1 429 Later\r\nRetry-After: Mon, 99 Foo\r\n\r\n",
+    HEAD + b"X: y\r\n" * 500 + b"\r\n", b"HTTP/1.1 429 Later\r\nRetry-After: \xb2\r\n\r\n",
 ]  # fmt: skip
 
 
@@ -423,11 +400,10 @@ def test_replies_of_a_server(server, tmp_path):
 
 
 def test_any_head_of_a_reply(server, tmp_path):
-    words = st.sampled_from([*b"\r\n:;=-/ 0129\x1b\xff", b"HTTP/1.1 200 OK\r\n", b"Content-Length"])
-    part = words.map(lambda word: bytes([word]) if isinstance(word, int) else word)
+    words = st.sampled_from(b"\r\n:;=-/ 0129\0\x1b\xff")
 
     @FUZZ
-    @given(st.lists(part | st.binary(max_size=5), max_size=12).map(b"".join))
+    @given(st.lists(words, max_size=30).map(bytes) | st.binary(max_size=30))
     def reply(head):
         assert download(server, tmp_path / "models", raw(head)) == 1
         assert download(server, tmp_path / "models", raw(HEAD + head + b"\r\n\r\nabc")) == 1
@@ -436,6 +412,6 @@ def test_any_head_of_a_reply(server, tmp_path):
 
 
 def test_statuses_of_a_server(server, tmp_path):
-    for code in (201, 204, 300, 304, 401, 404, 418, 500, 599):
+    for code in (204, 304, 418, 500):
         fault = bad.status(code, {"X": "y"}, b"<html>")
         assert download(server, tmp_path / "models", fault) == 1, code

@@ -1,8 +1,7 @@
-"""Flags, one-line errors, and a stderr without TensorFlow's chatter."""
+"""Flags, one-line errors, and the standard streams of scripts."""
 
 import os
 import runpy
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-
-from gpt2.model_folder import choose_model
 
 SCRIPT = """
 import sys
@@ -61,17 +58,14 @@ def call_process(script):
     ("arguments", "printed"),
     [
         ([], "(None, 1, 'x', False)"),
-        (["--length", "5", "--temperature", "0.5"], "(5, 0.5, 'x', False)"),
-        (["--length=None", "--temperature=2"], "(None, 2.0, 'x', False)"),
+        (["--length", "5", "--length=None", "--temperature", "2"], "(None, 2.0, 'x', False)"),
         (["--name", "007"], "(None, 1, '007', False)"),
         (["--name=[1, 2]", "--loud"], "(None, 1, '[1, 2]', True)"),
         (["--name", "two words", "--noloud"], "(None, 1, 'two words', False)"),
         (["--name", "-"], "(None, 1, '-', False)"),
         (["--name=-Hello"], "(None, 1, '-Hello', False)"),
         (["--name="], "(None, 1, '', False)"),
-        (["--name", "a=b --c"], "(None, 1, 'a=b --c', False)"),
         (["--length", "1e5"], "(100000, 1, 'x', False)"),
-        (["--length", "40.0"], "(40, 1, 'x', False)"),
         (["--temperature", "-1"], "(None, -1.0, 'x', False)"),
         (["-t", "2", "-n=y"], "(None, 2.0, 'y', False)"),
     ],
@@ -85,30 +79,18 @@ def test_flags_have_the_types_of_their_annotations(call, arguments, printed):
     ("arguments", "message"),
     [
         (["--lenght", "5"], "unknown flag --lenght; did you mean --length?"),
-        (["--quiet"], "unknown flag --quiet; -- --help lists the flags"),
         (["-length", "5", "--x=1"], "unknown flag --x; -- --help lists the flags"),
         (["--length", "five"], "--length must be a whole number, got 'five'"),
-        (["--length", "1.5"], "--length must be a whole number, got 1.5"),
-        (["--length", "inf"], "--length must be a whole number, got inf"),
-        (["--length", "1e30"], "--length must be from -2**31 to 2**31 - 1, got 1e+30"),
-        (["--length", str(10**30)], "--length must be from -2**31 to 2**31 - 1, got 1000"),
-        (
-            ["--seed", str(2**63)],
-            "--seed must be from -2**63 to 2**63 - 1, got 9223372036854775808",
-        ),
         (["--length"], "--length needs a value"),
-        (["--name"], "--name needs a value"),
+        (["--seed", str(2**63)], "--seed must be from -2**63 to 2**63 - 1, got 9223372036854"),
         (["--name", "--loud"], "--name needs a value"),
         (["--noname"], "unknown flag --noname"),
         (["-l", "5"], "unknown flag -l"),
-        (["-x", "5"], "unknown flag -x"),
         (["--name", "-Hello"], "--name needs a value; one that begins with - is written --name=-H"),
         (["--", "--seed", "5"], "only --help may follow --; put other flags before it"),
         (["--name", "x", "--"], "only --help may follow --; put other flags before it"),
-        (["--temperature", "0,7"], "--temperature must be a number, got '0,7'"),
         (["--loud=maybe"], "--loud must be True or False, got 'maybe'"),
         (["--name", "two", "words"], "unexpected argument 'words'; put quotes around text with"),
-        (["5"], "unexpected argument '5'; put quotes around text with spaces"),
         (["--name", "wrong"], "name must not be wrong"),
     ],
 )
@@ -121,7 +103,7 @@ def test_mistakes_are_one_line_and_status_2(call, arguments, message):
 
 
 def test_a_process_ends_in_the_same_way(call, call_process):
-    for arguments in ([], ["--length", "5"], ["--name", "wrong"], ["--lenght", "5"]):
+    for arguments in (["--length", "5"], ["--name", "wrong"]):
         ends = [
             (done.stdout, done.stderr, done.returncode)
             for done in [call(*arguments), call_process(*arguments)]
@@ -151,23 +133,18 @@ def test_help_shows_every_flag_with_its_description(call, arguments):
     ],
 )
 def test_a_closed_or_full_stream_is_no_traceback(script, redirection, printed, message, status):
-    done = subprocess.run(
-        f'"{sys.executable}" "{script}" {redirection}',
-        **{"shell": True, "capture_output": True, "text": True},
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-    )
+    command = f'"{sys.executable}" "{script}" {redirection}'
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
     assert (done.stdout, done.stderr, done.returncode) == (printed, message, status)
 
 
 def test_ctrl_c_while_a_script_imports_is_no_traceback(tmp_path):
-    (tmp_path / "difflib.py").write_text(
-        "import os, signal; os.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(3)"
-    )
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(3)"
+    (tmp_path / "difflib.py").write_text(code)  # in the place of Python's
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     for script in (ROOT / "download_model.py", ROOT / "src" / "encode.py"):
-        done = subprocess.run(
-            [sys.executable, script],
-            **{"capture_output": True, "env": os.environ | {"PYTHONPATH": str(tmp_path)}},
-        )
+        done = subprocess.run([sys.executable, script], capture_output=True, env=environment)
         assert (done.stdout, done.stderr, done.returncode) == (b"", b"", -signal.SIGINT)
 
 
@@ -228,7 +205,6 @@ def test_commands_have_arguments_and_flags(call_commands, arguments, printed):
         (["show", "x", "y"], "N must be a whole number, got 'y'"),
         (["show", "x", "3", "4"], "unexpected argument '4'"),
         (["show", "--file", "x", "3"], "unknown flag --file"),
-        (["show", "x", "3", "--place", "y"], "unknown flag --place"),
         (["keep"], "--place is needed"),
     ],
 )
@@ -253,16 +229,6 @@ def test_help_shows_commands_and_their_arguments(call_commands, arguments, words
     assert all(word in done.stdout + done.stderr for word in words)
 
 
-def test_tensorflow_is_imported_without_a_word(call_process, script):
-    script.write_text(
-        "from gpt2.tensorflow_session import import_tensorflow\n"
-        "tf = import_tensorflow()\n"
-        "print((tf.constant(3) + 4).numpy())\n"
-    )
-    done = call_process()
-    assert (done.stdout, done.stderr) == ("7\n", "")
-
-
 def test_an_error_during_the_import_is_shown(call_process, script, tmp_path):
     (tmp_path / "tensorflow.py").write_text(
         "import os\n"
@@ -276,52 +242,28 @@ def test_an_error_during_the_import_is_shown(call_process, script, tmp_path):
     assert "ImportError: x" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "lacks", ["", "hparams.json", "vocab.bpe", "checkpoint", "model.ckpt.index", "1 byte"]
-)
-def test_model_that_is_partly_downloaded_is_reported_and_not_used(tmp_path, lacks):
-    folder = tmp_path / "117M"
-    shutil.copytree(ROOT / "models" / "1M", folder)
-    if lacks == "1 byte":
-        data = folder / "model.ckpt.data-00000-of-00001"
-        data.write_bytes(data.read_bytes()[:-1])
-    elif lacks:
-        (folder / lacks).unlink()
-    chosen, notice = choose_model(None, str(tmp_path))
-    assert chosen.path.resolve() == (ROOT / "models" / "1M" if lacks else folder)
-    if lacks:
-        assert "using the small model 1M" in notice and "only partly downloaded" in notice
-        assert "download_model.py 117M` again" in notice
-    else:
-        assert notice == ""
-
-
-def test_standard_input_that_is_not_utf_8_is_reported_once(tmp_path):
-    script = tmp_path / "speak.py"
+@pytest.mark.parametrize(("text", "shown"), [(b"caf\xe9, \xe9", "caf�, �"), (b"cafe", "cafe")])
+def test_standard_input_that_is_not_utf_8_is_reported_once(script, text, shown):
     script.write_text(
         "import sys\n"
         "from gpt2.command_line import run\n"
-        "def main(): print(ascii(sys.stdin.read()))\n"
+        "def main(): print(sys.stdin.read())\n"
         "run(main)\n",
         encoding="utf-8",
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"}
-    for text, shown, lines in [("café, café", "caf\\ufffd, caf\\ufffd", 1), ("cafe", "cafe", 0)]:
-        done = subprocess.run(
-            [sys.executable, script],
-            input=text.encode("latin-1"),
-            capture_output=True,
-            env=environment,
-            check=True,
-        )
-        assert done.stdout.decode().strip() == f"'{shown}'"
-        assert done.stderr.count(b"\n") == lines
-        assert lines == 0 or b"standard input is not UTF-8 text" in done.stderr
+    done = subprocess.run(
+        [sys.executable, script], input=text, capture_output=True, env=environment
+    )
+    assert done.stdout.decode() == f"{shown}\n"
+    reports = done.stderr.decode().splitlines()
+    assert len(reports) == ("�" in shown)
+    assert all(line.startswith("standard input is not UTF-8 text") for line in reports)
 
 
-def test_scripts_say_what_they_load_before_they_import_numpy():
+def test_scripts_print_what_they_load_before_they_import_numpy_and_need_fire_for_help_only():
     scripts = [path.stem for path in (ROOT / "src").glob("*.py") if "__main__" in path.read_text()]
     assert len(scripts) >= 7
-    code = f"import sys, {', '.join(scripts)}\nassert 'numpy' not in sys.modules"
+    code = f"import sys, {', '.join(scripts)}\nassert not {{'fire', 'numpy'}} & {{*sys.modules}}"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=600)

@@ -29,29 +29,34 @@ def answered_lines(monkeypatch):
     return answered
 
 
+def put_in(monkeypatch, content):
+    """Let standard input hold these bytes."""
+    stdin = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="\n")
+    monkeypatch.setattr(sys, "stdin", stdin)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "separator", "prompts"),
     [
         ("a.txt", b"ROMEO:\r\nJULIET:\r\n", "\\n", ["ROMEO:", "JULIET:"]),
         ("a.txt", b"A\r\nb\r\n\r\nC\r\n", "\\n\\n", ["A\nb", "C"]),
-        ("a.txt", b"A\r\n", "###", ["A"]),
-        ("a.jsonl", b'{"text": "A\\r\\nb"}\r\n\r\n', "\\n", ["A\r\nb"]),
+        ("a.txt", b"\xef\xbb\xbfA\r\n", "###", ["A"]),
+        ("a.jsonl", b'\xef\xbb\xbf{"text": "A\\r\\nb"}\r\n\r\n', "\\n", ["A\r\nb"]),
+        ("a.jsonl", b'{"text": "\\uD83D\\ude00\xf0\x9f\x98\x80"}', "\\n", ["😀😀"]),
     ],
 )
-def test_crlf_ends_a_line(tmp_path, name, content, separator, prompts):
+def test_crlf_byte_order_marks_and_surrogate_pairs_are_understood(
+    tmp_path, name, content, separator, prompts
+):
     (tmp_path / name).write_bytes(content)
     assert texts_of(str(tmp_path / name), separator) == prompts
 
 
-def test_crlf_ends_a_line_of_standard_input(monkeypatch):
-    stdin = io.TextIOWrapper(io.BytesIO(b"ROMEO:\r\nJULIET:\r\n"), newline="\n")
-    monkeypatch.setattr(sys, "stdin", stdin)
+def test_crlf_and_a_byte_order_mark_are_understood_in_standard_input(monkeypatch):
+    content = b"\xef\xbb\xbfROMEO:\r\n\r\nJULIET:\r\n"
+    put_in(monkeypatch, content)
     assert texts_of("-") == ["ROMEO:", "JULIET:"]
-
-
-def test_crlf_ends_a_line_of_a_pipe(monkeypatch):
-    stdin = io.TextIOWrapper(io.BytesIO(b"ROMEO:\r\n\r\nJULIET:\r\n"), newline="\n")
-    monkeypatch.setattr(sys, "stdin", stdin)
+    put_in(monkeypatch, content)
     assert answered_lines(monkeypatch) == ["ROMEO:", "JULIET:"]
 
 
@@ -74,19 +79,6 @@ def test_a_pipe_that_stays_silent_is_explained_once(monkeypatch):
         monkeypatch.setattr(sys, "stdin", stdin)
         assert answered_lines(monkeypatch) == ["ROMEO:"]
     assert "".join(shown) == "waiting for standard input: each line is a text to continue\n"
-
-
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
-def test_a_byte_order_mark_is_dropped(tmp_path, name):
-    line = b'{"text": "A"}' if name == "a.jsonl" else b"A"
-    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + line)
-    assert texts_of(str(tmp_path / name)) == ["A"]
-
-
-def test_a_byte_order_mark_of_a_pipe_is_dropped(monkeypatch):
-    stdin = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfROMEO:\n"), encoding="utf-8")
-    monkeypatch.setattr(sys, "stdin", stdin)
-    assert answered_lines(monkeypatch) == ["ROMEO:"]
 
 
 def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
@@ -112,12 +104,6 @@ def test_prompts_know_their_lines(tmp_path, name, content, separator, lines):
     assert places == [f"{path}, line {line}" for line in lines]
 
 
-@pytest.mark.parametrize("escapes", ["\\ud83d\\ude00", "\\uD83D\\uDE00", "😀"])
-def test_a_surrogate_pair_in_json_is_a_character(tmp_path, escapes):
-    (tmp_path / "a.jsonl").write_text(f'{{"text": "{escapes}"}}', encoding="utf-8")
-    assert texts_of(str(tmp_path / "a.jsonl")) == ["😀"]
-
-
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [("\\ud83d", "a lone surrogate"), ("word " * 600, "the prompt is too long")],
@@ -139,7 +125,7 @@ def test_chunks_are_split_like_the_whole(chunks, separator):
 
 
 def test_texts_that_can_be_read_once_are_read_in_each_pass(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("A\nè".encode()), "utf-8"))
+    put_in(monkeypatch, "A\nè".encode())
     prompts = PromptFile("-")
     assert [*prompts] == [*prompts] == [("-, line 1", "A"), ("-, line 2", "è")]
     receiver, sender = os.pipe()
