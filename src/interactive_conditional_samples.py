@@ -82,7 +82,9 @@ def interact_model(
     try:
         if prompt is not None:
             conversation.respond(prompt)
-        elif sys.stdin.isatty() or in_notebook():
+        elif in_notebook():
+            conversation.converse()
+        elif sys.stdin.isatty():
             with history():
                 conversation.converse()
         else:
@@ -112,7 +114,7 @@ class Conversation:
         self.next_number = 1  # counts on from prompt to prompt, so none gets the same sample twice
 
     def converse(self) -> None:
-        """Answer what is typed, until /quit, Ctrl-D, or Ctrl-C twice with nothing typed.
+        """Answer typed lines until /quit, Ctrl-D, or Ctrl-C twice with nothing typed.
 
         Raises: UserError if the model cannot be loaded, or a notebook cannot ask.
         """
@@ -237,8 +239,6 @@ def history() -> Iterator[None]:
     try:
         import readline
     except ImportError:  # Windows has none
-        readline = None  # type: ignore[assignment]
-    if readline is None or in_notebook():
         yield
         return
     readline.set_history_length(1000)

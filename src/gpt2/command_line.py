@@ -161,7 +161,7 @@ def _call(main: Main, arguments: list[str]) -> None:
 
 
 def _show_help(main: Main, before: list[str], asked: list[str]) -> None:
-    """Show fire's help and end the process. Raises: UserError if more than help is asked for."""
+    """Show fire's help and end the process. Raises: UserError if there are other words."""
     if asked == ["--"] or (asked[0] == "--" and not HELP.issuperset(asked)):
         raise UserError("only --help may follow --; put other flags before it")
     import fire

@@ -10,6 +10,7 @@ import inspect
 import math
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,7 +19,7 @@ import engine
 from gpt2.decoding import WORTH_COMPILING, Decoding, Request
 from gpt2.memory import default_batch_size, sample_bytes, weight_bytes
 from gpt2.model_session import ModelSession
-from gpt2.sample_text import SampleText
+from gpt2.sample_text import SampleText, stop_strings
 from gpt2.typed_value import typed_value
 from gpt2.windows import EvaluationOptions
 from sampling_settings import Sampling
@@ -61,14 +62,7 @@ def _check_names(given: Iterable[str], known: Collection[str]) -> None:
             raise UserError(f"unknown option {name!r}; known are {', '.join(known)}")
 
 
-def _stop_strings(stop: object) -> Sequence[str]:
-    stops = [stop] if isinstance(stop, str) else stop
-    if not isinstance(stops, Sequence) or not all(isinstance(s, str) and s for s in stops):
-        raise UserError(f"stop must be a text or a list of texts, none of them empty, got {stop!r}")
-    return stops
-
-
-class LanguageModel:
+class LanguageModel(AbstractContextManager["LanguageModel"]):
     """A GPT-2 model that continues text and scores it.
 
     >>> lm = load("1M", seed=1)
@@ -177,7 +171,7 @@ class LanguageModel:
             raise UserError(f"a prompt must be a string or a list of strings, got {kind}")
         nsamples = typed_value("nsamples", nsamples, int)
         require("nsamples", nsamples, nsamples >= 1, "at least 1")
-        stops, sampling = _stop_strings(stop), self._sampling(options, choose)
+        stops, sampling = stop_strings(stop), self._sampling(options, choose)
         short = sampling.length <= WORTH_COMPILING
         request = self._request(sampling, seed, stop_at_end, short=short)
         contexts = [self.context(prompt, sampling) for prompt in prompts]
@@ -216,7 +210,7 @@ class LanguageModel:
 
         Args: as in `generate`.
         """
-        stops, sampling = _stop_strings(stop), self._sampling(options, choose)
+        stops, sampling = stop_strings(stop), self._sampling(options, choose)
         request = self._request(sampling, seed, stop_at_end, at_once=True)
         request = request._replace(contexts=[self.context(prompt, sampling)])
         if seed is None:
@@ -306,9 +300,6 @@ class LanguageModel:
 
     def __reduce__(self) -> NoReturn:
         raise UserError("a model cannot be pickled or copied; load it where it is used")
-
-    def __enter__(self) -> "LanguageModel":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpt2.text_stream import unescape
-from user_error import require
+from user_error import UserError
 
 if TYPE_CHECKING:
     from encoder import Encoder
@@ -84,8 +84,14 @@ class SampleText:
         return self._encoder.decode(tokens).startswith(self.text)
 
 
+def stop_strings(stop: object) -> Sequence[str]:
+    """The texts that end a sample: one or several. Raises: UserError if one is empty."""
+    texts = [stop] if isinstance(stop, str) else stop
+    if not isinstance(texts, Sequence) or not all(isinstance(s, str) and s for s in texts):
+        raise UserError(f"stop must be a text or a list of texts, none of them empty, got {stop!r}")
+    return texts
+
+
 def read_stop_strings(flags: Sequence[str]) -> tuple[str, ...]:
     r"""The values of --stop, with \n for a line end. Raises: UserError for an empty one."""
-    for text in flags:
-        require("stop", repr(text), text != "", "some text")
-    return tuple(map(unescape, flags))
+    return tuple(map(unescape, stop_strings(flags)))

@@ -1,4 +1,4 @@
-"""How much memory a batch takes, and what is said when there is not enough."""
+"""How much memory a batch takes, and the error when there is not enough."""
 
 from types import SimpleNamespace
 
@@ -9,16 +9,7 @@ from gpt2 import language_model, memory
 from hparams import HParams, default_hparams
 from user_error import UserError
 
-FLAGS = {
-    "model_name": "1M",
-    "models_dir": "models",
-    "seed": 1,
-    "length": 64,
-    "temperature": 1,
-    "top_k": 0,
-    "top_p": 1,
-    "device": "cpu",
-}
+OPTIONS = {"model_name": "1M", "seed": 1, "length": 64, "device": "cpu"}
 
 
 @pytest.fixture
@@ -62,7 +53,7 @@ def test_a_container_without_a_limit_has_the_machines_memory(container):
 
 def test_samples_that_cannot_fit_are_refused_before_the_weights_are_read(container):
     container("8000000")
-    model = language_model.LanguageModel(batch_size=30, **FLAGS)
+    model = language_model.LanguageModel(batch_size=30, **OPTIONS)
     with pytest.raises(UserError, match="out of memory; try a smaller"):
         model.prepare()
     assert model.session._session is None
@@ -75,7 +66,7 @@ def test_memory_that_runs_out_on_the_way_is_one_line(tf, native):
     def fail(fetches, feed):
         raise error
 
-    model = language_model.LanguageModel(batch_size=2, **FLAGS)
+    model = language_model.LanguageModel(batch_size=2, **OPTIONS)
     model.session._session = SimpleNamespace(run=fail)
     with pytest.raises(UserError, match="out of memory; try a smaller"):
         model.session.run([], {})

@@ -72,5 +72,7 @@ def test_a_sample_ends_before_a_stop_string_across_tokens(step, text, stop, left
 
 def test_stop_strings_are_written_with_escapes_and_not_empty():
     assert read_stop_strings(["END", r"\n\n", r"\t"]) == ("END", "\n\n", "\t")
-    with pytest.raises(UserError, match="stop must be some text, got ''"):
+    with pytest.raises(
+        UserError, match="stop must be a text or a list of texts, none of them empty"
+    ):
         read_stop_strings(["END", ""])

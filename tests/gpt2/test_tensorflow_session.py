@@ -1,4 +1,4 @@
-"""A GPU that is asked for and not there, and Ctrl-C in TensorFlow's own code."""
+"""A GPU that is not there, and Ctrl-C in TensorFlow's own code."""
 
 import signal
 import sys
@@ -14,7 +14,7 @@ from user_error import UserError
 
 @pytest.fixture
 def refusal(tf, monkeypatch):
-    """What is said of a GPU that TensorFlow does not see."""
+    """A function that returns the error for a GPU that TensorFlow does not see."""
 
     def ask(built_with_cuda, driver):
         found = "nvidia-smi" if driver else None
@@ -31,17 +31,17 @@ def refusal(tf, monkeypatch):
     return ask
 
 
-def test_a_tensorflow_without_cuda_is_named(refusal):
-    assert "this TensorFlow is built without CUDA; pip install" in refusal(False, True)
-
-
-def test_a_missing_driver_is_named(refusal):
-    assert "there is no NVIDIA driver; install one" in refusal(True, False)
-
-
-def test_missing_libraries_are_named(refusal, monkeypatch):
+@pytest.mark.parametrize(
+    ("built_with_cuda", "driver", "message"),
+    [
+        (False, True, "this TensorFlow is built without CUDA; pip install"),
+        (True, False, "there is no NVIDIA driver; install one"),
+        (True, True, "libraries are missing: pip install"),
+    ],
+)
+def test_what_a_gpu_lacks_is_named(refusal, monkeypatch, built_with_cuda, driver, message):
     monkeypatch.setitem(sys.modules, "nvidia", None)
-    assert "libraries are missing: pip install" in refusal(True, True)
+    assert message in refusal(built_with_cuda, driver)
 
 
 def test_libraries_that_are_not_found_are_to_be_put_on_the_path(refusal, monkeypatch, tmp_path):

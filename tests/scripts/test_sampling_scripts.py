@@ -289,7 +289,7 @@ def test_a_dump_records_its_stop_strings_and_what_they_ended(call_here, tmp_path
 @pytest.mark.parametrize("script", [*SCRIPTS, CONDITIONAL])
 def test_an_empty_stop_string_is_refused(call_here, script):
     flags = ["--prompts", ROOT / "gpt-2-samples" / "prompts.txt"] if script is CONDITIONAL else []
-    assert_refused(call_here(script, *EMBEDDED, *flags, "--stop="), "stop must be some text, got")
+    assert_refused(call_here(script, *EMBEDDED, *flags, "--stop="), "stop must be a text or a list")
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, CONDITIONAL])
