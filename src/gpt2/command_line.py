@@ -176,7 +176,7 @@ def _show_help(main: Main, before: list[str], asked: list[str]) -> None:
 def _values(function: Callable[..., None], arguments: list[str]) -> inspect.BoundArguments:
     """What a function is to be called with. Raises: UserError, also for a missing argument."""
     signature = inspect.signature(function)
-    given, values = _texts(signature.parameters, arguments), signature.bind_partial()
+    given, values = _given_texts(signature.parameters, arguments), signature.bind_partial()
     for name, parameter in signature.parameters.items():
         if name in given and _is_tuple(parameter):
             values.arguments[name] = tuple(given[name])
@@ -188,7 +188,7 @@ def _values(function: Callable[..., None], arguments: list[str]) -> inspect.Boun
     return values
 
 
-def _texts(
+def _given_texts(
     parameters: Mapping[str, inspect.Parameter], arguments: list[str]
 ) -> dict[str, list[str]]:
     """The texts that are given for each parameter.
