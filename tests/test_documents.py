@@ -1,4 +1,4 @@
-"""The documents keep their word: their commands run, and what they name is there."""
+"""The commands in the documents run, and the files and links they name exist."""
 
 import os
 import re
@@ -63,19 +63,13 @@ def git(folder, *arguments):
 
 @pytest.mark.end_to_end
 @pytest.mark.skipif(os.name != "posix", reason="the commands are for a POSIX shell")
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git tells what is in the repository")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the list of files from git")
 @pytest.mark.parametrize(("language", "code"), list(blocks()))
 def test_commands_run_and_write_nothing_that_git_sees(copy, language, code):
     environment = os.environ | ({"PYTHONPATH": "src"} if language == "python" else {})
-    done = subprocess.run(
-        [*RUN[language], code],
-        cwd=copy,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=600,
-    )
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "encoding": "utf-8"}
+    command = [*RUN[language], code]
+    done = subprocess.run(command, cwd=copy, env=environment, timeout=600, **options)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr  # also where a pipe hides the status
     assert git(copy, "ls-files", "--others", "--modified", "--exclude-standard") == ""

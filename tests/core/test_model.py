@@ -129,18 +129,6 @@ def test_attention_mask_hides_what_comes_after(tf, sess):
     ]
 
 
-def test_merge_states_undoes_split_states(tf, sess):
-    x = np.arange(2 * 3 * 8, dtype=np.float32).reshape(2, 3, 8)
-    split = model.split_states(tf.constant(x), 4)
-    assert split.shape == (2, 3, 4, 2)
-    np.testing.assert_array_equal(sess.run(model.merge_states(split)), x)
-
-
-def test_positions_follow_the_past(tf, sess):
-    tokens = tf.zeros([2, 3], tf.int32)
-    assert sess.run(model.positions_for(tokens, 5)).tolist() == [[5, 6, 7], [5, 6, 7]]
-
-
 def test_softmax_stands_large_numbers_and_any_axis(tf, sess):
     x = np.array([[1000.0, 1000.0], [0.0, -1000.0]], np.float32)
     np.testing.assert_allclose(sess.run(model.softmax(tf.constant(x))), [[0.5, 0.5], [1, 0]])
