@@ -34,7 +34,7 @@ MAINS = {  # the function that a script's flags go to
 # TensorFlow's import then leaves out Keras, which takes a quarter of the time in each process.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-# A shell starts its background jobs deaf to Ctrl-C, and their children are so, too.
+# A shell makes its background jobs ignore Ctrl-C, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

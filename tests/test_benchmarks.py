@@ -1,4 +1,4 @@
-"""Each benchmark still runs. What it measures takes minutes, and is not looked at here."""
+"""Each benchmark runs in its smallest size. What it measures is not checked here."""
 
 import importlib.util
 import subprocess
