@@ -40,31 +40,40 @@ FLAGS = {
     "keep": 2,
     "sample_every": 0,
 }
-# Runs train.py in several processes and prints their exit statuses. TensorFlow is imported once,
-# before the processes are forked. For each there is its TF_CONFIG, its flags, the log of the run, a
-# file for its errors, and the step before which it kills itself, once the log has the steps before.
+# Four processes: two run train.py together; the other two are workers without a model, of which the
+# second dies while the first waits for it. TensorFlow is imported once, before they are forked.
 WORKERS = """
-import json, os, signal, sys, time
-from pathlib import Path
+import json, os, signal, sys
 import engine
 engine.set_environment()
 import train
-from gpt2.training import trainer, workers
-real_step, processes = trainer.Trainer._train_step, []
-for tf_config, flags, log, errors, last in json.loads(sys.argv[1]):
-    def train_step(trainer, tokens, step):
-        if step == last:
-            while Path(log).read_text().count("\\n") < 1 + step:
-                time.sleep(0.01)
+from gpt2.training import options, trainer, workers
+tf, workers.HEARTBEAT_SECONDS = workers.tf, 1
+addresses, flags = json.loads(sys.argv[1])
+
+def train_together(index):
+    task = {"type": "worker", "index": index}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses[:2]}, "task": task})
+    sys.argv = ["train.py", *flags]
+    train.run(train.train)
+
+def wait_for_the_dead(index):
+    member = workers.Workers(options.TFConfig(tuple(addresses[2:]), index))
+    with tf.Graph().as_default(), member.device():
+        (total,) = member.all_reduce([tf.constant(1.0)])
+        session = member.session(tf.ConfigProto())
+        member.start(session, total)
+        if index == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real_step(trainer, tokens, step)
-    processes.append(os.fork())
-    if not processes[-1]:
-        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
-        os.environ["TF_CONFIG"], sys.argv = tf_config, ["train.py", *flags]
-        trainer.Trainer._train_step, workers.HEARTBEAT_SECONDS = train_step, 1
-        train.run(train.train)
-        os._exit(0)  # as a script ends; without it, TensorFlow's server takes seconds to stop
+        session.run(total)
+
+processes = []
+for work in (train_together, wait_for_the_dead):
+    for index in (0, 1):
+        processes.append(os.fork())
+        if not processes[-1]:
+            work(index)
+            os._exit(0)  # as a script ends; without it, TensorFlow's server takes seconds to stop
 print([os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes])
 """
 VOCABULARY = {"hparams.json", "encoder.json", "vocab.bpe", "checkpoint"}
@@ -220,35 +229,24 @@ def test_ctrl_c_saves_the_run_after_the_step(interrupted, undisturbed):
     np.testing.assert_allclose(curves(interrupted), curves(undisturbed)[:12], rtol=0, atol=1e-5)
 
 
-def test_two_workers_equal_one_with_twice_the_batch_and_survive_a_death(
-    folder, interrupted, undisturbed, tmp_path
+def test_two_workers_equal_one_with_twice_the_batch_and_a_dead_one_is_named(
+    folder, interrupted, undisturbed
 ):
-    addresses, workers = free_addresses(4), []
-    for i, name in enumerate(["whole", "whole", "broken", "broken"]):
-        run = interrupted.with_name(name)
-        cluster = {"worker": addresses[:2] if name == "whole" else addresses[2:]}
-        tf_config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i % 2}})
-        flags = [f"--{flag}={x}" for flag, x in flags_for(folder, name, batch_size=2).items()]
-        log, last = run / "logs" / "log.csv", 30 if i == 3 else -1
-        workers.append([tf_config, flags, str(log), str(tmp_path / str(i)), last])
-        if i % 2 == 0:
-            shutil.copytree(interrupted, run)
-    whole, broken = interrupted.with_name("whole"), run
-    command = [sys.executable, "-c", WORKERS, json.dumps(workers)]
-    # With a single thread, a process can be forked safely.
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": "1"}
-    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    run = shutil.copytree(interrupted, interrupted.with_name("together"))
+    addresses, flags = free_addresses(4), flags_for(folder, run.name, batch_size=2)
+    arguments = json.dumps([addresses, [f"--{flag}={value}" for flag, value in flags.items()]])
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "src"),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "OPENBLAS_NUM_THREADS": "1",  # a process with one thread can be forked safely
+    }
+    command = [sys.executable, "-c", WORKERS, arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    errors = [read(tmp_path / str(i)) for i in range(4)]
-    assert done.stdout.endswith(f"[0, 0, 1, {-signal.SIGKILL}]\n"), [done.stderr, *errors]
-    np.testing.assert_allclose(curves(whole), curves(undisturbed), rtol=0, atol=1e-5)
-    assert names(whole) == names(undisturbed)
-
-    assert f"worker 1 at {addresses[3]} stopped responding" in errors[2]
-    assert "Traceback" not in errors[2]
-    assert len(curves(broken)) == 30
-    train.train(**flags_for(folder, "broken"))
-    np.testing.assert_allclose(curves(broken), curves(undisturbed), rtol=0, atol=1e-5)
+    assert done.stdout.endswith(f"[0, 0, 1, {-signal.SIGKILL}]\n"), done.stderr
+    assert f"worker 1 at {addresses[3]} stopped responding" in done.stderr
+    assert "Traceback" not in done.stderr
+    np.testing.assert_allclose(curves(run), curves(undisturbed), rtol=0, atol=1e-5)
+    assert names(run) == names(undisturbed)
 
 
 def test_a_model_is_fine_tuned_and_its_best_weights_are_kept(tf, folder, undisturbed):
