@@ -31,7 +31,7 @@ SAMPLE = (
 
 
 def vocabulary(merges, seed=0):
-    """encoder.json as a dict: every byte, what merges make, and the end of text, in any order."""
+    """encoder.json as a dict: all bytes, the results of merges, and the end of text, shuffled."""
     tokens = [*bytes_to_unicode().values(), *dict.fromkeys(a + b for a, b in merges), END]
     random.Random(seed).shuffle(tokens)
     return {token: i for i, token in enumerate(tokens)}
@@ -70,7 +70,7 @@ def encoder(request):
     return request.param()
 
 
-# What has gone wrong in byte pair encoders: each list is drawn from, and the draws are joined.
+# Texts joined from pieces that have caused errors in byte pair encoders.
 TRICKY = st.lists(
     st.one_of(
         st.sampled_from(["'s", "'S", "'re", "'ll", "''d", "don't", "DON'T", "’s", " '", "'", END]),
@@ -115,7 +115,7 @@ def test_encode_equals_tiktoken_on_a_corpus(gpt2, name):
     ids = gpt2.encode(text)
     assert ids == reference.encode_ordinary(text)
     assert gpt2.decode(ids) == text
-    # The same words again, now that they are known, and in other surroundings.
+    # The same words again: they are remembered now, and are cut into chunks at other places.
     assert gpt2.encode(text[1:99_999]) == reference.encode_ordinary(text[1:99_999])
     marked = gpt2.encode(text, allow_special=True)
     assert marked == reference.encode(text, allowed_special={END})
@@ -150,7 +150,7 @@ def test_every_character_is_split_as_the_definition_does():
 
 @st.composite
 def merge_lists(draw):
-    """Merges of a few letters in any order: also such that no training makes."""
+    """Merges of a few letters in any order, including lists that training cannot produce."""
     tokens = ["a", "b", "c"]
     merges = []
     for _ in range(draw(st.integers(0, 12))):

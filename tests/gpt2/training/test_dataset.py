@@ -29,7 +29,7 @@ def load(path, cache):
 
 @pytest.fixture
 def texts(tmp_path):
-    """Two texts and an empty one in a folder, and one a folder further down."""
+    """A folder with two texts, an empty and a hidden file, and a subfolder with a third text."""
     folder = tmp_path / "texts"
     (folder / "more").mkdir(parents=True)
     (folder / "a.txt").write_text("Speak, speak.", encoding="utf-8")
