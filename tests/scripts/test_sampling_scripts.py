@@ -150,7 +150,7 @@ def assert_refused(done, message):
     assert (done.stdout, done.returncode) == ("", 2)
 
 
-def test_mistakes_are_told_before_tensorflow_is_imported(tmp_path):
+def test_mistakes_are_reported_before_tensorflow_is_imported(tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')", encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = call(UNCONDITIONAL, "--length", 9999, "--model_name", "1M", env=environment)

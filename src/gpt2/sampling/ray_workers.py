@@ -40,12 +40,13 @@ ENVIRONMENT = {  # of Ray, unless the user has set them
     "RAY_py_gcs_connect_timeout_s": "5",
     "RAY_NUM_REDIS_GET_RETRIES": "1",
     "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",  # with ray://, of three attempts
-    # For a Ray that is started here:
-    "RAY_worker_niceness": "0",  # by default 15: all other processes come first
-    "RAY_prestart_worker_first_driver": "0",  # by default a process starts for each core
+    "RAY_worker_niceness": "0",  # of `local`; by default 15: all other processes come first
+    "RAY_prestart_worker_first_driver": "0",  # by default `local` starts one for each core
 }
-# Without a line on standard input, the dump was killed, and Ray's processes may write for a while.
-REMOVE_FOLDER = 'read line || sleep 5; rm -rf "$0"'
+# Without a line at the end, this process was killed, which Ray does, too, if its cluster is gone.
+AT_END = """read line || { echo "$0: killed, or the cluster is gone" >&2; exec >&- 2>&-; sleep 5; }
+rm -rf "$1"
+"""
 log = logging.getLogger("gpt2")
 
 
@@ -90,7 +91,7 @@ class RayWorkers:
         origin = "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "the last `ray start` here"
         self._name = f"--ray {address}" + f" ({origin})" * (address == "auto")
         self._address, self._workers, self._cpus, self._gpus = address, workers, cpus, gpus
-        self._at_end = contextlib.ExitStack()
+        self._closing = contextlib.ExitStack()
 
     def start(self, lm: LanguageModel, ends: StopConditions, watched: bool = False) -> None:
         """Connect, and wait until one worker has the model."""
@@ -141,7 +142,7 @@ class RayWorkers:
 
     def close(self) -> None:
         """End the workers and, if it was started here, Ray."""
-        self._at_end.close()
+        self._closing.close()
 
     @contextlib.contextmanager
     def _errors_in_one_line(self) -> Iterator[None]:
@@ -162,15 +163,15 @@ class RayWorkers:
         options = {"runtime_env": code, "log_to_driver": False, "logging_level": logging.CRITICAL}
         if self._address == "local":
             options |= self._local_options()
+        folder = str(options.get("_temp_dir", ""))  # Ray's processes write there for some seconds
+        at_end = Popen(["sh", "-c", AT_END, self._name, folder], stdin=PIPE, start_new_session=True)
+        self._closing.callback(at_end.communicate, b"\n")
         os.environ.update(ENVIRONMENT | os.environ)
-        held: list[str] = []
         try:
             with held_stderr() as held:
-                import ray
-
-                self._ray: Any = ray
-                self._at_end.callback(ray.shutdown)
-                ray.init(self._address, **options)
+                self._ray: Any = importlib.import_module("ray")
+                self._closing.callback(self._ray.shutdown)
+                self._ray.init(self._address, **options)
         except Exception as error:
             if "Token" in f"{held}" or self._address.startswith("ray://"):  # it has no reason
                 hint = "if it wants another token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
@@ -188,10 +189,8 @@ class RayWorkers:
         self._cpus = self._cpus or max(1, len(cores) // self._workers)
         # TMPDIR may be too long for the path of a socket.
         folder = tempfile.mkdtemp(prefix="gpt2-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))
-        remover = Popen(["sh", "-c", REMOVE_FOLDER, folder], stdin=PIPE, start_new_session=True)
-        self._at_end.callback(remover.communicate, b"\n")
-        n_cpus = self._workers * self._cpus
-        return {"num_cpus": n_cpus, "include_dashboard": False, "_temp_dir": folder}
+        share = {"num_cpus": self._workers * self._cpus}
+        return {**share, "include_dashboard": False, "_temp_dir": folder}
 
     def _settle_shares(self, device: str) -> None:
         """Decide how many cores and GPUs a worker has, where no flag does."""

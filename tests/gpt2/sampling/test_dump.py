@@ -120,12 +120,12 @@ def test_ctrl_c_ends_a_dump_in_order(tmp_path):
         while not path.exists() or " SAMPLE 2 " not in path.read_text(encoding="utf-8"):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
+        printed = process.stderr.read()
         assert process.wait(timeout=600) == 130
-    assert "Traceback" not in said
+    assert "Traceback" not in printed
     text = path.read_text(encoding="utf-8")
     made = len(banners(text))
-    assert f"{made} samples, " in said
+    assert f"{made} samples, " in printed
     assert text.endswith(f" SAMPLE {made} {'=' * 40}\n[9.{made}] <|endoftext|>\n")
 
 

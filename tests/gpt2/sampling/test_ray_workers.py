@@ -157,7 +157,9 @@ def test_variables_that_change_the_last_digit_reach_the_workers(monkeypatch):
     variables = {"GPT2_ENGINE": "xla", "TF_ENABLE_ONEDNN_OPTS": "0"}
     monkeypatch.setattr(os, "environ", dict(variables))
     monkeypatch.setitem(sys.modules, "ray", fake)
-    RayWorkers("h:1", None, None, None)._connect()
+    workers = RayWorkers("h:1", None, None, None)
+    workers._connect()
+    workers.close()
     assert calls[0]["runtime_env"]["env_vars"] == variables
 
 
@@ -282,17 +284,17 @@ def test_a_ray_that_was_started_here_ends_with_the_dump(environment, tmp_path):
 
     for end, status, n_lines, printed in [
         (kill_raylet, 1, 2, "--ray local: "),
-        (subprocess.Popen.kill, -signal.SIGKILL, 0, ""),
+        (subprocess.Popen.kill, -signal.SIGKILL, 1, "--ray local: killed, or the cluster is gone"),
         (interrupt, 130, 1, " samples, "),
     ]:
         with running(path, environment, "--ray", "local") as driver:
             assert len(list(folder.glob("gpt2-ray-*"))) == 1
             end(driver)
             assert driver.wait(timeout=600) == status
-        lines = (tmp_path / "printed").read_text(encoding="utf-8").splitlines()
-        assert len(lines) == n_lines and printed in "".join(lines[-1:])
         while list(folder.glob("gpt2-ray-*")):
             time.sleep(0.05)
+        lines = (tmp_path / "printed").read_text(encoding="utf-8").splitlines()
+        assert len(lines) == n_lines and printed in lines[-1]
     text = path.read_text(encoding="utf-8")
     made = banners(text)
     assert made == [*range(1, len(made) + 1)] and len(made) % 16 == 0 and text.endswith("\n")
