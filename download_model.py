@@ -23,12 +23,7 @@ from gpt2.command_line import run  # noqa: E402
 from gpt2.download import check, fetch, folder, hub  # noqa: E402
 from gpt2.download.errors import AGAIN, DownloadError, shown  # noqa: E402
 from gpt2.download.partial_file import PartialFile  # noqa: E402
-from gpt2.download.released_files import (  # noqa: E402
-    FILES,
-    MODELS,
-    released_file,
-    remote_names,
-)  # fmt: skip
+from gpt2.download.released_files import FILES, MODELS, released_file, remote_names  # noqa: E402
 from gpt2.file_lock import write_lock  # noqa: E402
 from gpt2.user_file import expand  # noqa: E402
 from user_error import UserError, require  # noqa: E402

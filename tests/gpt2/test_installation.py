@@ -1,4 +1,4 @@
-"""Outside the virtual environment: one line says what is missing and which Python to use."""
+"""Outside the virtual environment: one line names what is missing and the Python to use."""
 
 import shlex
 import subprocess
@@ -46,7 +46,7 @@ def test_the_virtual_environment_is_named_where_it_is_there(monkeypatch, tmp_pat
         installation.check_installation()
 
 
-def test_an_old_python_is_told_which_ones_work(monkeypatch, tmp_path):
+def test_with_an_old_python_those_that_work_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(installation, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     with pytest.raises(ImportError, match=r"Python 3.10 to 3.13 is needed, and .+ is 3\.9; "):

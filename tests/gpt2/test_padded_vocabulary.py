@@ -32,7 +32,7 @@ def folder(tf, tmp_path_factory):
 
 
 def load(folder, n_vocab):
-    """The model, with what hparams.json says; nothing is compiled for 16 samples."""
+    """The model with this n_vocab in hparams.json. For 16 samples, nothing is compiled."""
     hparams = HParams(n_vocab=n_vocab, n_ctx=32, n_embd=12, n_head=3, n_layer=1)
     (folder / "hparams.json").write_text(hparams.to_json(), encoding="utf-8")
     names = {"model_name": folder.name, "models_dir": str(folder.parent)}

@@ -11,14 +11,14 @@ from gpt2.download.released_files import DATA, INDEX
 EMBEDDED = ROOT / "models" / "1M"
 
 
-def test_tells_the_length_of_the_data_file():
+def test_gives_the_length_of_the_data_file():
     size = (EMBEDDED / DATA).stat().st_size
     assert tensor_index.data_files(EMBEDDED / INDEX) == {EMBEDDED / DATA: size}
     gpt2 = shared("gpt2")
     assert tensor_index.data_files(gpt2 / INDEX) == {gpt2 / DATA: 497759232}
 
 
-def test_knows_a_checkpoint_in_several_files(tmp_path):
+def test_reads_a_checkpoint_in_several_files(tmp_path):
     """As TensorFlow writes it where variables lie on several devices."""
     header = b"\x00\x00\x02\x08\x02"  # of two data files
     first = b"\x00\x01\x04a\x20\x00\x28\x05"  # tensor a: 5 bytes from 0
@@ -39,7 +39,7 @@ def test_knows_a_checkpoint_in_several_files(tmp_path):
     assert not tensor_index.is_complete(index)
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 100, tensor_index.TABLE_END, bytes(48)])
+@pytest.mark.parametrize("content", [b"", b"x" * 100, bytes(40) + tensor_index.TABLE_END])
 def test_other_files_are_refused(tmp_path, content):
     index = tmp_path / INDEX
     index.write_bytes(content)

@@ -10,11 +10,7 @@ from gpt2 import checkpoint
 from gpt2.conversion.config import read_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
 from gpt2.conversion.vocabulary import keep_settings, read_vocabulary, write_released
-from gpt2.conversion.weights import (
-    open_tensors,
-    progress_bar,
-    tensors_of,
-)
+from gpt2.conversion.weights import open_tensors, progress_bar, tensors_of
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import import_tensorflow
 from gpt2.terminal import log_once, status_line

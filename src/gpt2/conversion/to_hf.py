@@ -6,13 +6,7 @@ from typing import Any
 from gpt2.conversion.config import make_config
 from gpt2.conversion.folder import new_folder, refuse_existing, write_object
 from gpt2.conversion.vocabulary import write_hugging_face
-from gpt2.conversion.weights import (
-    PREFIX,
-    WEIGHTS,
-    import_safetensors,
-    one_line,
-    read_checkpoint,
-)
+from gpt2.conversion.weights import PREFIX, WEIGHTS, import_safetensors, one_line, read_checkpoint
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import import_tensorflow
 from gpt2.terminal import status_line

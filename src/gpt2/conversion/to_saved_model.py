@@ -1,4 +1,4 @@
-"""From a folder in the released format to a SavedModel, which needs TensorFlow and no code."""
+"""From a folder in the released format to a SavedModel, which runs without this code."""
 
 import os
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from gpt2.tensorflow_session import import_tensorflow
 from gpt2.terminal import status_line
 
 
-# So the graph has TensorFlow's public operations only: no XLA, none of oneDNN's private ones.
+# The graph has public operations only, no XLA and none of oneDNN's private ones; no GPU is used.
 @patch.dict(
     os.environ, GPT2_ENGINE="tensorflow", TF_ENABLE_ONEDNN_OPTS="0", CUDA_VISIBLE_DEVICES=""
 )
@@ -67,6 +67,7 @@ def build_signatures(tf: Any, folder: ModelFolder, weights: Mapping[str, Any]) -
             uniform = uniform_for(seed, sample, n_ctx)
 
         def choose(logits: Any, _: Any, texts: Any, lengths: Any) -> Any:
+            # Not the random numbers of sample_sequence: these depend on the seed and the sample.
             numbers = tf.gather(uniform, lengths - n_context, batch_dims=1)
             return sample_token(tf.where_v2(is_token, logits, float("-inf")), numbers, **how)
 

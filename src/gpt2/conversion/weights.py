@@ -44,8 +44,8 @@ def import_safetensors() -> Any:
 
 
 def tensors_of(hparams: HParams) -> Iterator[tuple[str, str, list[int]]]:
-    """For each tensor: its name and shape in a checkpoint, and between them its name in Hugging
-    Face's format without PREFIX. A shape there has no axis of 1.
+    """Yield each tensor's name in a checkpoint, its name in Hugging Face's format without PREFIX,
+    and its shape in the checkpoint. Hugging Face's format has no axis of 1.
     """
     n = hparams.n_embd
     yield "model/wte", "wte.weight", [hparams.n_vocab, n]

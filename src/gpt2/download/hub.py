@@ -11,13 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from gpt2.download import check
-from gpt2.download.errors import (
-    AGAIN,
-    CHECK_CERTIFICATES,
-    CHECK_NETWORK,
-    DownloadError,
-    root_cause,
-)
+from gpt2.download.errors import AGAIN, CHECK_CERTIFICATES, CHECK_NETWORK, DownloadError, root_cause
 from gpt2.download.released_files import RELEASED_VOCABULARY
 from user_error import UserError
 
