@@ -56,15 +56,6 @@ def test_scores_equal_numpy(tiny, windows, filtered, top):
             np.testing.assert_allclose(getattr(scores, name), value, rtol=1e-4, atol=1e-4)
 
 
-def test_scores_do_not_depend_on_the_batch(tiny, windows):
-    one, four, many = (list(scorer_of(tiny, batch_size=size)(windows)) for size in (1, 4, 50))
-    for (_, a), (_, b), (_, c) in zip(one, four, many, strict=True):
-        for other in (b, c):
-            np.testing.assert_allclose(other.logprob, a.logprob, rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(other.entropy, a.entropy, rtol=1e-5, atol=1e-6)
-            np.testing.assert_array_equal(other.rank, a.rank)
-
-
 def test_statistics_of_a_flat_and_of_a_certain_prediction(tf, sess):
     logits = np.zeros([2, 5], np.float32)
     logits[1, 3] = 200

@@ -9,23 +9,16 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
-def executable():
-    """The browser on this machine, or None."""
-    return next(filter(None, map(shutil.which, NAMES)), None)
-
-
 @contextmanager
 def browser():
-    """A playwright browser, or a skip that says what is missing."""
+    """A playwright browser, or a skip with the name of what is missing."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = executable()
+    path = next(filter(None, map(shutil.which, NAMES)), None)
     if not path:
         pytest.skip("no Chromium is installed")
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # in a container, which has no sandbox
+    options = {"executable_path": path, "chromium_sandbox": not root, "timeout": 100_000}
     with sync_api.sync_playwright() as playwright:
-        # Root, as in a container, has no sandbox.
-        root = hasattr(os, "geteuid") and os.geteuid() == 0
-        chromium = playwright.chromium.launch(
-            executable_path=path, chromium_sandbox=not root, timeout=100_000
-        )
+        chromium = playwright.chromium.launch(**options)
         yield chromium
         chromium.close()

@@ -7,12 +7,12 @@ section 3.1; its authors did not publish their rules.
 
 A pair consists of rules that split a chunk, which is a run of text without spaces, into tokens, and
 of the tokens that attach to their neighbours. `detokenize` removes a space only if `tokenize` puts
-it back, so whatever the rules are:
+it back. This holds for any rules:
 
     A line is restored exactly if each of its tokens, by itself, is restored,
     and if they are separated by single spaces.
 
-What is not restored, then:
+So these are not restored:
   all          runs of spaces; a space at an end of a line where the format has none, or none where
                it has one
   WikiText     tokens that contain what the rules split off: `well-known` and `3.5` (the format
@@ -34,12 +34,12 @@ from dataclasses import dataclass, field
 class Detokenizer:
     """A pair of functions, each the inverse of the other."""
 
-    # Finds the tokens of a chunk in order. If a group matched, `written` has how its token is
-    # written, under the group's name.
+    # Finds the tokens of a chunk in order. What a named group matches becomes a token of
+    # `group_tokens`.
     rules: re.Pattern[str]
     closing: re.Pattern[str]  # tokens that attach to what is before them
     opening: re.Pattern[str]  # tokens that attach to what follows them
-    written: dict[str, str] = field(default_factory=dict)
+    group_tokens: dict[str, str] = field(default_factory=dict)
     spelling: dict[str, str] = field(default_factory=dict)  # token -> how natural text has it
     joining: frozenset[str] = frozenset()  # tokens that attach on both sides
     frame: str = ""  # what the format puts at both ends of a line that is not blank
@@ -71,7 +71,7 @@ class Detokenizer:
     def split(self, chunk: str) -> list[str]:
         """The tokens of a run of natural text without spaces."""
         found = self.rules.finditer(chunk)
-        return [self.written.get(match.lastgroup or "", match[0]) for match in found]
+        return [self.group_tokens.get(match.lastgroup or "", match[0]) for match in found]
 
     def _units(self, tokens: list[str]) -> Iterator[tuple[list[str], bool]]:
         """Tokens with those attached to them, and whether they attach to the unit before."""
@@ -111,7 +111,7 @@ WIKITEXT = Detokenizer(
         rf"|(?P<point>(?<=\d)\.(?=\d))|'{LETTER}+|{ABBREVIATION}|\w+(?:\.{LETTER}\w*)*"
         r"|\.\.+|--+|."
     ),
-    written={"hyphen": "@-@", "comma": "@,@", "point": "@.@"},
+    group_tokens={"hyphen": "@-@", "comma": "@,@", "point": "@.@"},
     spelling={"@-@": "-", "@,@": ",", "@.@": "."},
     joining=frozenset(["@-@", "@,@", "@.@", "/"]),
     closing=re.compile(rf"{PUNCTUATION}|'|'(?:s|S|t|re|ve|m|ll|d)|[°\u2032\u2033]"),
@@ -141,7 +141,7 @@ BOOK = Detokenizer(
         rf"|(?P<open_single>{START}'(?=\w))|{ABBREVIATION}"
         rf"|(?:(?!{CLITIC})\w)+(?:(?:-|[.,](?=\d)|(?!{CLITIC})')(?:(?!{CLITIC})\w)+)*|\.\.+|--+|."
     ),
-    written={
+    group_tokens={
         "open_double": "``",
         "close_double": "''",
         "open_single": "`",

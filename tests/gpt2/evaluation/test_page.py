@@ -88,9 +88,7 @@ def test_text_cannot_leave_its_place(name):
 def test_only_the_code_of_the_page_may_run_and_it_needs_nothing_else():
     source = page_of({"a": TEXT})
     parsed = Parsed(source)
-    (policy,) = (
-        a["content"] for _, a in parsed.attributes if "Content-Security-Policy" in a.values()
-    )
+    policy = re.search('Content-Security-Policy" content="(.*?)"', source)[1]
     for kind, code in parsed.code.items():
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         assert f"{kind}-src 'sha256-{digest}'" in policy
@@ -184,52 +182,22 @@ def test_a_browser_shows_numbers_by_pointer_and_keys_and_runs_nothing_of_the_tex
         assert tab.evaluate("document.querySelector('main > p').style.color") == ""
 
 
-# How cone cells of people without long-, middle- and short-wave ones see linear RGB. Source:
-# Viénot, Brettel and Mollon, "Digital video colourmaps for checking the legibility of displays by
-# dichromats" (1999), for the first two; the third after Brettel and others (1997), simplified.
-VISION = {
-    "usual": np.eye(3),
-    "protanopia": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
-    "deuteranopia": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
-    "tritanopia": [[1, 0.14461, -0.14461], [0, 0.85924, 0.14076], [0, 0.85924, 0.14076]],
-    "grey": [[0.2126, 0.7152, 0.0722]] * 3,
-}
-
-
-def palette(dark):
-    """The colours of the light or of the dark page, linear RGB by name."""
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read_on_every_colour_and_neighbours_differ_without_their_hue(dark):
     style = (PARTS / "page.css").read_text(encoding="utf-8")
     values = re.findall(r"--(\w+): light-dark\(#(\w{6}), #(\w{6})\);", style)
-    rgb = {name: np.array([*bytes.fromhex(pair[dark])]) for name, *pair in values}
-    return {
-        name: np.where(c <= 10, c / 255 / 12.92, ((c / 255 + 0.055) / 1.055) ** 2.4)
-        for name, c in rgb.items()
-    }
+    luminance = {}
+    for name, *pair in values:
+        c = np.array([*bytes.fromhex(pair[dark])]) / 255
+        linear = np.where(c <= 10 / 255, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+        luminance[name] = linear @ [0.2126, 0.7152, 0.0722]
 
+    def contrast(a, b):
+        low, high = sorted([luminance[a], luminance[b]])
+        return (high + 0.05) / (low + 0.05)
 
-def lab(linear):
-    """CIELAB of linear sRGB."""
-    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-    xyz = np.array(to_xyz) @ np.clip(linear, 0, 1) / [0.9505, 1, 1.089]
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_colours_differ_for_colour_blind_people(dark):
-    for vision, matrix in VISION.items():
-        seen = {name: lab(np.array(matrix) @ rgb) for name, rgb in palette(dark).items()}
-        lightness = [seen[f"k{i}"][0] for i in range(5)]
-        assert sorted(lightness) in (lightness, lightness[::-1])
-        # In grey, both ends of d are the same; underlines distinguish them in print.
-        for kind in "k" if vision == "grey" else "kd":
-            for a, b in itertools.combinations([f"{kind}{i}" for i in range(5)], 2):
-                assert np.linalg.norm(seen[a] - seen[b]) > 7, (a, b)
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_can_be_read_on_every_colour(dark):
-    luminance = {name: rgb @ [0.2126, 0.7152, 0.0722] for name, rgb in palette(dark).items()}
-    for name in ["paper", *[f"{kind}{i}" for kind in "kd" for i in range(5)]]:
-        low, high = sorted([luminance["ink"], luminance[name]])
-        assert (high + 0.05) / (low + 0.05) >= 4.5, name
+    scales = [[f"{kind}{i}" for i in range(5)] for kind in "kd"]
+    assert all(contrast("ink", name) >= 4.5 for name in ["paper", *itertools.chain(*scales)])
+    assert all(contrast(*pair) > 1.1 for scale in scales for pair in itertools.pairwise(scale))
+    pale_to_strong = [luminance[name] for name in scales[0]]
+    assert sorted(pale_to_strong, reverse=not dark) == pale_to_strong

@@ -129,8 +129,3 @@ def test_a_file_that_is_not_a_state_is_refused_and_kept(tmp_path):
         with pytest.raises(UserError, match="is not the state of an evaluation"):
             SavedState(str(path), {"stride": 5})
         assert path.read_text() == content
-
-
-def test_an_empty_text_is_an_error(tiny):
-    with pytest.raises(UserError, match="the text is empty"):
-        measure([""], scorer_of(tiny), SavedState(None, {}))

@@ -97,52 +97,40 @@ def test_of_a_complete_file_of_100_million_bytes_the_end_is_measured(tiny, tmp_p
     assert metrics == {"bits per character": 5_000_000}
 
 
-@pytest.mark.parametrize(
-    ("file", "passages"),
-    [
-        (
-            "lambada.jsonl",
-            [
-                '\nHe had carried the lantern up from the harbour. "Leave it by the door," she '
-                "said, and so beside the door he left the| lantern",
-                "\nThe two of them had looked for Mara all day. At last, near the mill, they "
-                "found| Mara",
-                "\nShe wanted the blue one, and he said that he would give it to| her",
-            ],
-        ),
-        (
-            "lambada.txt",
-            [
-                '\nhe had carried the lantern up from the harbour. "don\'t drop it," she said, '
-                "and he didn't drop the| lantern",
-                "\nthey looked for mara all day, and near the mill -lrb- it was dusk -rrb- they "
-                "found| mara",
-            ],
-        ),
+PASSAGES = {
+    "lambada.jsonl": [
+        '\nHe had carried the lantern up from the harbour. "Leave it by the door," she said, and '
+        "so beside the door he left the| lantern",
+        "\nThe two of them had looked for Mara all day. At last, near the mill, they found| Mara",
+        "\nShe wanted the blue one, and he said that he would give it to| her",
     ],
-)
-def test_lambada_perplexity_by_numpy(tiny, file, passages):
+    "lambada.txt": [
+        '\nhe had carried the lantern up from the harbour. "don\'t drop it," she said, and he '
+        "didn't drop the| lantern",
+        "\nthey looked for mara all day, and near the mill -lrb- it was dusk -rrb- they found"
+        "| mara",
+    ],
+}
+
+
+@pytest.mark.parametrize("file", PASSAGES)
+def test_lambada_perplexity_by_numpy(tiny, file):
     scorer = scorer_of(tiny, batch_size=2)
-    metrics = run_task("lambada", scorer, DATA / file)
     stop = np.flatnonzero(scorer.allowed_tokens(STOP_WORDS) == 0)
-    last, whole, filtered = [], [], []
-    for passage in passages:
+    whole, filtered = [], []
+    for passage in PASSAGES[file]:
         context, word = passage.split("|")
         ids, n = scorer.encoder.encode(context + word), len(scorer.encoder.encode(word))
-        each = nats(tiny, ids, n)
-        last.append(each[-1])
-        whole.append(each.sum())
+        whole.append(nats(tiny, ids, n).sum())
         if word != " her":
             # The probability of the stop words goes to the others.
             first = numpy_gpt2.logits(tiny.hparams, tiny.weights, np.array(ids[:-n]))[-1]
             lost = np.exp(log_probabilities(first)[stop]).sum()
-            filtered.append(each.sum() + np.log1p(-lost))
-    for name, values in [
-        ("perplexity, last token", last),
-        ("perplexity, whole word", whole),
-        ("perplexity, whole word, stop-word filter", filtered),
-    ]:
-        assert metrics[name] == pytest.approx(np.exp(np.mean(values)), rel=1e-3)
+            filtered.append(whole[-1] + np.log1p(-lost))
+    metrics = run_task("lambada", scorer, DATA / file)
+    for suffix, values in [("", whole), (", stop-word filter", filtered)]:
+        perplexity = metrics[f"perplexity, whole word{suffix}"]
+        assert perplexity == pytest.approx(np.exp(np.mean(values)), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -214,13 +202,11 @@ def test_cbt_scores_choice_and_rest_of_the_sentence(tiny):
     windows = cbt.choices(scorer, context, question, candidates)
     scored = [scores.logprob.sum() for _, scores in scorer(windows)]
     # All of the text, less what the candidates have in common: the same order, another origin.
-    whole = [
-        -nats(tiny, ids, len(ids) - 1).sum()
-        for word in candidates
-        for ids in [
-            scorer.encoder.encode(f'{CONTEXT}"Now," she said, "the {word} has had its supper."')
-        ]
-    ]
+    whole = []
+    for word in candidates:
+        text = f'{CONTEXT}"Now," she said, "the {word} has had its supper."'
+        ids = scorer.encoder.encode(text)
+        whole.append(-nats(tiny, ids, len(ids) - 1).sum())
     np.testing.assert_allclose(np.diff(scored), np.diff(whole), atol=2e-2)
     ids = windows[candidates.index("goat")].ids
     assert scorer.encoder.decode(ids[-windows[5].n_scored :]).endswith('has had its supper."')
@@ -250,15 +236,6 @@ def test_a_question_longer_than_the_model_looks_loses_its_beginning(tiny):
     assert [w.n_scored for w in windows] == [w.n_scored for w in short]
 
 
-@pytest.mark.parametrize(
-    ("task", "name"), [("wikitext-2", "wikitext.raw"), ("ptb", "ptb.txt"), ("1bw", "1bw.txt")]
-)
-def test_line_ends_of_windows_change_no_number(tiny, tmp_path, task, name):
-    (tmp_path / name).write_bytes((DATA / name).read_bytes().replace(b"\n", b"\r\n"))
-    scorer = scorer_of(tiny, batch_size=2)
-    assert run_task(task, scorer, tmp_path / name) == run_task(task, scorer, DATA / name)
-
-
 @pytest.mark.parametrize("name", ["cbt.txt", "lambada.txt", "lambada.jsonl"])
 def test_line_ends_of_windows_and_a_blank_last_line_change_no_question(tmp_path, name):
     read = cbt.read_cbt if name == "cbt.txt" else lambada.read_lambada
@@ -282,12 +259,10 @@ NO_GAP = "question 2: the last line should be a sentence with XXXXX, tab, the an
         ("cbt-cn", f"{GOOD}1 A .\n3 B .\n", NOT_CBT),
         ("cbt-cn", GOOD + SENTENCES, NOT_CBT),
         ("cbt-cn", f"{GOOD}{SENTENCES}21 A gap .\ta\t\ta|b\n", NO_GAP),
-        ("cbt-ne", f"{GOOD}{SENTENCES}21 XXXXX .\ta\ta|b\n", NO_GAP),
         ("cbt-ne", f"{GOOD}{SENTENCES}21 XXXXX .\tc\t\ta|b\n", NO_GAP),
         ("cbt-ne", "\n", "the file has no questions"),
         ("wikitext-2", " \nPlain text.\n", "line 2: not a WikiText file: the first line must"),
         ("ptb", " some words \n A Capital \n", "line 2: .* no capital letter but N"),
-        ("ptb", " some words\n", "line 1: .* words with a space around each"),
         ("1bw", "Two  spaces .\n", "line 1: .* one sentence, with a single space"),
         ("1bw", "Well, no .\n", "line 1: .* a single space before each word and comma"),
         ("text8", " lower case only A", "only a to z and spaces"),

@@ -61,16 +61,11 @@ def test_a_line_without_a_text_is_named(tmp_path, line, message):
         list(read_texts([str(path)]))
 
 
-def test_counting_leaves_the_text_as_it_is():
-    counts = Counts()
-    assert "".join(counted(["Köl", "n am ", "Rhein\n"], counts)) == "Köln am Rhein\n"
-    assert (counts.words, counts.characters, counts.bytes) == (3, 14, 15)
-
-
 def test_the_end_of_text_in_a_text_is_ordinary_and_reported_once(caplog):
     log_once.cache_clear()
-    text = "One.<|endoftext|>Two. <|endoftext|>"
-    assert "".join(counted([text], Counts())) == "".join(counted(text, Counts())) == text
+    text, counts = "One.<|endoftext|>Zwei für\n <|endoftext|>", Counts()
+    assert "".join(counted([text], Counts())) == "".join(counted(text, counts)) == text
+    assert (counts.words, counts.characters, counts.bytes) == (3, 41, 42)
     (record,) = caplog.records
     assert "contains <|endoftext|>, which is scored as ordinary characters" in record.message
 
