@@ -177,7 +177,8 @@ def _paper_of_one(scorer: Scorer, data_dir: Path, saved: SavedState) -> Iterator
         if not path:
             yield f"{name:<13} missing: no {' or '.join(DATA_FILES[name])} in {data_dir}"
             continue
-        run_of = scorer.model.fingerprint(), name, fingerprint(path), scorer.window, scorer.stride
+        model, sizes = scorer.model, (scorer.window, scorer.stride)
+        run_of = model.fingerprint(), model.dtype, name, fingerprint(path), *sizes
         key = " ".join(map(str, run_of))
         if key not in saved.done:
             with _progress(str(path)) as on_read:
@@ -214,11 +215,12 @@ def _measure_file(
     file: str,
     state: str | None,
 ) -> None:
-    """Print what `measure` returns for a file. The state belongs to this task, file and model."""
+    """Print what `measure` returns for a file. A state belongs to one task, file and model."""
     check_files([file])
     if file == "-" and state:
         raise UserError("--state needs a file: standard input cannot be read again")
     run_of = {"task": task, "window": scorer.window, "stride": scorer.stride}
+    run_of["dtype"] = scorer.model.dtype
     if state:
         run_of |= {"file": fingerprint(file), "model": scorer.model.fingerprint()}
     with open_state(state, run_of) as saved, _progress(file) as on_read:

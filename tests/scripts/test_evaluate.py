@@ -152,6 +152,8 @@ def test_a_run_with_other_flags_is_refused(tmp_path, flags, capsys):
     assert capsys.readouterr().out == first
     with pytest.raises(UserError, match=r"another window \(16, now 15\)"):
         evaluate.perplexity(str(DATA / "text8"), **flags, window=15)
+    with pytest.raises(UserError, match=r"another dtype \(float32, now tf32\)"):
+        evaluate.perplexity(str(DATA / "text8"), **flags, window=16, dtype="tf32")
     with pytest.raises(UserError, match="another file"):
         evaluate.perplexity(str(DATA / "enwik8"), **flags, window=16)
     with pytest.raises(UserError, match="another task"):
