@@ -47,7 +47,13 @@ def shared(name: str) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is not None)
+    """Run the scripts last, but the longest of these tests first: so all workers end together."""
+
+    def order(item: pytest.Item) -> tuple[bool, bool]:
+        is_late = item.get_closest_marker("end_to_end") is not None
+        return is_late, item.path.stem not in ("test_examples_notebook", "test_ray_workers")
+
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session")
