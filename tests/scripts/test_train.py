@@ -63,9 +63,13 @@ def wait_for_the_dead(index):
         (total,) = member.all_reduce([tf.constant(1.0)])
         session = member.session(tf.ConfigProto())
         member.start(session, total)
+        session.run(total)  # now both watch each other
         if index == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        session.run(total)
+        try:
+            session.run(total)
+        except tf.errors.OpError:
+            member.exit_if_worker_died()
 
 processes = []
 for work in (train_together, wait_for_the_dead):
