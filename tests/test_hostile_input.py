@@ -18,7 +18,7 @@ import misbehaving_server as bad
 import numpy as np
 import pytest
 from conftest import ROOT
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from misbehaving_server import MisbehavingServer
 
@@ -158,6 +158,7 @@ def test_values_of_flags(script, name, values):
 
 
 @FUZZ
+@example(".index")
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_any_text_as_a_flag(text):
     for script in ("unconditional", "score"):

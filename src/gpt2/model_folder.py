@@ -197,8 +197,8 @@ def find_model(model: object, models_dir: object = "models") -> ModelFolder:
     is_path = isinstance(model, Path) or bool(set(model) & set("/\\"))
     if is_path and path.is_dir():
         return ModelFolder(path.resolve())
-    prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name)).resolve()
-    if _index(prefix).is_file():
+    prefix = Path(re.sub(r"(?<=[^/\\])\.(index|meta|data-\d+-of-\d+)$", "", str(path))).resolve()
+    if prefix.name and _index(prefix).is_file():
         if newest_weights(prefix.parent).name != prefix.name:
             raise UserError(
                 f"{prefix.parent / 'checkpoint'} names other weights than {prefix.name}"
