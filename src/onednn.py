@@ -13,9 +13,8 @@ import model
 
 FUSED_PRODUCT = "_MklNativeFusedMatMul"  # private, so another TensorFlow may not have it
 MAX_ROWS = 2048  # of a float32 matrix: with more, oneDNN's kernel takes up to twice as long
-WIDE = (
-    1025  # rows and columns of a bfloat16 matrix that one row is multiplied with as fast unpacked
-)
+# From this many rows and columns on, a bfloat16 matrix is as fast unpacked, for a single row of x.
+WIDE = 1025
 
 
 def is_available():
@@ -39,7 +38,7 @@ def packed_linear(x, w, b, activation=None, *, transpose_b=False, min_rows=1):
       b: float32 [nf]
       activation: None, or a function that is applied to the result.
       min_rows: if x has fewer, rows of zeros are added: oneDNN takes longer for very few.
-    Returns: as `widened`
+    Returns: [m, nf], as `widened` gives it.
     """
     m = x.shape[0]
     packs = m > 1 or w.dtype != tf.bfloat16 or min(w.shape) < WIDE

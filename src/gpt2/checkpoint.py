@@ -17,17 +17,17 @@ def restore(
     prefix: Path,
     variables: Sequence[Any] | None = None,
     meanwhile: Callable[[], object] | None = None,
-    store: Callable[[Any, Any], list[Any]] = lambda variable, value: [],
 ) -> None:
     """Read variables in one run: all of the session's graph, or those that are given.
 
     Args:
       meanwhile: called while they are read. It may add to the graph, if the session is one of
         open_session.
-      store: gives the operations that store a value of float32 in a variable of bfloat16.
     Raises: UserError if the files do not hold the variables in these shapes, or are damaged.
     """
     import tensorflow.compat.v1 as tf
+
+    import narrow_weights
 
     held = held_shapes(tf, prefix)
     variables = variables or session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
@@ -55,7 +55,8 @@ def restore(
             assigned = first[:]
             for variable in narrow:  # no more than two are in memory as float32
                 with tf.control_dependencies([*first, *assigned[-2:-1]]):
-                    assigned += store(variable, read([variable], [tf.float32])[0])
+                    (value,) = read([variable], [tf.float32])
+                    assigned += narrow_weights.store(variable, value)
         if meanwhile is None:
             session.run(assigned)
             return

@@ -246,7 +246,6 @@ class ModelSession:
                     self._weights,
                     [v for v in every if v.op.name != "model/wte_mean"],
                     meanwhile=work,
-                    store=narrow_weights.store,
                 )
         self._built[key] = parts[0]
 
