@@ -10,6 +10,8 @@ import tensorflow.compat.v1 as tf
 
 import engine
 
+WTE_MEAN = "wte_mean"  # a variable of the graph that is in no checkpoint
+
 
 def weight_dtype(name, dtype):
     """The type that a weight has in products, by the variable's name.
@@ -46,8 +48,8 @@ def mean_logit(h):
 
 
 def _wte_mean(n_embd):
-    """What `store` took from the rows of wte: in no checkpoint, and 0 if it took nothing."""
-    return tf.get_variable("wte_mean", [n_embd], initializer=tf.zeros_initializer())
+    """What `store` took from the rows of wte; 0 if it took nothing."""
+    return tf.get_variable(WTE_MEAN, [n_embd], initializer=tf.zeros_initializer())
 
 
 def store(variable, value):

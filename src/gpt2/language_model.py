@@ -310,7 +310,7 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
         """All that a sample depends on, except its number and its prompt."""
         return {
             "model": self.folder.name,
-            "fingerprint": self.session.folder.fingerprint,
+            "fingerprint": self.session.fingerprint(),
             "seed": self.seed,
             **vars(self.sampling),
             "dtype": self.dtype,

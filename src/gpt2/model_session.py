@@ -165,9 +165,8 @@ class ModelSession:
             raise self._loading.error
 
     def fingerprint(self) -> str:
-        """A short name for the weights and their type, which others do not share."""
-        name = self.folder.fingerprint
-        return f"{name} bfloat16" if self.dtype == "bfloat16" else name
+        """A short name for the weights, which other weights do not share."""
+        return self.folder.fingerprint
 
     def damaged(self) -> DamagedModelError:
         """The error for logits that are not numbers."""
@@ -244,7 +243,7 @@ class ModelSession:
                 checkpoint.restore(
                     self._session,
                     self._weights,
-                    [v for v in every if v.op.name != "model/wte_mean"],
+                    [v for v in every if v.op.name != f"model/{narrow_weights.WTE_MEAN}"],
                     meanwhile=work,
                 )
         self._built[key] = parts[0]
