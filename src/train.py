@@ -53,8 +53,8 @@ def train(
     them.
 
     Args:
-      dataset: a text file, a folder, a pattern in quotes, or an .npz made by src/encode.py;
-        <|endoftext|> separates documents within a file. In .jsonl, each line has a text.
+      dataset: a text file, a folder, a pattern in quotes, or an .npz of token ids; <|endoftext|>
+        separates documents within a file. In .jsonl, each line has a text.
       model_name: model to start from; it also gives the shape and the vocabulary.
       run_name: the result is saved in CHECKPOINT_DIR/RUN_NAME.
       models_dir: folder that holds the model.

@@ -24,7 +24,6 @@ from misbehaving_server import MisbehavingServer
 
 import convert
 import download_model
-import encode
 import evaluate
 import generate_conditional_samples as conditional
 import generate_unconditional_samples as unconditional
@@ -87,7 +86,6 @@ SCRIPTS = {  # with the flags of a valid run
     "score": (evaluate.score, BASIC | {"files": "text.txt"}),
     "task": (evaluate.task, BASIC | {"name": "enwik8", "file": "text.txt"}),
     "convert": (convert.convert_from, {"folder": "text.txt", "model_name": "new"}),
-    "encode": (encode.encode, BASIC | {"dataset": "text.txt", "output": "a.npz"}),
 }
 
 
@@ -250,7 +248,6 @@ READERS = [
     ("score", "files", "odd.txt"),
     ("train", "dataset", "odd.txt"),
     ("train", "dataset", "odd.npz"),
-    ("encode", "dataset", "odd.txt"),
 ]
 
 

@@ -143,7 +143,7 @@ def test_ctrl_c_while_a_script_imports_is_no_traceback(tmp_path):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(3)"
     (tmp_path / "difflib.py").write_text(code)  # in the place of Python's
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    for script in (ROOT / "download_model.py", ROOT / "src" / "encode.py"):
+    for script in (ROOT / "download_model.py", ROOT / "src" / "train.py"):
         done = subprocess.run([sys.executable, script], capture_output=True, env=environment)
         assert (done.stdout, done.stderr, done.returncode) == (b"", b"", -signal.SIGINT)
 

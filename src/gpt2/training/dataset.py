@@ -1,10 +1,9 @@
-"""Texts as token ids: encoded once, kept as .npz, and cut into windows."""
+"""Texts as token ids: encoded once, cached as .npz, and cut into windows."""
 
 import glob
 import hashlib
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from gpt2.text_stream import fingerprint, lines, safe_pieces, text_chunks, text_
 from gpt2.user_file import expand, open_file
 from user_error import UserError
 
-MARK = b"token ids of the GPT-2 vocabulary "  # starts the zip comment of our archives
-
 
 def load_tokens(dataset: str, model: ModelFolder, cache_dir: Path) -> np.ndarray:
     """The token ids of a dataset, from the cache if it was encoded before.
@@ -30,17 +27,18 @@ def load_tokens(dataset: str, model: ModelFolder, cache_dir: Path) -> np.ndarray
     Returns: uint16 or int32 [tokens], with `<|endoftext|>` between two texts.
     Raises: UserError if there is no text, or if a file is not text.
     """
-    vocabulary, n_vocab = _vocabulary(model), model.hparams.n_vocab
     if dataset.endswith(".npz"):
-        return read_tokens(Path(dataset), vocabulary, n_vocab)
+        return read_tokens(Path(dataset), model.hparams.n_vocab)
     files = find_files(dataset)
-    key = hashlib.sha256(" ".join([vocabulary, *map(fingerprint, files)]).encode()).hexdigest()
+    hashed = [model.path / "encoder.json", model.path / "vocab.bpe", *files]
+    key = hashlib.sha256(" ".join(map(fingerprint, hashed)).encode()).hexdigest()
     cached = cache_dir / f"{key[:16]}.npz"
-    if is_ours(cached):
-        return read_tokens(cached, vocabulary, n_vocab)
+    if cached.exists():
+        return read_tokens(cached, model.hparams.n_vocab)
     tokens = encode_files(files, model.encoder)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    write_tokens(cached, tokens, model)
+    with replacing(cached, f".{os.getpid()}.new") as file:  # several workers may write it
+        np.savez(file, tokens)
     return tokens
 
 
@@ -94,13 +92,6 @@ def _texts(file: Path, on_read: Callable[[int], object]) -> Iterator[Iterable[st
 
     Raises: UserError, now or while the chunks are read, if the file is not text.
     """
-    if file.suffix == ".npz":
-        raise UserError(f"{file} has token ids, not text; keep it in another folder")
-    if file.suffix in (".csv", ".tsv", ".json"):
-        raise UserError(
-            f"{file} is a table, not text; write its texts to a .jsonl file, one on each line, "
-            'like {"text": "..."}'
-        )
     chunks = text_chunks(str(file), on_read=on_read)
     if file.suffix != ".jsonl":
         yield chunks
@@ -110,57 +101,23 @@ def _texts(file: Path, on_read: Callable[[int], object]) -> Iterator[Iterable[st
             yield [text_record(f"{file}, line {number}", line)["text"]]
 
 
-def write_tokens(path: Path, tokens: np.ndarray, model: ModelFolder) -> None:
-    """Write an .npz of one array, whose comment as a zip archive names the vocabulary.
-
-    It is not an array, because other programs train on all arrays of a file.
-    """
-    with (
-        replacing(path, f".{os.getpid()}.new") as file,  # several workers may write it
-        zipfile.ZipFile(file, "w") as archive,
-    ):
-        archive.comment = MARK + _vocabulary(model).encode()
-        with archive.open("tokens.npy", "w", force_zip64=True) as member:
-            np.lib.format.write_array(member, tokens)
-
-
-def is_ours(path: Path) -> bool:
-    """Whether write_tokens wrote this file."""
-    try:
-        with open_file(path) as file, zipfile.ZipFile(file) as archive:
-            return archive.comment.startswith(MARK)
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
-def read_tokens(path: Path, vocabulary: str, n_vocab: int) -> np.ndarray:
+def read_tokens(path: Path, n_vocab: int) -> np.ndarray:
     """All arrays of an .npz, one after the other: uint16 or int32 [tokens].
 
-    Args:
-      vocabulary: hash to compare with that of a file of ours; files of other programs have none.
     Raises: UserError if the file does not hold token ids.
     """
     dtype = np.uint16 if n_vocab <= 1 << 16 else np.int32
-    tokens = [np.array([], dtype)]
     try:
         with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
-            comment = archive.zip.comment
-            if comment.startswith(MARK) and comment != MARK + vocabulary.encode():
-                raise UserError("was encoded with the vocabulary of another model; encode it again")
-            for array in archive.values():
-                ids = array.dtype.kind in "iu" and not ((array < 0) | (array >= n_vocab)).any()
-                if not ids:
-                    raise UserError(f"has numbers that are not ids from 0 to {n_vocab - 1}")
-                tokens.append(array.ravel().astype(dtype))
+            arrays = [np.array([], dtype), *archive.values()]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    except UserError as error:
-        raise UserError(f"{path} {error}") from None
     except Exception:  # an archive can be damaged in many ways
-        raise UserError(
-            f"{path} is not an .npz of token ids; make one with src/encode.py"
-        ) from None
-    return np.concatenate(tokens)
+        raise UserError(f"{path} is not an .npz of token ids") from None
+    for array in arrays:
+        if array.dtype.kind not in "iu" or ((array < 0) | (array >= n_vocab)).any():
+            raise UserError(f"{path} has numbers that are not ids from 0 to {n_vocab - 1}")
+    return np.concatenate([array.ravel().astype(dtype) for array in arrays])
 
 
 def hold_out(tokens: np.ndarray, held_out: float, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,8 +150,3 @@ def neighbouring_windows(tokens: np.ndarray, window: int, most: int) -> np.ndarr
     n = max(len(tokens) - 1, 0) // window
     starts = window * np.linspace(0, n, min(n, most), endpoint=False).astype(int)[:, None]
     return tokens[starts + np.arange(window + 1)].astype(np.int32)
-
-
-def _vocabulary(model: ModelFolder) -> str:
-    """A hash of the vocabulary."""
-    return " ".join(fingerprint(model.path / name) for name in ("encoder.json", "vocab.bpe"))

@@ -8,9 +8,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-import encode as encode_script
 from encoder import get_encoder
-from gpt2.command_line import run
 from gpt2.model_folder import ModelFolder
 from gpt2.training import dataset
 from user_error import UserError
@@ -100,7 +98,6 @@ def test_a_text_is_encoded_once_and_again_when_it_changed(texts, tmp_path, monke
         ("text", b"", "is empty"),
         ("text", b"\xff" * 100, "is not UTF-8 text: invalid start byte"),
         ("text", b"text\0" * 100, "is not a text file: it contains NUL bytes"),
-        ("text.csv", b"id,text\n", "is a table, not text"),
         ("text.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', ", line 2: expected a JSON object"),
     ],
 )
@@ -112,7 +109,7 @@ def test_a_dataset_that_is_no_text_is_named(tmp_path, name, content, message):
     assert not (tmp_path / "cache").exists()
 
 
-def test_arrays_of_other_programs_are_taken_one_after_the_other(tmp_path):
+def test_arrays_of_token_ids_are_taken_one_after_the_other(tmp_path):
     arrays = [np.array([[1, 2]]), np.array(5), np.array([[END]], np.uint64), np.array([7], ">i4")]
     np.savez_compressed(tmp_path / "a.npz", *arrays)
     assert load(tmp_path / "a.npz", tmp_path).tolist() == [1, 2, 5, END, 7]
@@ -131,28 +128,6 @@ def test_arrays_that_are_no_ids_are_refused(tmp_path, array, message):
     np.savez(tmp_path / "a.npz", np.array(array))
     with pytest.raises(UserError, match=message):
         load(tmp_path / "a.npz", tmp_path)
-
-
-def test_an_npz_of_another_vocabulary_a_torn_one_and_a_single_array_are_refused(tmp_path):
-    path = tmp_path / "a.npz"
-    dataset.write_tokens(path, np.arange(3000, dtype=np.uint16), ModelFolder(MODEL))
-    with pytest.raises(UserError, match="vocabulary of another model"):
-        dataset.read_tokens(path, "other", 1280)
-    np.save(tmp_path / "array.npy", np.arange(3))
-    for content in (path.read_bytes()[:1000], (tmp_path / "array.npy").read_bytes()):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=r"is not an \.npz of token ids"):
-            load(path, tmp_path)
-
-
-def test_the_script_makes_what_training_takes_and_replaces_its_output(texts, tmp_path, run_here):
-    output = tmp_path / "out.npz"
-    script = ROOT / "src" / "encode.py"
-    for source in (texts / "a.txt", texts):
-        flags = [source, output, "--model_name", "1M"]
-        done = run_here(lambda: run(encode_script.encode), script, *flags)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert load(output, tmp_path).tolist() == load(source, tmp_path).tolist()
 
 
 def test_both_parts_of_a_text_must_hold_a_window():
@@ -183,38 +158,8 @@ def test_neighbouring_windows_predict_no_token_twice(n, window, most):
     assert {*predicted} <= {*range(1, n)}
 
 
-def test_other_programs_can_train_on_all_arrays_of_our_file(tmp_path):
-    path = tmp_path / "a.npz"
-    tokens = np.arange(1000, dtype=np.uint16)
-    dataset.write_tokens(path, tokens, ModelFolder(MODEL))
-    assert dataset.is_ours(path)
-    with np.load(path) as npz:  # as the forks' load_dataset does
-        assert np.concatenate([npz[item] for item in npz.files]).tolist() == tokens.tolist()
-
-
-@pytest.mark.parametrize("name", ["", "/", "none", "***/x", "~nobody/x", "a\0b", "x" * 5000])
+@pytest.mark.parametrize("name", ["", "/", "none", "~nobody/x", "a\0b", "x" * 5000])
 def test_a_dataset_that_names_nothing_is_refused(name):
     with pytest.raises(UserError, match=r"^the dataset ") as caught:
         dataset.find_files(name)
     assert "\n" not in str(caught.value)
-
-
-def test_token_ids_among_texts_are_named(texts, tmp_path):
-    dataset.write_tokens(texts / "a.npz", np.arange(9, dtype=np.uint16), ModelFolder(MODEL))
-    with pytest.raises(UserError, match=r"a\.npz has token ids, not text"):
-        load(texts, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        ("a.txt", r"OUTPUT must end in \.npz, got"),
-        ("nothing/a.npz", "no folder .*nothing to write a.npz in"),
-        ("theirs.npz", r"theirs\.npz exists and was not made by encode\.py"),
-    ],
-)
-def test_the_script_checks_its_output_before_it_encodes(texts, tmp_path, output, message):
-    np.savez(tmp_path / "theirs.npz", np.arange(3))
-    with pytest.raises(UserError, match=message):
-        encode_script.encode(str(texts), str(tmp_path / output), model_name="1M")
-    assert not dataset.is_ours(tmp_path / "theirs.npz")
