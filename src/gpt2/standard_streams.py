@@ -6,7 +6,6 @@ import os
 import sys
 
 from gpt2.terminal import VisibleText, log_once
-from user_error import UserError
 
 REPLACE_AND_REPORT = "gpt2.replace_and_report"  # what Python does with bytes that are not UTF-8
 
@@ -17,7 +16,10 @@ def prepare_streams() -> None:
     Bytes of standard input that are not UTF-8 become U+FFFD, and one line on stderr reports that. A
     terminal keeps its own encoding, and gets no control characters from models and files.
     """
-    _open_closed_streams()
+    # What the shell has closed (<&-, >&-, 2>&-), in this order: each gets the lowest descriptor.
+    for name, mode in ("stdin", "r"), ("stdout", "w"), ("stderr", "w"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a notebook has others
             errors = REPLACE_AND_REPORT if stream is sys.stdin else "replace"
@@ -29,27 +31,6 @@ def prepare_streams() -> None:
         sys.stdout = VisibleText(sys.stdout)
     if sys.stderr.isatty():
         sys.stderr = VisibleText(sys.stderr, kept="\r")  # progress bars begin with it
-
-
-class ClosedOutput(io.TextIOWrapper):
-    """Standard output that the shell has closed: anything printed would be lost."""
-
-    def write(self, text: str) -> int:
-        """Raise UserError."""
-        raise UserError("standard output is closed; use > /dev/null to discard it")
-
-
-def _open_closed_streams() -> None:
-    """Put an empty stream where the shell closed one (`<&-`, `>&-`, `2>&-`).
-
-    Each takes the lowest free descriptor, so the order matters.
-    """
-    if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
-    if sys.stdout is None:
-        sys.stdout = ClosedOutput(open(os.devnull, "wb"), encoding="utf-8")  # noqa: PTH123, SIM115
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
 
 def _replace_and_report(error: UnicodeError) -> tuple[str | bytes, int]:
