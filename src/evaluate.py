@@ -44,10 +44,6 @@ def score(
       format: table, jsonl (JSON Lines), or html: a page that colours tokens by rank.
       top: how many of the most likely tokens to list for each token of a text.
       against: a second model with the same vocabulary, to compare with.
-      window: tokens that the model sees at once; n_ctx of the model unless given.
-      stride: tokens from one window to the next; as many as in the window unless given. Fewer
-        give tokens more context, and take longer.
-      batch_size: windows computed together; affects speed and memory only.
     """
     if format not in REPORT_FORMATS:
         raise UserError(f"format must be one of {', '.join(REPORT_FORMATS)}, got {format}")
@@ -82,11 +78,6 @@ def perplexity(
 
     Args:
       file: UTF-8 text; - is stdin.
-      window: tokens that the model sees at once; n_ctx of the model unless given.
-      stride: tokens from one window to the next; as many as in the window unless given. Fewer
-        give tokens more context, and take longer.
-      batch_size: windows computed together; affects speed and memory only.
-      state: file to keep the progress in; the same command continues an interrupted run.
     """
     options = EvaluationOptions(window, stride, batch_size)
     scorer = _scorer(model_name, models_dir, options, device, dtype)
@@ -111,10 +102,6 @@ def task(
     Args:
       name: lambada, cbt-cn, cbt-ne, wikitext-2, ptb, enwik8, text8, wikitext-103 or 1bw.
       file: the task's file, in the format that it is published in; - is stdin.
-      window: in long texts, tokens that the model sees at once; n_ctx unless given.
-      stride: tokens from one window to the next; as many as in the window unless given.
-      batch_size: windows computed together; affects speed and memory only.
-      state: file to keep the progress in; the same command continues an interrupted run.
     """
     if name not in TASKS:
         raise UserError(f"no task {name!r}; it is one of {', '.join(TASKS)}")
@@ -139,10 +126,6 @@ def paper(
     Args:
       data_dir: folder with the tasks' files, under their own names, or in folders below it.
       model_name: model to measure; all four sizes of the paper unless given.
-      window: in long texts, tokens that the model sees at once; n_ctx unless given.
-      stride: tokens from one window to the next; as many as in the window unless given.
-      batch_size: windows computed together; affects speed and memory only.
-      state: file to keep the results in; the same command continues an interrupted run.
     """
     folder = Path(data_dir)
     if not folder.is_dir():

@@ -54,7 +54,6 @@ def interact_model(
 
     Args:
       nsamples: number of samples for each text. Their numbers continue from text to text.
-      batch_size: number of samples made at the same time; affects only speed and memory.
       length: number of tokens in a sample; half of the model's n_ctx by default.
       prompt: the text to continue.
       prompt_file: file with the text to continue; - is standard input.

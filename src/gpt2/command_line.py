@@ -1,5 +1,6 @@
 """Shared by all scripts: flags and one-line errors."""
 
+import argparse
 import difflib
 import importlib.metadata
 import inspect
@@ -10,19 +11,19 @@ import re
 import signal
 import sys
 import typing
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from gpt2 import background
 from gpt2.model_folder import DEFAULT_MODEL, EMBEDDED_MODEL
 from gpt2.standard_streams import prepare_streams
 from gpt2.terminal import escaped, in_notebook
-from gpt2.typed_value import parser
+from gpt2.typed_value import parse
 from user_error import UserError
 
 VERSION = "2.0"
-HELP = {"--", "--help", "-h"}  # fire's own flags follow --, and only --help is let through
+HYPHENATED = re.compile(r"^--(\w+-[\w-]*)(?==|$)")  # a flag with hyphens for underscores
 Main = Callable[..., None] | dict[str, Callable[..., None]]
 FLAGS = {  # descriptions for the help, unless a script's docstring has its own
     "model_name": f"folder of the model in models_dir; {DEFAULT_MODEL} by default, or "
@@ -30,8 +31,13 @@ FLAGS = {  # descriptions for the help, unless a script's docstring has its own
     "models_dir": "folder that contains the models.",
     "seed": "the same seed makes the same samples again; a new one by default.",
     "nsamples": "number of samples; 0 means no limit: until Ctrl-C.",
-    "batch_size": "number of samples made at the same time; affects only speed and memory. By "
-    "default, as many as fit in a quarter of the memory, at most 32.",
+    "batch_size": "number of samples, or windows of a text, computed at the same time; affects "
+    "only speed and memory. By default, as many samples as fit in a quarter of the memory, at most "
+    "32.",
+    "window": "tokens that the model sees at once; n_ctx of the model by default.",
+    "stride": "tokens from one window to the next; by default, as many as in the window. Fewer "
+    "give tokens more context, and take longer.",
+    "state": "file to keep the progress in; the same command continues an interrupted run.",
     "length": "number of tokens in a sample; by default, and at most, n_ctx of the model.",
     "temperature": "1 samples from the model's own probabilities; lower values prefer likely "
     "tokens; 0 always takes the most likely one.",
@@ -62,7 +68,7 @@ FLAGS = {  # descriptions for the help, unless a script's docstring has its own
 def run(main: Main) -> None:
     """Call `main` with the flags of the command line, and end the process as a script should.
 
-    The parameters of `main` are the flags, with their types and defaults; `-- --help` shows its
+    The parameters of `main` are the flags, with their types and defaults; `--help` shows its
     docstring, and FLAGS for the parameters that it leaves out. A positional-only parameter is an
     argument without a flag. If `main` is a dict of functions, the first argument selects one. A
     UserError becomes one line on stderr and exit status 2; Ctrl-C is status 130; a closed pipe
@@ -74,7 +80,6 @@ def run(main: Main) -> None:
         if "--version" in sys.argv[1:]:
             print(versions())
             return
-        _check_encoding(sys.argv[1:])
         _call(main, sys.argv[1:])
         sys.stdout.flush()
     except UserError as error:
@@ -124,122 +129,79 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _document(main: Callable[..., None]) -> str:
-    text = inspect.getdoc(main) or ""
-    if "\nArgs:\n" not in text:
-        text += "\n\nArgs:"
-    for name in inspect.signature(main).parameters:
-        if name in FLAGS and f"\n  {name}: " not in text:
-            text += f"\n  {name}: {FLAGS[name]}"
-    return text
+class Parser(argparse.ArgumentParser):
+    """Reports a mistake as a UserError, which becomes one line."""
 
+    def __init__(self, **options: Any):
+        layout = argparse.RawDescriptionHelpFormatter  # keeps the paragraphs of the docstring
+        super().__init__(allow_abbrev=False, formatter_class=layout, **options)
 
-def _check_encoding(arguments: list[str]) -> None:
-    """Raise UserError for bytes that are not UTF-8; no text or record could contain them."""
-    for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
-            wrong = f"{argument} is not UTF-8 text; use other characters, and rename such a file"
-            raise UserError(wrong) from None
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError."""
+        raise UserError(message)
 
 
 def _call(main: Main, arguments: list[str]) -> None:
     """Call what a command line asks for, or show the help and end the process."""
-    words = [*HELP.intersection(arguments)]
-    if words:
-        first = min(map(arguments.index, words))
-        _show_help(main, arguments[:first], arguments[first:])
+    try:
+        "".join(arguments).encode()
+    except UnicodeEncodeError:  # no text or record could contain it
+        raise UserError(
+            "the command line is not UTF-8 text; use other characters, and rename such a file"
+        ) from None
+    parser = Parser()
     if isinstance(main, dict):
-        chosen, *arguments = arguments or [""]
-        if chosen not in main:
-            wrong = f"unknown command {chosen!r}; choose one" if chosen else "choose a command"
-            raise UserError(f"{wrong}: {', '.join(main)}; -- --help describes them")
-        main = main[chosen]
-    values = _values(main, arguments)
-    main(*values.args, **values.kwargs)
-
-
-def _show_help(main: Main, before: list[str], asked: list[str]) -> None:
-    """Show fire's help and end the process. Raises: UserError if there are other words."""
-    if asked == ["--"] or (asked[0] == "--" and not HELP.issuperset(asked)):
-        raise UserError("only --help may follow --; put other flags before it")
-    import fire
-
-    functions = main if isinstance(main, dict) else {"": main}
-    for function in functions.values():
-        function.__doc__ = _document(function)
-    command = [word for word in before[:1] if word in functions]
-    fire.Fire(main, command=[*command, "--", "--help"])
-
-
-def _values(function: Callable[..., None], arguments: list[str]) -> inspect.BoundArguments:
-    """What a function is to be called with. Raises: UserError, also for a missing argument."""
-    signature = inspect.signature(function)
-    given, values = _given_texts(signature.parameters, arguments), signature.bind_partial()
+        commands = parser.add_subparsers(metavar="COMMAND", required=True)
+        for name, function in main.items():
+            summary = (inspect.getdoc(function) or "").partition("\n")[0]
+            _add_parameters(commands.add_parser(name, help=summary), function)
+    else:
+        _add_parameters(parser, main)
+    # Hyphens in a flag are underscores, and -- may come before --help, as the original needed it.
+    words = [HYPHENATED.sub(_underscored, word) for word in arguments if word != "--"]
+    given, unknown = parser.parse_known_args(words)
+    signature = inspect.signature(given.function)
+    if unknown:
+        flags = [f"--{name}" for name in signature.parameters]
+        close = difflib.get_close_matches(unknown[0].partition("=")[0], flags, 1)
+        hint = f"did you mean {close[0]}?" if close else "--help describes the flags"
+        raise UserError(f"unknown argument {unknown[0]}; {hint}")
+    values = signature.bind_partial()
     for name, parameter in signature.parameters.items():
-        if name in given and _is_tuple(parameter):
-            values.arguments[name] = tuple(given[name])
-        elif name in given:
-            read = parser(_label(parameter), parameter.annotation)
-            values.arguments[name] = read(given[name][-1])
-        elif parameter.default is parameter.empty:
-            raise UserError(f"{_label(parameter)} is needed; -- --help describes it")
-    return values
+        if hasattr(given, name):
+            value = getattr(given, name)
+            if isinstance(value, str):
+                value = parse(_label(parameter), value, parameter.annotation)
+            values.arguments[name] = tuple(value) if isinstance(value, list) else value
+    given.function(*values.args, **values.kwargs)
 
 
-def _given_texts(
-    parameters: Mapping[str, inspect.Parameter], arguments: list[str]
-) -> dict[str, list[str]]:
-    """The texts that are given for each parameter.
+def _underscored(flag: re.Match[str]) -> str:
+    return "--" + flag[1].replace("-", "_")
 
-    fire would report unknown names and stray words only after the call, guess the types, and read a
-    lone - as a separator.
-    """
-    positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
-    known = [name for name in parameters if name not in positional]
-    switches = [name for name in known if parameters[name].annotation is bool]
-    given, rest = defaultdict[str, list[str]](list), deque(arguments)
-    while rest:
-        argument = rest.popleft()
-        if _is_flag(argument):
-            flag, equals, text = _spell_out(argument, known).partition("=")
-            name = flag.lstrip("-").replace("-", "_")
-            if name not in known and name.removeprefix("no") in switches and not equals:
-                name, equals, text = name.removeprefix("no"), "=", "False"
-            if name not in known:
-                close = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean --{close[0]}?" if close else "-- --help lists the flags"
-                raise UserError(f"unknown flag {flag}; {hint}")
-            follows = bool(rest) and not _is_flag(rest[0])
-            if name in switches and positional:
-                follows = follows and rest[0] in ("True", "False")
-            if not equals and not follows and name not in switches:
-                hint = f"; one that begins with - is written {flag}={rest[0]}" if rest else ""
-                raise UserError(f"{flag} needs a value{hint}")
-            given[name].append(text if equals else rest.popleft() if follows else "True")
-        elif positional:
-            given[positional[0]].append(argument)
-            if not _is_tuple(parameters[positional[0]]):
-                positional.pop(0)  # a tuple takes all that follow
+
+def _add_parameters(parser: Parser, function: Callable[..., None]) -> None:
+    """Let a parser accept the parameters of a function, which its docstring or FLAGS describe."""
+    parser.description, _, described = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+    own = re.findall(r"^  (\w+): (.+(?:\n    .+)*)", described, re.MULTILINE)
+    texts = {name: text.replace("%", "%%") for name, text in [*FLAGS.items(), *own]}
+    parser.set_defaults(function=function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        is_tuple = typing.get_origin(parameter.annotation) is tuple
+        needed = parameter.default is parameter.empty
+        options = {"help": texts.get(name, ""), "default": argparse.SUPPRESS}
+        if not needed and parameter.default not in (None, ()):
+            options["help"] += f" Default: {parameter.default}."
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            number = ("+" if needed else "*") if is_tuple else None
+            parser.add_argument(name, metavar=_label(parameter), nargs=number, **options)
+        elif parameter.annotation is bool:
+            parser.add_argument(f"--{name}", f"--{name}=True", action="store_true", **options)
+            off = f"--no{name}", f"--{name}=False"
+            parser.add_argument(*off, dest=name, action="store_false", default=argparse.SUPPRESS)
         else:
-            raise UserError(f"unexpected argument {argument!r}; put quotes around text with spaces")
-    return given
-
-
-def _is_flag(argument: str) -> bool:
-    return re.match("--|-[a-zA-Z]", argument) is not None
-
-
-def _is_tuple(parameter: inspect.Parameter) -> bool:
-    return typing.get_origin(parameter.annotation) is tuple
-
-
-def _spell_out(flag: str, known: list[str]) -> str:
-    """A flag of one letter in full, as fire's help lists those that are not ambiguous."""
-    letter, equals, value = flag.partition("=")
-    names = [name for name in known if letter == f"-{name[0]}"]
-    return f"--{names[0]}{equals}{value}" if len(names) == 1 else flag
+            action = "append" if is_tuple else "store"
+            parser.add_argument(f"--{name}", action=action, required=needed, **options)
 
 
 def _label(parameter: inspect.Parameter) -> str:

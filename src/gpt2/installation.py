@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ("fire", "numpy", "regex", "requests", "tensorflow", "tqdm")
+NEEDED = ("numpy", "regex", "requests", "tensorflow", "tqdm")
 
 
 def check_installation() -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import reprlib
 import typing
-from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -60,29 +59,15 @@ def _convert(value: Any, kind: type) -> Any:
     return value if type(value) is int else as_float
 
 
-def parser(label: str, annotation: Any) -> Callable[[str], Any]:
-    """A function that turns text into a value of the annotated type, or raises UserError."""
+def parse(label: str, text: str, annotation: Any) -> Any:
+    """The value of the annotated type that a text stands for. Raises: UserError."""
     kind, *nothing = typing.get_args(annotation) or (annotation,)
-    read: dict[Any, Callable[[str], Any]] = {
-        int: _number,
-        float: float,
-        bool: {"True": True, "False": False}.__getitem__,
-        str: str,
-    }
-
-    def parse(text: str) -> Any:
-        if nothing and text == "None":
-            return None
-        value: Any = text
-        with contextlib.suppress(ValueError, KeyError):
-            value = read[kind](text)
-        return typed_value(label, value, kind)
-
-    return parse
-
-
-def _number(text: str) -> float:
-    """A whole number may also be written as 1e5 or 40.0. Raises: ValueError."""
-    with contextlib.suppress(ValueError):
-        return int(text)
-    return float(text)
+    if nothing and text == "None":
+        return None
+    value: Any = text
+    if kind is not str:
+        with contextlib.suppress(ValueError):
+            value = float(text)  # a whole number may also be written as 1e5 or 40.0
+            if kind is int:
+                value = int(text)
+    return typed_value(label, value, kind)

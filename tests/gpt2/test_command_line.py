@@ -11,21 +11,19 @@ import pytest
 from conftest import ROOT
 
 SCRIPT = """
-import sys
 from gpt2.command_line import run
 from user_error import UserError
 
-def main(length: int | None = None, temperature: float = 1, name: str = "x", loud: bool = False,
-         seed: int = 0):
+def main(length: int | None = None, temperature: float = 1, my_name: str = "x",
+         loud: bool = False, seed: int = 0, stop: tuple[str, ...] = ()):
     '''Say something.
 
     Args:
-      length: how long it is.
+      length: how long it is, in %.
     '''
-    if name == "wrong":
+    if my_name == "wrong":
         raise UserError("name must not be wrong")
-    if not (loud and type(sys.stdout).__name__ == "ClosedOutput"):
-        print(repr((length, temperature, name, loud)))
+    print(repr((length, temperature, my_name, loud, *stop)))
 
 run(main)
 """
@@ -59,15 +57,15 @@ def call_process(script):
     [
         ([], "(None, 1, 'x', False)"),
         (["--length", "5", "--length=None", "--temperature", "2"], "(None, 2.0, 'x', False)"),
-        (["--name", "007"], "(None, 1, '007', False)"),
-        (["--name=[1, 2]", "--loud"], "(None, 1, '[1, 2]', True)"),
-        (["--name", "two words", "--noloud"], "(None, 1, 'two words', False)"),
-        (["--name", "-"], "(None, 1, '-', False)"),
-        (["--name=-Hello"], "(None, 1, '-Hello', False)"),
-        (["--name="], "(None, 1, '', False)"),
+        (["--my_name", "007"], "(None, 1, '007', False)"),
+        (["--my-name=[1, 2]", "--loud"], "(None, 1, '[1, 2]', True)"),
+        (["--my-name", "two words", "--noloud"], "(None, 1, 'two words', False)"),
+        (["--loud", "--loud=False", "--my_name", "-"], "(None, 1, '-', False)"),
+        (["--my_name=--Hello-you", "--loud=True"], "(None, 1, '--Hello-you', True)"),
+        (["--my_name="], "(None, 1, '', False)"),
         (["--length", "1e5"], "(100000, 1, 'x', False)"),
         (["--temperature", "-1"], "(None, -1.0, 'x', False)"),
-        (["-t", "2", "-n=y"], "(None, 2.0, 'y', False)"),
+        (["--stop", "a", "--stop=b"], "(None, 1, 'x', False, 'a', 'b')"),
     ],
 )
 def test_flags_have_the_types_of_their_annotations(call, arguments, printed):
@@ -78,20 +76,18 @@ def test_flags_have_the_types_of_their_annotations(call, arguments, printed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lenght", "5"], "unknown flag --lenght; did you mean --length?"),
-        (["-length", "5", "--x=1"], "unknown flag --x; -- --help lists the flags"),
+        (["--lenght", "5"], "unknown argument --lenght; did you mean --length?"),
+        (["--len", "5"], "unknown argument --len; did you mean --length?"),
+        (["--loud", "False"], "unknown argument False; --help describes the flags"),
         (["--length", "five"], "--length must be a whole number, got 'five'"),
-        (["--length"], "--length needs a value"),
+        (["--length"], "argument --length: expected one argument"),
         (["--seed", str(2**63)], "--seed must be from -2**63 to 2**63 - 1, got 9223372036854"),
-        (["--name", "--loud"], "--name needs a value"),
-        (["--noname"], "unknown flag --noname"),
-        (["-l", "5"], "unknown flag -l"),
-        (["--name", "-Hello"], "--name needs a value; one that begins with - is written --name=-H"),
-        (["--", "--seed", "5"], "only --help may follow --; put other flags before it"),
-        (["--name", "x", "--"], "only --help may follow --; put other flags before it"),
-        (["--loud=maybe"], "--loud must be True or False, got 'maybe'"),
-        (["--name", "two", "words"], "unexpected argument 'words'; put quotes around text with"),
-        (["--name", "wrong"], "name must not be wrong"),
+        (["--my_name", "--loud"], "argument --my_name: expected one argument"),
+        (["--nomy_name"], "unknown argument --nomy_name"),
+        (["--loud=maybe"], "argument --loud"),
+        (["--my_name", "two", "words"], "unknown argument words"),
+        (["--my_name", "wrong"], "name must not be wrong"),
+        (["--my_name", "a\udcff"], "the command line is not UTF-8 text"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(call, arguments, message):
@@ -102,23 +98,15 @@ def test_mistakes_are_one_line_and_status_2(call, arguments, message):
     assert done.returncode == 2
 
 
-def test_a_process_ends_in_the_same_way(call, call_process):
-    for arguments in (["--length", "5"], ["--name", "wrong"]):
-        ends = [
-            (done.stdout, done.stderr, done.returncode)
-            for done in [call(*arguments), call_process(*arguments)]
-        ]
-        assert ends[0] == ends[1]
-
-
 @pytest.mark.parametrize("arguments", [["--", "--help"], ["--help"]])
 def test_help_shows_every_flag_with_its_description(call, arguments):
     done = call(*arguments)
     assert done.returncode == 0
-    shown = done.stdout + done.stderr
-    for words in ("Say something.", "--length", "how long it is.", "--temperature", "--loud"):
-        assert words in shown
-    assert "GROUP" not in shown
+    shown = " ".join(done.stdout.split())
+    assert "Say something." in shown
+    assert "--length LENGTH how long it is, in %." in shown
+    assert "--temperature TEMPERATURE 1 samples from the model's own" in shown
+    assert "--noloud" in shown
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a POSIX shell and /dev/full")
@@ -127,8 +115,7 @@ def test_help_shows_every_flag_with_its_description(call, arguments):
     [
         ("<&-", "(None, 1, 'x', False)\n", "", 0),
         ("2>&-", "(None, 1, 'x', False)\n", "", 0),
-        (">&-", "", "speak.py: standard output is closed; use > /dev/null to discard it\n", 2),
-        (">&- --loud", "", "", 0),
+        (">&-", "", "", 0),
         ("> /dev/full", "", "speak.py: standard output: No space left on device\n", 1),
     ],
 )
@@ -141,17 +128,11 @@ def test_a_closed_or_full_stream_is_no_traceback(script, redirection, printed, m
 
 def test_ctrl_c_while_a_script_imports_is_no_traceback(tmp_path):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(3)"
-    (tmp_path / "difflib.py").write_text(code)  # in the place of Python's
+    (tmp_path / "argparse.py").write_text(code)  # in the place of Python's
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     for script in (ROOT / "download_model.py", ROOT / "src" / "train.py"):
         done = subprocess.run([sys.executable, script], capture_output=True, env=environment)
         assert (done.stdout, done.stderr, done.returncode) == (b"", b"", -signal.SIGINT)
-
-
-def test_bytes_that_are_not_utf_8_are_refused(call):
-    done = call("--name", "a\udcff")
-    assert (done.stdout, done.returncode) == ("", 2)
-    assert done.stderr.startswith("speak.py: a\\udcff is not UTF-8 text; use other characters")
 
 
 COMMANDS = """
@@ -198,14 +179,13 @@ def test_commands_have_arguments_and_flags(call_commands, arguments, printed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "choose a command: show, keep; -- --help describes them"),
-        (["shwo", "x"], "unknown command 'shwo'; choose one: show, keep; -- --help describes"),
-        (["show"], "FILE is needed"),
-        (["show", "x"], "N is needed"),
+        ([], "the following arguments are required: COMMAND"),
+        (["shwo", "x"], "argument COMMAND: invalid choice: 'shwo'"),
+        (["show"], "the following arguments are required: FILE, N"),
         (["show", "x", "y"], "N must be a whole number, got 'y'"),
-        (["show", "x", "3", "4"], "unexpected argument '4'"),
-        (["show", "--file", "x", "3"], "unknown flag --file"),
-        (["keep"], "--place is needed"),
+        (["show", "x", "3", "4"], "unknown argument 4"),
+        (["show", "x", "3", "--sclae", "4"], "unknown argument --sclae; did you mean --scale?"),
+        (["keep"], "the following arguments are required: --place"),
     ],
 )
 def test_mistakes_in_commands_are_one_line_and_status_2(call_commands, arguments, message):
@@ -219,14 +199,13 @@ def test_mistakes_in_commands_are_one_line_and_status_2(call_commands, arguments
     ("arguments", "words"),
     [
         (["--", "--help"], ["show", "Show a file.", "keep", "Keep it."]),
-        (["show", "--", "--help"], ["FILE", "what to show.", "--scale"]),
         (["show", "--help"], ["FILE", "what to show.", "--scale"]),
     ],
 )
 def test_help_shows_commands_and_their_arguments(call_commands, arguments, words):
     done = call_commands(*arguments)
     assert done.returncode == 0
-    assert all(word in done.stdout + done.stderr for word in words)
+    assert all(word in done.stdout for word in words)
 
 
 def test_an_error_during_the_import_is_shown(call_process, script, tmp_path):
@@ -261,9 +240,9 @@ def test_standard_input_that_is_not_utf_8_is_reported_once(script, text, shown):
     assert all(line.startswith("standard input is not UTF-8 text") for line in reports)
 
 
-def test_scripts_print_what_they_load_before_they_import_numpy_and_need_fire_for_help_only():
+def test_scripts_print_what_they_load_before_they_import_numpy():
     scripts = [path.stem for path in (ROOT / "src").glob("*.py") if "__main__" in path.read_text()]
     assert len(scripts) >= 7
-    code = f"import sys, {', '.join(scripts)}\nassert not {{'fire', 'numpy'}} & {{*sys.modules}}"
+    code = f"import sys, {', '.join(scripts)}\nassert 'numpy' not in sys.modules"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=600)

@@ -18,7 +18,7 @@ SCRIPTS = [path for path in ROOT.glob("src/*.py") if "\nif __name__ ==" in path.
 def test_a_script_without_its_packages_is_one_line(script):
     # -S leaves the packages out.
     done = subprocess.run([sys.executable, "-S", script], capture_output=True, text=True)
-    begin = f"{script.name}: {sys.executable} does not have the package fire; "
+    begin = f"{script.name}: {sys.executable} does not have the package numpy; "
     assert done.stderr.startswith(begin)
     assert done.stderr.count("\n") == 1
     assert (done.stdout, done.returncode) == ("", 2)

@@ -36,14 +36,12 @@ def test_there_and_back(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "choose a command: from-hf, to-hf"),
-        (["from-hf"], "FOLDER is needed"),
-        (["from-hf", "."], "--model_name is needed"),
+        ([], "the following arguments are required: COMMAND"),
+        (["from-hf", "."], "the following arguments are required: --model_name"),
         (["from-hf", ".", "--model_name", ".."], "--model_name must be the name of a folder"),
         (["from-hf", "nowhere", "--model_name", "x"], "nowhere is not a folder"),
         (["from-hf", ".", "--model_name", "x"], "config.json: No such file or directory"),
-        (["to-hf"], "MODEL is needed"),
-        (["to-hf", "1M"], "FOLDER is needed"),
+        (["to-hf"], "the following arguments are required: MODEL, FOLDER"),
         (["to-hf", "1M", "."], ". exists already; delete it, or choose another name"),
         (["to-saved-model", "1M", "."], ". exists already; delete it, or choose another name"),
         (["to-saved-model", "9M", "x"], "no model in models/9M"),

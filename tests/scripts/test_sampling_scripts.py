@@ -122,7 +122,7 @@ def broken(tmp_path, name, content):
         (["--top_p", 1.1], "top_p must be from 0 to 1, got 1.1"),
         (["--batch_size", 0], "batch_size must be at least 1, got 0"),
         (["--nsamples", -1], "nsamples must be "),
-        (["--topk", 40], "unknown flag --topk; did you mean --top_k?"),
+        (["--topk", 40], "unknown argument --topk; did you mean --top_k?"),
     ],
 )
 def test_wrong_flags_are_one_line_at_once(call_here, script, flags, message):

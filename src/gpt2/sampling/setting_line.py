@@ -4,7 +4,7 @@ import re
 from itertools import zip_longest
 from typing import Any
 
-from gpt2.typed_value import parser
+from gpt2.typed_value import parse
 from user_error import UserError
 
 KINDS: dict[str, type] = {
@@ -36,4 +36,4 @@ def _value(name: str, text: str | None) -> Any:
         )
     if text is None:
         raise UserError(f"{name} needs a value; ? shows the settings")
-    return parser(name, KINDS[name])(text)
+    return parse(name, text, KINDS[name])

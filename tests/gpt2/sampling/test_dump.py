@@ -200,7 +200,7 @@ def test_wrong_prompts_and_flags_are_one_line(tmp_path, call_here, name, content
 
 
 def test_prompts_are_needed(call_here):
-    assert_refused(call_here(CONDITIONAL), "--prompts is needed")
+    assert_refused(call_here(CONDITIONAL), "are required: --prompts")
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_the_reason(call_here):
