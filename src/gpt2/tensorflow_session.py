@@ -5,7 +5,6 @@ import gc
 import importlib.util
 import os
 import re
-import shutil
 import signal
 import sys
 import tempfile
@@ -94,11 +93,12 @@ def choose_device(device: str, tf: Any) -> tuple[Any, str]:
     gpus = tf.config.list_physical_devices("GPU")
     number = int(device.partition(":")[2] or 0)
     config = tf.ConfigProto(allow_soft_placement=True)
-    _optimize_less(config.graph_options.rewrite_options)
+    if not engine.rewrites_graphs():
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
     if device == "cpu" or (device == "auto" and not gpus):
         config.device_count["GPU"] = 0
         return config, f"the CPU, {os.cpu_count()} cores"
-    require("device", device, number < len(gpus), f"one that TensorFlow sees: {_seen(gpus, tf)}")
+    require("device", device, number < len(gpus), f"one that TensorFlow sees: {_seen(gpus)}")
     config.gpu_options.allow_growth = True
     config.gpu_options.visible_device_list = str(number)
     details = tf.config.experimental.get_device_details(gpus[number])
@@ -176,50 +176,22 @@ def interrupted_afterwards() -> Iterator[None]:
             handlers[arrived[0][0]](*arrived[0])
 
 
-def _optimize_less(options: Any) -> None:
-    """Switch off the rewrites of graphs that take a second or more and make nothing faster here.
-
-    The others fold constants, and fuse a product, a bias and a GELU. A graph is rewritten when it
-    runs for the first time, and no other run of the session can begin until that is done.
-    """
-    if not engine.rewrites_graphs():
-        options.disable_meta_optimizer = True
-        return
-    options.meta_optimizer_iterations = options.ONE
-    options.memory_optimization = options.NO_MEM_OPT
-    off = ["arithmetic", "dependency", "function", "loop", "shape", "pin_to_host"]
-    for name in [*off, "scoped_allocator"]:
-        setattr(options, f"{name}_optimization", options.OFF)
-    options.layout_optimizer = options.implementation_selector = options.OFF
-
-
-def _seen(gpus: list[Any], tf: Any) -> str:
+def _seen(gpus: list[Any]) -> str:
     """The processors that TensorFlow can use, and how to make it use a GPU."""
-    install = 'pip install "tensorflow[and-cuda]"'
     if gpus:
         return f"cpu, gpu:0 to gpu:{len(gpus) - 1}"
-    if not tf.test.is_built_with_cuda():
-        return f"only cpu, as this TensorFlow is built without CUDA; {install}"
-    if shutil.which("nvidia-smi") is None:
-        return "only cpu, as there is no NVIDIA driver; install one, or use --device cpu"
-    libraries = _cuda_libraries()
-    if libraries is None:
-        return f"only cpu, though there is a driver, as CUDA's libraries are missing: {install}"
-    # TensorFlow 2.21 does not look into cuSOLVER's wheel, and uses no GPU if a library is missing.
-    return (
-        "only cpu, though there are a driver and CUDA's libraries; let TensorFlow find them: "
-        f'export LD_LIBRARY_PATH="{libraries}"'
-    )
-
-
-def _cuda_libraries() -> Path | None:
-    """The folder of the one library that TensorFlow does not find by itself; None without it."""
-    try:
+    with contextlib.suppress(ModuleNotFoundError):
+        # Without this one, which TensorFlow 2.21 does not look for in its wheel, no GPU is used.
         wheel = importlib.util.find_spec("nvidia.cusolver")
-    except ModuleNotFoundError:
-        return None
-    places = wheel.submodule_search_locations if wheel else None
-    return Path(next(iter(places)), "lib") if places else None
+        for folder in (wheel and wheel.submodule_search_locations) or ():
+            return (
+                "only cpu, though CUDA's libraries are installed; check NVIDIA's driver, and let "
+                f'TensorFlow find the libraries: export LD_LIBRARY_PATH="{Path(folder, "lib")}"'
+            )
+    return (
+        "only cpu; a GPU needs NVIDIA's driver and CUDA's libraries: "
+        'pip install "tensorflow[and-cuda]"'
+    )
 
 
 @contextlib.contextmanager
