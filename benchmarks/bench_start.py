@@ -284,14 +284,14 @@ def print_layers(hparams, layers):
                 lambda logits, uniform, *_: sample.sample_token(logits, uniform),
                 1,
             )
-            parts = made.prefill, made.decode_uncompiled, made.decode, made.grow, made.compile
             building = time.time() - began
             zeros = [v.assign(tf.zeros(v.shape), read_value=False) for v in tf.global_variables()]
             session.run(zeros)
             feed = {made.context: [[0]], made.lengths: [1], made.seed: 0, made.sample_indices: [1]}
-            feed |= {made.stop: -1, made.end: 0, made.cache_length: hparams.n_ctx}
+            feed |= {made.stop: -1, made.end: 1, made.cache_length: hparams.n_ctx}
+            session.run(made.prefill, feed)
             began = time.time()
-            session.run(parts[-1], feed)
+            session.run(made.decode, feed)
             print(f"{n_layer:>6} {building:9.1f} {time.time() - began:11.1f}", flush=True)
 
 

@@ -289,9 +289,7 @@ def uniform_for(seed, sample_indices, length):
 class Decoder:
     """Incremental decoding: the state of the loop stays in variables between two Session.run calls.
 
-    So text can be streamed, or interrupted. There are two loops that do the same: one that XLA
-    compiles, once for each cache length, and one of TensorFlow's own operations. They work on
-    the same state, so that one can go on where the other stopped.
+    So text can be streamed, or interrupted.
 
     Args:
       hparams: HParams
@@ -299,8 +297,9 @@ class Decoder:
       batch_size: number of samples generated together.
       dtype: to compute in.
       constant: whether the weights are the same in every run.
+      quick: whether the loop must not be compiled.
     Attributes:
-      engine: the engines.Engine of `decode`.
+      engine: the engines.Engine of the loop.
       cache_lengths: kv_cache.cache_lengths as a function of n_positions.
     Placeholders:
       context: int32 [batch, context]; shorter rows are padded at the end.
@@ -313,17 +312,12 @@ class Decoder:
       prefill: evaluates the contexts and generates the first token.
       grow: grows the caches to `cache_length`. Needs no other placeholder.
       decode: generates tokens until `end`, or until the caches are full.
-      decode_uncompiled: the same without XLA, whatever the engine is.
-      compile: compiles `decode` for caches of `cache_length`, and leaves the state alone.
-      `prefill` and both loops need the other placeholders. They return the number of tokens
-      generated so far, int32 [], and these tokens, int32 [batch, number]. All but `prefill` are
-      built when they are first used. The first run of any takes longer. A run with `end` 0 (for
-      `grow`: `cache_length` 0) only prepares; it changes nothing.
+      `prefill` and `decode` need the other placeholders. They return the number of tokens generated
+      so far, int32 [], and these tokens, int32 [batch, number].
     """
 
-    def __init__(self, hparams, choose, batch_size, dtype="float32", constant=False):
-        self.hparams, self.choose = hparams, choose
-        self.engine = engines.engine_for(batch_size, dtype, constant)
+    def __init__(self, hparams, choose, batch_size, dtype="float32", constant=False, quick=False):
+        self.engine = engines.engine_for(batch_size, dtype, constant, quick)
         self.cache_lengths = functools.partial(
             kv_cache.cache_lengths, hparams, batch_size, self.engine.compiled
         )
@@ -337,84 +331,37 @@ class Decoder:
         self.stop = tf.placeholder(tf.int32, [])
         uniform = uniform_for(self.seed, self.sample_indices, hparams.n_ctx)
         uniform = tf.roll(uniform, -self.n_before, axis=1)
-        self._batch = Batch(self.lengths, tf.reduce_max(self.lengths), uniform)
+        batch = Batch(self.lengths, tf.reduce_max(self.lengths), uniform)
 
-        first, self._weights = first_token(
-            hparams, choose, self.context, self._batch, self.stop, dtype
-        )
+        first, weights = first_token(hparams, choose, self.context, batch, self.stop, dtype)
         first = first._replace(caches=kv_cache.grow(first.caches, self.cache_length))
         # Assigned before they are read, so they need no initializer; and in no collection, so that
         # a Saver finds only the model's variables.
         self.state = tf.nest.map_structure(_uninitialized_variable, first)
         with tf.control_dependencies(_assign_all(self.state, first)):
             self.prefill = tf.identity(first.n_done), first.token[:, None]
+        self.grow = self._grow()
 
-    @functools.cached_property
-    def grow(self):
-        def grow():
-            caches = tf.nest.flatten(self.state.caches)
-            paddings = done = kv_cache.paddings_for(caches[0], self.cache_length)
-            for cache in caches:
-                with tf.control_dependencies([done]):  # one by one: all never exist twice
-                    larger = tf.pad(tf.convert_to_tensor(cache), paddings)
-                    done = cache.assign(larger, read_value=False)
-            with tf.control_dependencies([done]):
-                return tf.constant(0)
+        def loop(batch, end, stop):
+            state = tf.nest.map_structure(tf.convert_to_tensor, self.state)
+            state = decode_loop(hparams, choose, weights, self.engine, batch, state, end, stop)
+            with tf.control_dependencies(_assign_all(self.state, state)):
+                return tf.identity(state.n_done), tf.identity(state.text)
 
-        with self.context.graph.as_default():
-            return tf.cond(self.cache_length > 0, grow, lambda: tf.constant(0))
+        if self.engine.compiled:
+            loop = tf.function(loop, jit_compile=True, autograph=False)
+        n_done, text = loop(batch, self.end, self.stop)
+        places = self.lengths[:, None] + tf.range(n_done)
+        self.decode = n_done, tf.gather(text, places, batch_dims=1)
 
-    @functools.cached_property
-    def decode(self):
-        return self._unless_idle(self._loop)
-
-    @functools.cached_property
-    def decode_uncompiled(self):
-        if not self.engine.compiled:
-            return self.decode
-        return self._unless_idle(functools.partial(self._run_loop, engines.by_name("tensorflow")))
-
-    @functools.cached_property
-    def compile(self):
-        with self.context.graph.as_default():
-            # A state of zeros, but its caches are never touched, so that they take no memory.
-            state = tf.nest.map_structure(_uninitialized_variable, self.state)
-            assigned = []
-            for variable in tf.nest.flatten(state):
-                sizes = variable.shape.as_list()
-                shape = [self.cache_length if size is None else size for size in sizes]
-                empty = tf.raw_ops.Empty(shape=shape, dtype=variable.dtype, init=None not in sizes)
-                assigned.append(variable.assign(empty, read_value=False))
-            with tf.control_dependencies(assigned):
-                done = self._loop(state, self._batch, self.end, self.stop)
-            with tf.control_dependencies(done):
-                handles = [variable.handle for variable in tf.nest.flatten(state)]
-                return tf.group([tf.raw_ops.DestroyResourceOp(resource=h) for h in handles])
-
-    def _unless_idle(self, loop):
-        def generate():
-            n_done, text = loop(self.state, self._batch, self.end, self.stop)
-            places = self.lengths[:, None] + tf.range(n_done)
-            return n_done, tf.gather(text, places, batch_dims=1)
-
-        def nothing():
-            return tf.constant(0), tf.zeros([tf.shape(self.lengths)[0], 0], tf.int32)
-
-        with self.context.graph.as_default():
-            return tf.cond(self.end > 0, generate, nothing)
-
-    @functools.cached_property
-    def _loop(self):
-        run = functools.partial(self._run_loop, self.engine)
-        return tf.function(run, jit_compile=True, autograph=False) if self.engine.compiled else run
-
-    def _run_loop(self, engine, variables, batch, end, stop):
-        state = tf.nest.map_structure(tf.convert_to_tensor, variables)
-        state = decode_loop(
-            self.hparams, self.choose, self._weights, engine, batch, state, end, stop
-        )
-        with tf.control_dependencies(_assign_all(variables, state)):
-            return tf.identity(state.n_done), tf.identity(state.text)
+    def _grow(self):
+        caches = tf.nest.flatten(self.state.caches)
+        paddings = done = kv_cache.paddings_for(caches[0], self.cache_length)
+        for cache in caches:
+            with tf.control_dependencies([done]):  # one by one: all never exist twice
+                larger = tf.pad(tf.convert_to_tensor(cache), paddings)
+                done = cache.assign(larger, read_value=False)
+        return done
 
 
 def _uninitialized_variable(like):

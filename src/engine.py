@@ -62,13 +62,14 @@ def set_environment():
     os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
 
-def choose(batch_size, dtype="float32", constant=False):
+def choose(batch_size, dtype="float32", constant=False, quick=False):
     """The name of the engine of the loop, one of ENGINES.
 
     Args:
       batch_size: int; None is any size.
       dtype: float32 or bfloat16, to compute in.
       constant: whether the weights are the same in every run, so that they can be packed.
+      quick: whether nothing may be compiled, which takes some seconds.
     Raises: as in `chosen`.
     """
     import tensorflow.compat.v1 as tf
@@ -79,11 +80,11 @@ def choose(batch_size, dtype="float32", constant=False):
     can_pack = constant and computes and processor() != "other" and onednn.is_available()
     if chosen():
         return chosen() if can_pack or chosen() != "packed" else "tensorflow"
-    if batch_size is None or tf.config.list_physical_devices("GPU"):
-        return "xla"
-    if batch_size < (PACKED_FROM[dtype] if can_pack else UNCOMPILED_FROM[processor()]):
-        return "xla"
-    return "packed" if can_pack else "tensorflow"
+    many = batch_size is not None and not tf.config.list_physical_devices("GPU")
+    if many and can_pack and batch_size >= PACKED_FROM[dtype]:
+        return "packed"
+    many = many and batch_size >= UNCOMPILED_FROM[processor()] and not can_pack
+    return "tensorflow" if many or quick else "xla"
 
 
 def stores_bfloat16(dtype):

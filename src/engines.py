@@ -33,9 +33,9 @@ class Engine(NamedTuple):
     write: Callable  # writes a position of a cache, as kv_cache.write_in_place
 
 
-def engine_for(batch_size, dtype="float32", constant=False):
+def engine_for(batch_size, dtype="float32", constant=False, quick=False):
     """The Engine that engine.choose names; arguments and errors as there."""
-    return by_name(engine.choose(batch_size, dtype, constant), batch_size)
+    return by_name(engine.choose(batch_size, dtype, constant, quick), batch_size)
 
 
 def by_name(name, batch_size=None):

@@ -60,7 +60,7 @@ def restore(
         if meanwhile is None:
             session.run(assigned)
             return
-        session.will_run(assigned)
+        session.extend()
         reading = Task(lambda: session.run(assigned))
         meanwhile()
         reading.wait()

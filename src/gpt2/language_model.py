@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import engine
-from gpt2.decoding import WORTH_COMPILING, Decoding, Request
+from gpt2.decoding import Decoding, Request
 from gpt2.memory import default_batch_size, sample_bytes, weight_bytes
 from gpt2.model_session import ModelSession
 from gpt2.sample_text import SampleText, stop_strings
@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # slow imports are in the functions that need them
     from gpt2.scorer import TokenScore
 
 Strategy = Callable[[Any, Any, Any, Any], Any]
+WORTH_COMPILING = 128  # steps of the loop; for fewer, compiling costs more than it gains
 MOST_STRATEGIES = 16  # each needs 40 to 55 MB
 OPTIONS = {"length": int, "temperature": float, "top_k": int, "top_p": float}
 
@@ -80,9 +81,9 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
     >>> lm.close()
 
     Several models can be open, and TensorFlow's eager execution stays as it is. The first long text
-    of a batch size, or the first with a seed, takes some seconds more, for compiling. A short text
-    does not wait for that; many compile in the background. A new temperature, top_k, top_p, seed or
-    length compiles nothing.
+    of a batch size, or the first with a seed, can take some seconds more, for compiling. A short
+    text, or a stream, does not wait for that. A new temperature, top_k, top_p, seed or length
+    compiles nothing.
 
     Several threads may use a model: calls of `generate`, `score` and `logits` wait for each other,
     and streams take turns.
@@ -172,9 +173,10 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
         nsamples = typed_value("nsamples", nsamples, int)
         require("nsamples", nsamples, nsamples >= 1, "at least 1")
         stops, sampling = stop_strings(stop), self._sampling(options, choose)
-        short = sampling.length <= WORTH_COMPILING
-        request = self._request(sampling, seed, stop_at_end, short=short)
         contexts = [self.context(prompt, sampling) for prompt in prompts]
+        n_batches = math.ceil(nsamples * len(contexts) / self.batch_size)
+        quick = n_batches * sampling.length <= WORTH_COMPILING
+        request = self._request(sampling, seed, stop_at_end, quick)
         texts: list[str] = []
         with self.session.alone():
             first = self._take_numbers(nsamples * len(prompts)) if seed is None else 1
@@ -211,8 +213,8 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
         Args: as in `generate`.
         """
         stops, sampling = stop_strings(stop), self._sampling(options, choose)
-        request = self._request(sampling, seed, stop_at_end, at_once=True)
-        request = request._replace(contexts=[self.context(prompt, sampling)])
+        request = self._request(sampling, seed, stop_at_end, quick=True)
+        request = request._replace(contexts=[self.context(prompt, sampling)], at_once=True)
         if seed is None:
             with self.session.alone():
                 request = request._replace(sample_indices=[self._take_numbers(1)])
@@ -272,7 +274,7 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
 
     def expect(self, nsamples: int) -> None:
         """Make the batches no larger than this, unless the batch size or the seed was given."""
-        if not self._batch_size_is_given and self._either_loop():
+        if not self._batch_size_is_given and self._may_be_quick():
             self.batch_size = min(self.batch_size, nsamples)
 
     def prepare(self, at_once: bool = False) -> None:
@@ -280,19 +282,14 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
 
         Args: at_once, as in `stream_tokens`.
         """
-        self._decoding(self.batch_size, at_once and self._either_loop())
+        self._decoding(self.batch_size, at_once and self._may_be_quick())
 
     def prepare_in_background(self, failed: Callable[[], object] = lambda: None) -> None:
-        """Prepare and then compile in a thread. What needs the model waits for it.
+        """Prepare in a thread. What needs the model waits for it.
 
         Args: failed, as in ModelSession.load_in_background.
         """
-
-        def work() -> None:
-            decoding = self._decoding(self.batch_size, self._either_loop())
-            decoding.compile_ahead(self.sampling)
-
-        self.session.load_in_background(work, failed)
+        self.session.load_in_background(lambda: self.prepare(at_once=True), failed)
 
     def close(self) -> None:
         """Free the model's memory. The object cannot be used afterwards."""
@@ -350,33 +347,27 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
           contexts: at most batch_size lists of token ids, of any lengths.
           sample_indices: of the samples; seed and index determine a sample's random numbers.
           stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
-          at_once: someone waits for each token. Unless the seed was given, tokens come from the
-            uncompiled loop while the other is compiled: the two can differ in the last digit, and
-            a sample of a seed must not depend on timing.
+          at_once: someone waits for each token. Unless the seed was given, nothing is compiled.
         Yields: for each context the ids that come next; none once the sample has ended.
         """
-        request = self._request(self.sampling, None, stop_at_end, at_once=at_once)
+        request = self._request(self.sampling, None, stop_at_end, quick=at_once)
         request = request._replace(contexts=contexts, sample_indices=sample_indices)
-        return self._chunks(request, self.batch_size)
+        return self._chunks(request._replace(at_once=at_once), self.batch_size)
 
     # Internals
 
     def _request(
-        self,
-        sampling: Sampling,
-        seed: int | None,
-        stop_at_end: bool,
-        at_once: bool = False,
-        short: bool = False,
+        self, sampling: Sampling, seed: int | None, stop_at_end: bool, quick: bool
     ) -> Request:
         """A request with a seed, or else the model's. Raises: UserError.
 
-        Args: at_once, short: no sample should wait for the compiler, unless a seed is given.
+        Args: quick, whether it should not wait for the compiler, unless a seed is given: an engine
+          can differ from another in the last digit, and a sample of a seed stays the same.
         """
         given = typed_value("seed", seed, int | None)
         stop = self.end_of_text if typed_value("stop_at_end", stop_at_end, bool) else -1
-        either = (at_once or short) and given is None and self._either_loop()
-        return Request(sampling, self.seed if given is None else given, stop, at_once, either)
+        quick = quick and given is None and self._may_be_quick()
+        return Request(sampling, self.seed if given is None else given, stop, quick=quick)
 
     def _texts(
         self, request: Request, batch_size: int, stops: Sequence[str], choose: Strategy | None
@@ -393,7 +384,7 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
         self, request: Request, batch_size: int, choose: Strategy | None = None
     ) -> Iterator[list[list[int]]]:
         """Yield for each sample the tokens of a run; none once the sample has ended."""
-        decoding = self._decoding(batch_size, request.either, choose)
+        decoding = self._decoding(batch_size, request.quick, choose)
         finished = [False] * len(request.contexts)
         for tokens in decoding.generate(request):
             if (tokens < 0).any():
@@ -410,12 +401,12 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
             if all(finished):
                 return
 
-    def _either_loop(self) -> bool:
-        """Whether tokens may come from either loop, depending on timing."""
+    def _may_be_quick(self) -> bool:
+        """Whether no seed and no engine was given."""
         return not self.seed_is_given and not engine.chosen()
 
     def _decoding(
-        self, batch_size: int, either: bool = False, choose: Strategy | None = None
+        self, batch_size: int, quick: bool = False, choose: Strategy | None = None
     ) -> Decoding:
         if choose is not None and choose not in self._strategies:
             if len(self._strategies) == MOST_STRATEGIES:
@@ -426,13 +417,12 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
             self._strategies.add(choose)
         sample = sample_bytes(self.hparams, self.sampling.length)
         return self.session.build(
-            ("decoding", batch_size, choose),
-            lambda: self._build_decoding(batch_size, choose),
-            lambda decoding: decoding.get_ready(self.sampling, either),
+            ("decoding", batch_size, quick, choose),
+            lambda: self._build_decoding(batch_size, quick, choose),
             n_bytes=weight_bytes(self.hparams, batch_size, self.dtype) + batch_size * sample,
         )
 
-    def _build_decoding(self, batch_size: int, own: Strategy | None) -> Decoding:
+    def _build_decoding(self, batch_size: int, quick: bool, own: Strategy | None) -> Decoding:
         import tensorflow.compat.v1 as tf
 
         import decoder
@@ -455,7 +445,7 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
             return sample.sample_token(logits, uniform, **settings)
 
         dtype = self.session.compute_dtype
-        made = decoder.Decoder(self.hparams, choose, batch_size, dtype, constant=True)
+        made = decoder.Decoder(self.hparams, choose, batch_size, dtype, True, quick)
         return Decoding(self.session, made, settings)
 
     def _build_logits(self) -> tuple[Any, Any]:

@@ -53,7 +53,6 @@ class ModelSession:
       encoder, and end_of_text, the id of `<|endoftext|>`: the vocabulary is read when it is first
         needed, as this takes a part of a second.
       device, dtype: as above.
-      tracing: a lock that is held by whoever adds to the graph.
     Raises: UserError, here and in all methods, if an argument or a file is wrong.
     """
 
@@ -75,7 +74,7 @@ class ModelSession:
         self._weights = self.folder.weights
         self._session: Any = None
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
-        self.tracing, self._building = threading.RLock(), threading.RLock()
+        self._growing = threading.Lock()  # held while operations are added to the graph
         self._reading, self._in_use = threading.Lock(), threading.RLock()
         self._loading: Task | None = None  # in the background
         self._loader: int | None = None  # its thread's number
@@ -95,7 +94,6 @@ class ModelSession:
         self,
         key: Hashable,
         build: Callable[[], T],
-        then: Callable[[T], object] = lambda part: None,
         n_bytes: int = 0,
     ) -> T:
         """Build a part of the model's graph, unless it is there.
@@ -105,16 +103,15 @@ class ModelSession:
         Args:
           key: the part's name.
           build: returns the part; called once for each key.
-          then: builds what depends on the part; called once, too.
           n_bytes: memory that the part will need. If a CPU has less, that is an error before the
             weights are read, as Linux would kill the process later.
         """
         if key not in self._built:
             self._log_notice()
             line = contextlib.nullcontext() if self._built else self._loading_line()
-            with line, self._building:
+            with line, self.alone():
                 if key not in self._built:
-                    self._build(key, build, then, n_bytes)
+                    self._build(key, build, n_bytes)
         self._log_processor()
         built: T = self._built[key]
         return built
@@ -135,10 +132,6 @@ class ModelSession:
             return self._session.run(fetches, feed, **options)
         except (tf.errors.ResourceExhaustedError, MemoryError):
             raise _out_of_memory() from None
-
-    def will_run(self, fetches: Any) -> None:
-        """Let the session take over what is needed, so that `run` waits for nothing."""
-        self._session.will_run(fetches)
 
     def load_in_background(self, work: Callable[[], object], failed: Callable[[], object]) -> None:
         """Begin work that loads the model, in a thread. What needs the model waits for it.
@@ -211,23 +204,21 @@ class ModelSession:
         ):
             log.warning(SLOW_BFLOAT16)
         tf.config.experimental.enable_tensor_float_32_execution(self.dtype == "tf32")
-        self._session = open_session(tf, config, self.tracing)
+        self._session = open_session(tf, config, self._growing)
 
-    def _build(
-        self, key: Hashable, build: Callable[[], T], then: Callable[[T], object], n_bytes: int
-    ) -> None:
+    def _build(self, key: Hashable, build: Callable[[], object], n_bytes: int) -> None:
         self._open(n_bytes)
         import tensorflow.compat.v1 as tf
 
         import decoder
         import narrow_weights
 
-        parts = []
+        part: object = None
 
         def work() -> None:
-            with self.tracing, interrupted_afterwards(), without_collections(stays=False):
-                parts.append(build())
-            then(parts[0])
+            nonlocal part
+            with self._growing, interrupted_afterwards(), without_collections(stays=False):
+                part = build()
 
         creator = tf.variable_creator_scope(checkpoint.without_initializers)
         variables = tf.variable_scope("", custom_getter=narrow_weights.storage(self.compute_dtype))
@@ -246,7 +237,7 @@ class ModelSession:
                     [v for v in every if v.op.name != f"model/{narrow_weights.WTE_MEAN}"],
                     meanwhile=work,
                 )
-        self._built[key] = parts[0]
+        self._built[key] = part
 
     def _read_vocabulary(self) -> "Encoder":
         with self._reading, without_collections():  # one thread; another that needs it waits

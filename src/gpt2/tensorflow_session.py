@@ -120,36 +120,29 @@ def check_process() -> None:
 def open_session(tf: Any, config: Any, growing: Any) -> Any:
     """A tf.Session with a new graph, which one thread may extend while another runs parts of it.
 
-    Before a session runs anything, it takes over the graph's new operations. It must not do this
-    while another thread adds some, and need not wait for operations that it will not run.
+    Before a run, a session takes over the graph's new operations. It must not do this while another
+    thread adds some. So what is run meanwhile must be there, or taken over by `extend`.
 
     Args: growing, a lock to hold while adding to the graph.
     """
 
     class Session(tf.Session):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(graph=tf.Graph(), config=config)
-            self._known: dict[int, Any] = {}  # fetches of which everything was taken over
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            with interrupted_afterwards():
+                return super().run(*args, **kwargs)
 
-        def will_run(self, fetches: Any) -> None:
-            """Take over new operations, unless `fetches` needs none of them."""
-            if growing.acquire(blocking=id(fetches) not in self._known):
+        def extend(self) -> None:
+            super()._extend_graph()
+
+        def _extend_graph(self) -> None:  # private; TensorFlow's `run` calls it
+            if growing.acquire(blocking=False):
                 try:
-                    super()._extend_graph()
+                    self.extend()
                 finally:
                     growing.release()
-            self._known[id(fetches)] = fetches
-
-        def run(self, fetches: Any, *args: Any, **kwargs: Any) -> Any:
-            with interrupted_afterwards():
-                self.will_run(fetches)
-                return super().run(fetches, *args, **kwargs)
-
-        def _extend_graph(self) -> None:
-            """TensorFlow's `run` calls this private method; `will_run` has done its work."""
 
     _processes.add(os.getpid())
-    return Session()
+    return Session(graph=tf.Graph(), config=config)
 
 
 @contextlib.contextmanager

@@ -46,6 +46,15 @@ def test_one_sample_is_compiled_and_many_are_not_on_a_cpu(kind, on):
     assert names == ["xla", "xla", "tensorflow"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_compiled_for_a_quick_text(kind, tf, on, monkeypatch):
+    on(kind)
+    names = [engine.choose(n, constant=True, quick=True) for n in (1, 2)]
+    assert names == ["tensorflow", "tensorflow" if kind == "other" else "packed"]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
+    assert engine.choose(8, constant=True, quick=True) == "tensorflow"
+
+
 def test_bfloat16_is_stored_and_packed_for_any_batch_where_the_processor_computes_in_it(
     tf, on, monkeypatch
 ):

@@ -20,7 +20,6 @@ import gpt2
 import gpt2.language_model
 import numpy_gpt2
 from gpt2.model_folder import choose_model
-from sampling_settings import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +154,6 @@ def test_closing_waits_for_another_thread_and_streams_then_end_with_an_error(tin
     lm.close()
     with pytest.raises(gpt2.UserError, match="the model is closed"):
         list(stream)
-
-
-def test_a_sample_of_one_token_leaves_nothing_to_compile_ahead(lm):
-    decoding = lm._decoding(1)
-    decoding.compile_ahead(Sampling(length=1))
-    assert decoding.compiling is None
 
 
 CALLS = {
