@@ -5,8 +5,6 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from gpt2.command_line import run
@@ -14,9 +12,9 @@ from gpt2.language_model import LanguageModel
 from gpt2.sample_text import read_stop_strings
 from gpt2.sampling.batch import SampleBatch, StopConditions, make_samples
 from gpt2.sampling.sample_file import PlainText, Stream
-from gpt2.sampling.setting_line import KINDS, LONE_SETTING, parse_settings
 from gpt2.terminal import in_notebook
 from gpt2.text_stream import BYTE_ORDER_MARK, lines, stdin_chunks, text_chunks
+from gpt2.typed_value import parse
 from user_error import UserError, require
 
 PROMPT = "Model prompt >>> "
@@ -26,8 +24,14 @@ Lines of """ begin and end a text of several lines. ? shows the settings, and
 /temperature 0.7 changes one. Ctrl-C stops a sample or clears the line.
 /quit or Ctrl-D leaves.'''
 LEAVE = ("/quit", "/exit", "quit", "exit")
-SILENCE = 3  # seconds without a line; then somebody may be typing, and not know what happens
-HISTORY = Path("~/.gpt2_history")  # what was typed, for the next session
+SETTINGS: dict[str, type] = {  # what can be changed at the prompt
+    "length": int,
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "nsamples": int,
+    "seed": int,
+}
 
 
 def interact_model(
@@ -84,8 +88,9 @@ def interact_model(
         elif in_notebook():
             conversation.converse()
         elif sys.stdin.isatty():
-            with history():
-                conversation.converse()
+            with contextlib.suppress(ImportError):  # Windows has none
+                import readline  # noqa: F401  # input() then edits lines and recalls earlier ones
+            conversation.converse()
         else:
             conversation.answer_lines()
     finally:
@@ -113,18 +118,15 @@ class Conversation:
         self.next_number = 1  # counts on from prompt to prompt, so none gets the same sample twice
 
     def converse(self) -> None:
-        """Answer typed lines until /quit, Ctrl-D, or Ctrl-C twice with nothing typed.
+        """Answer typed lines until /quit or Ctrl-D.
 
         Raises: UserError if the model cannot be loaded, or a notebook cannot ask.
         """
         print(GREETING)
         self.lm.prepare_in_background(failed=interrupt)
-        presses = 0  # of Ctrl-C, one after the other, with nothing typed
-        while presses < 2:
-            line = None
+        while True:
             try:
                 line = input(PROMPT)
-                presses = 0
                 if line.strip() in LEAVE:
                     return
                 self.answer(line)
@@ -138,9 +140,6 @@ class Conversation:
             except KeyboardInterrupt:
                 print()
                 self.lm.session.check_loading()
-                presses = 0 if line is not None or half_typed() else presses + 1
-                if presses == 1:
-                    print("Ctrl-C again, or Ctrl-D, leaves.")
 
     def answer(self, line: str) -> None:
         """Show or change settings, or continue a text, as a typed line asks."""
@@ -152,11 +151,9 @@ class Conversation:
                 print(GREETING)
             print("\n".join(f"{name} {value}" for name, value in self.settings().items()))
         elif command.startswith("/"):
-            self.change(parse_settings(command))
+            self.change(read_settings(command))
         else:
             self.respond(line)
-            if LONE_SETTING.fullmatch(command):
-                print(f"To change the setting, type /{command}")
 
     def answer_lines(self) -> None:
         """Answer each line of standard input; one that cannot be continued is reported.
@@ -164,11 +161,7 @@ class Conversation:
         Raises: UserError at the end if there was such a line.
         """
         wrong = 0
-        notice = threading.Timer(SILENCE, report_waiting)
-        notice.daemon = True
-        notice.start()
         for number, line in enumerate(lines(sys.stdin), 1):
-            notice.cancel()
             try:
                 if number == 1:
                     line = line.removeprefix(BYTE_ORDER_MARK)
@@ -177,14 +170,13 @@ class Conversation:
             except UserError as error:
                 print(f"line {number}: {error}", file=sys.stderr)
                 wrong += 1
-        notice.cancel()
         if wrong:
             raise UserError(f"{wrong} of the prompts could not be continued")
 
     def settings(self) -> dict[str, str]:
         """The settings that can be changed, as they are shown."""
         values = self.lm.settings() | {"nsamples": self.nsamples}
-        return {name: str(values[name]).removesuffix(".0") for name in KINDS}
+        return {name: str(values[name]).removesuffix(".0") for name in SETTINGS}
 
     def change(self, changes: dict[str, Any]) -> None:
         """Change settings and print the new ones. Raises: UserError, and changes nothing."""
@@ -215,9 +207,23 @@ class Conversation:
         print("=" * 80)
 
 
-def report_waiting() -> None:
-    """Explain the silence, as some terminals look like a pipe to Python."""
-    print("waiting for standard input: each line is a text to continue", file=sys.stderr)
+def read_settings(line: str) -> dict[str, Any]:
+    """The settings that a line changes, such as `/temperature 0.7` or `/top_k 40 top_p 0.9`.
+
+    Raises: UserError if a name or a value is wrong.
+    """
+    words = line.removeprefix("/").replace("=", " ").split()
+    names, texts = words[::2] or [""], words[1::2]
+    for name in names:
+        if name not in SETTINGS:
+            raise UserError(
+                f"there is no setting {name!r}, only {', '.join(SETTINGS)}; to continue a text "
+                'that begins with /, type it between lines of """'
+            )
+    if len(texts) < len(names):
+        raise UserError(f"{names[-1]} needs a value; ? shows the settings")
+    pairs = zip(names, texts, strict=True)
+    return {name: parse(name, text, SETTINGS[name]) for name, text in pairs}
 
 
 def interrupt() -> None:
@@ -225,29 +231,6 @@ def interrupt() -> None:
     main = threading.main_thread().ident
     if main is not None and hasattr(signal, "pthread_kill"):
         signal.pthread_kill(main, signal.SIGINT)
-
-
-def half_typed() -> bool:
-    """Whether Ctrl-C interrupted a line that was not empty, as far as readline knows."""
-    return bool("readline" in sys.modules and sys.modules["readline"].get_line_buffer())
-
-
-@contextlib.contextmanager
-def history() -> Iterator[None]:
-    """Line editing for input(), and the lines of earlier sessions, where there is readline."""
-    try:
-        import readline
-    except ImportError:  # Windows has none
-        yield
-        return
-    readline.set_history_length(1000)
-    with contextlib.suppress(OSError, RuntimeError):  # no file yet; no home
-        readline.read_history_file(HISTORY.expanduser())
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError, RuntimeError):
-            readline.write_history_file(HISTORY.expanduser())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from conftest import ROOT
 from fake_model import FakeModel
 
 from gpt2.sampling.batch import StopConditions
-from interactive_conditional_samples import Conversation
+from interactive_conditional_samples import Conversation, read_settings
+from user_error import UserError
 
 PROMPT = "Model prompt >>> "
 
@@ -62,27 +63,39 @@ def test_a_text_of_several_lines_is_taken_as_it_is(talk):
 
 
 def test_settings_are_shown_changed_and_confirmed(talk):
-    lines = ["?", "/temperature 0 top_k=40", "/nsamples=2", "ROMEO:", "/top_p 7"]
-    lines += ["/temprature 0.5", "/nsamples 0 length 3", "/?"]
-    _, shown, two, nsamples, samples, range_, name, nothing, last, _ = talk(
-        *lines, length=40, seed=4
-    )
+    lines = ["?", "/temperature 0 top_k 40", "/nsamples=2", "ROMEO:", "/top_p 7"]
+    lines += ["/nsamples 0 length 3", "/?"]
+    _, shown, two, nsamples, samples, range_, nothing, last, _ = talk(*lines, length=40, seed=4)
     assert "length 40" in shown
     assert "temperature is now 0, top_k is now 40" in two
     assert "nsamples is now 2" in nsamples
     assert {"[4.1]", "[4.2]"} <= set(samples.split())
     assert "top_p must be from 0 to 1, got 7" in range_
-    assert "there is no setting 'temprature', only length, temp" in name and "SAMPLE" not in name
     assert "nsamples must be at least 1, got 0" in nothing
     expected = ["length 40", "temperature 0", "top_k 40", "top_p 1", "nsamples 2", "seed 4"]
     assert last.split("\n")[1:-1] == expected
 
 
-def test_a_line_without_a_slash_is_a_text_and_a_lone_setting_gets_a_hint(talk):
-    _, hinted, text, shown, _ = talk("temperature 0.7", "quit the stage", "?")
-    assert "[7.1] temperature 0.7" in hinted
-    assert hinted.rstrip().endswith("To change the setting, type /temperature 0.7")
-    assert "[7.2] quit the stage" in text and "To change" not in text
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/temprature 0.7", "there is no setting 'temprature', only length, temperature, top_k, "),
+        ("/usr/bin/python is", "there is no setting 'usr/bin/python', only length, "),
+        ("/", "there is no setting '', only length, "),
+        ("/seed 5 apples", "there is no setting 'apples', only length, "),
+        ("/temperature", "temperature needs a value; ? shows the settings"),
+        ("/top_k x", "top_k must be a whole number, got 'x'"),
+    ],
+)
+def test_a_slash_before_anything_else_is_explained(line, message):
+    with pytest.raises(UserError) as caught:
+        read_settings(line)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_line_without_a_slash_is_a_text(talk):
+    _, one, two, shown, _ = talk("temperature 0.7", "quit the stage", "?")
+    assert "[7.1] temperature 0.7" in one and "[7.2] quit the stage" in two
     assert "temperature 1" in shown
 
 
@@ -94,92 +107,30 @@ def test_a_word_leaves_and_another_helps(talk, word):
         assert "/quit or Ctrl-D leaves." in shown and "temperature 1" in shown
 
 
-@pytest.fixture
-def terminal(tmp_path):
-    """Start the script in a pseudo-terminal, with a model that answers at once."""
-    children = []
-    source, helper = str(ROOT / "src"), str(ROOT / "tests" / "helpers" / "fake_model.py")
-    environment = os.environ | {"PYTHONPATH": source, "HOME": str(tmp_path), "TERM": "dumb"}
-
-    def start(*flags):
-        command = [helper, "interactive_conditional_samples", "--model_name", "1M", *flags]
-        child = pexpect.spawn(
-            sys.executable, command, env=environment, encoding="utf-8", timeout=100
-        )
-        children.append(child)
-        child.expect_exact(PROMPT)
-        return child
-
-    yield start
-    for child in children:
-        child.close(force=True)
-
-
-def say(child, line):
-    """What the script answers to a line."""
-    child.sendline(line)
-    child.expect_exact(PROMPT)
-    return child.before
-
-
-def ends(child):
-    """Whether the script has come to its end without an error."""
-    child.expect(pexpect.EOF)
-    child.close()
-    return child.exitstatus == 0 and "Traceback" not in child.before
-
-
 @pytest.mark.end_to_end
-def test_ctrl_c_clears_a_line_or_several_and_twice_on_an_empty_one_leaves(terminal):
-    child = terminal()
-    for _ in range(2):
-        child.send("half a line")
-        child.expect_exact("half a line")
+def test_ctrl_c_clears_what_is_typed_or_stops_samples_and_ctrl_d_leaves():
+    helper, script = ROOT / "tests" / "helpers" / "fake_model.py", "interactive_conditional_samples"
+    command = [str(helper), script, "--model_name", "1M", "--nsamples", "1000"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TERM": "dumb"}
+    child = pexpect.spawn(sys.executable, command, env=environment, encoding="utf-8", timeout=100)
+    child.expect_exact(PROMPT)
+    for line, typed, shown in [
+        ("", "half a line", "half a line"),
+        ('"""', "KING RICHARD\n", "... "),
+        ("endless", "", " more"),
+    ]:
+        if line:
+            child.sendline(line)
+        child.send(typed)
+        child.expect_exact(shown)
         child.sendintr()
         child.expect_exact(PROMPT)
-    for line in ('"""', "KING RICHARD"):
-        child.sendline(line)
-        child.expect_exact("... ")
-    child.sendintr()
+    child.sendline("/nsamples 1")
     child.expect_exact(PROMPT)
-    assert "[7.1]" in say(child, "ROMEO:")
-    child.sendintr()
+    child.sendline("ROMEO:")
+    child.expect_exact("[7.2]")  # the sample that was stopped is not made again
     child.expect_exact(PROMPT)
-    child.sendintr()
-    assert ends(child)
-
-
-@pytest.mark.end_to_end
-def test_ctrl_c_ends_the_samples_and_another_one_clears_the_line(terminal):
-    child = terminal("--nsamples", "1000")
-    child.sendline("endless")
-    child.expect_exact(" more")
-    child.sendintr()
-    child.expect_exact(PROMPT)
-    child.sendintr()
-    child.expect_exact("Ctrl-C again, or Ctrl-D, leaves.")
-    child.expect_exact(PROMPT)
-    say(child, "/nsamples 1")
-    assert "[7.2]" in say(child, "ROMEO:")  # the sample that was stopped is not made again
-    child.sendintr()
-    child.expect_exact(PROMPT)
-    assert "[7.3]" in say(child, "ROMEO:")
-
-
-@pytest.mark.end_to_end
-def test_ctrl_d_leaves_and_what_was_typed_is_there_in_the_next_session(terminal, tmp_path):
-    pytest.importorskip("readline")
-    child = terminal()
-    say(child, "Once upon a time")
     child.sendeof()
-    assert ends(child)
-    child = terminal()
-    child.send("\x1b[A")  # arrow up
-    child.expect_exact("Once upon a time")
-    child.sendline("")
-    child.expect_exact(PROMPT)
-    child.sendline('"""')
-    child.expect_exact("... ")
-    child.sendeof()
-    assert ends(child)
-    assert list(tmp_path.iterdir()) == [tmp_path / ".gpt2_history"]
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0 and "Traceback" not in child.before

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import generate_conditional_samples
-import interactive_conditional_samples
 from gpt2.sampling.batch import StopConditions
 from gpt2.sampling.prompts import PromptFile, split_texts
 from interactive_conditional_samples import Conversation
@@ -58,27 +57,6 @@ def test_crlf_and_a_byte_order_mark_are_understood_in_standard_input(monkeypatch
     assert texts_of("-") == ["ROMEO:", "JULIET:"]
     put_in(monkeypatch, content)
     assert answered_lines(monkeypatch) == ["ROMEO:", "JULIET:"]
-
-
-def test_a_pipe_that_stays_silent_is_explained_once(monkeypatch):
-    """The first line is sent only once the explanation is there, so nothing depends on speed."""
-    receiver, sender = os.pipe()
-    shown = []
-
-    class Sender(io.StringIO):
-        def write(self, text):
-            shown.append(text)
-            if text == "\n":  # the explanation has ended
-                os.write(sender, b"ROMEO:\n")
-                os.close(sender)
-            return len(text)
-
-    monkeypatch.setattr(interactive_conditional_samples, "SILENCE", 0)
-    monkeypatch.setattr(sys, "stderr", Sender())
-    with os.fdopen(receiver, encoding="utf-8") as stdin:
-        monkeypatch.setattr(sys, "stdin", stdin)
-        assert answered_lines(monkeypatch) == ["ROMEO:"]
-    assert "".join(shown) == "waiting for standard input: each line is a text to continue\n"
 
 
 def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
