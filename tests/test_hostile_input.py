@@ -4,26 +4,18 @@ The table "Faults and what covers them" in docs/how_it_works.md names the mechan
 run ends where TensorFlow would be imported: all that a user can get wrong is checked before.
 """
 
-import contextlib
 import inspect
 import io
 import logging
 import os
-import shutil
 import signal
 import sys
-from unittest import mock
 
-import misbehaving_server as bad
 import numpy as np
 import pytest
 from conftest import ROOT
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
-from misbehaving_server import MisbehavingServer
 
 import convert
-import download_model
 import evaluate
 import generate_conditional_samples as conditional
 import generate_unconditional_samples as unconditional
@@ -35,9 +27,6 @@ from gpt2.command_line import run
 # What is accepted leaves its files open, as the run would go on.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 MODEL = ROOT / "models" / "1M"
-FUZZ = settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 class AcceptedError(BaseException):
@@ -155,10 +144,8 @@ def test_values_of_flags(script, name, values):
         call(script, **{name: value})
 
 
-@FUZZ
-@example(".index")
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
-def test_any_text_as_a_flag(text):
+@pytest.mark.parametrize("text", ["", "-", "-x", "--", "=", "\x1b[2J", "a b\n", ".index", "\udcff"])
+def test_odd_arguments(text):
     for script in ("unconditional", "score"):
         call(script, text)
         call(script, f"--{text}=1")
@@ -217,28 +204,6 @@ def test_contents_of_a_models_files(model, name):
         assert use(model) == 2, target
 
 
-def damaged(whole):
-    """These bytes with a change somewhere, or cut short."""
-    place, most = st.integers(0, len(whole)), st.just(len(whole))
-    return st.builds(
-        lambda at, inserted, removed: whole[:at] + inserted + whole[at + removed :],
-        place,
-        st.binary(max_size=4),
-        st.integers(0, 4) | most,
-    )
-
-
-@pytest.mark.parametrize("name", FILES[:-1])
-def test_damage_to_a_models_files(model, name):
-    @FUZZ
-    @given(damaged((MODEL / name).read_bytes()))
-    def damage(content):
-        put(model / name, content)
-        use(model)
-
-    damage()
-
-
 # Texts, data sets and what scripts kept -----------------------------------------------------------
 
 READERS = [
@@ -253,13 +218,9 @@ READERS = [
 
 @pytest.mark.parametrize(("script", "flag", "name"), READERS)
 def test_contents_of_files_that_flags_name(place, script, flag, name):
-    def use_file(content):
+    for content in [*CONTENTS, b'{"text": "\\ud800"}', b'{"text": 1}', b"word " * 9000]:
         (place / name).write_bytes(content)
         call(script, **{flag: name})
-
-    for content in [*CONTENTS, b'{"text": "\\ud800"}', b'{"text": 1}', b"word " * 9000]:
-        use_file(content)
-    FUZZ(given(st.binary(max_size=200))(use_file))()
     (place / name).unlink()
     os.mkfifo(place / name)
     assert call(script, **{flag: name}) == 2
@@ -270,15 +231,13 @@ def test_standard_input_of_another_encoding():
 
 
 def test_damage_to_an_archive_of_token_ids(place):
-    np.savez_compressed(place / "whole.npz", np.arange(900) % 1280)
-
-    @FUZZ
-    @given(damaged((place / "whole.npz").read_bytes()))
-    def damage(content):
-        (place / "odd.npz").write_bytes(content)
-        call("train", dataset="odd.npz")
-
-    damage()
+    path = place / "odd.npz"
+    np.savez_compressed(path, np.arange(900) % 1280)
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 97):
+        for content in (whole[:at], whole[:at] + b"\xff" + whole[at + 1 :]):
+            path.write_bytes(content)
+            call("train", dataset="odd.npz")
 
 
 @pytest.mark.parametrize("name", ["odd.txt.progress", "odd.state"])
@@ -307,69 +266,3 @@ def test_values_of_tf_config(monkeypatch):
     for value in TF_CONFIGS:
         monkeypatch.setenv("TF_CONFIG", value)
         assert call("train") == 2, value
-
-
-# Replies of a server ------------------------------------------------------------------------------
-
-HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
-REPLIES = [
-    b"", b"HTTP/1.1 99999 What\r\n\r\n", b"HTTP/1.1 404 \x1b[2JGone\r\n\r\n", b"SSH-2.0\r\n",
-    b"HTTP/1.1 302 Found\r\n\r\n", b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n",
-    b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n",
-    b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-1/" + b"9" * 5000 + b"\r\n\r\nab",
-    b"HTTP/1.1 416 Range\r\nContent-Range: bytes */-1\r\n\r\n",
-    HEAD + b"Content-Length: -1\r\n\r\n", HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-    HEAD + b"Content-Encoding: gzip\r\n\r\nnot gzip", HEAD + b"ETag: \x1b[2J\r\n\r\n\x1b[2J",
-    HEAD + b"X: y\r\n" * 500 + b"\r\n", b"HTTP/1.1 429 Later\r\nRetry-After: \xb2\r\n\r\n",
-]  # fmt: skip
-
-
-def raw(reply):
-    """Send these bytes alone, and close the connection."""
-
-    def fault(handler, body):
-        handler.close_connection = True
-        with contextlib.suppress(OSError):
-            handler.wfile.write(reply)
-
-    return fault
-
-
-@pytest.fixture(scope="module")
-def server():
-    with MisbehavingServer({"/lab/checkpoint": b'model_checkpoint_path: "m"\n'}) as server:
-        yield server
-
-
-def download(server, folder, fault):
-    """The status of download_model.py after a reply that meets every request."""
-    server.always["/lab/checkpoint"] = fault
-    shutil.rmtree(folder, ignore_errors=True)
-    flags = [f"--base_url={server.url}", f"--models_dir={folder}", "--retry_wait=0.001"]
-    err, status = io.StringIO(), 0
-    with (
-        contextlib.redirect_stderr(err),
-        mock.patch.object(sys, "argv", ["download_model.py", "lab", *flags]),
-    ):
-        try:
-            run(download_model.download_models)
-        except SystemExit as error:
-            status = error.code
-    check("download_model", status, err.getvalue())
-    return status
-
-
-def test_replies_of_a_server(server, tmp_path):
-    # As `lab` has one file of seven on this server, no reply makes a whole model.
-    for reply in REPLIES:
-        assert download(server, tmp_path / "models", raw(reply)) == 1, reply
-    for code in (204, 304, 418, 500):
-        fault = bad.status(code, {"X": "y"}, b"<html>")
-        assert download(server, tmp_path / "models", fault) == 1, code
-
-
-@FUZZ
-@given(st.lists(st.sampled_from(b"\r\n:;=-/ 0129\0\x1b\xff"), max_size=30).map(bytes))
-def test_any_head_of_a_reply(server, tmp_path, head):
-    assert download(server, tmp_path / "models", raw(head)) == 1
-    assert download(server, tmp_path / "models", raw(HEAD + head + b"\r\n\r\nabc")) == 1

@@ -1,6 +1,8 @@
 """Flags, one-line errors, and the standard streams of scripts."""
 
+import inspect
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -10,6 +12,24 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import convert
+import download_model
+import evaluate
+import generate_conditional_samples
+import generate_unconditional_samples
+import interactive_conditional_samples
+import train
+from gpt2.command_line import FLAGS
+
+MAINS = [
+    *(evaluate.score, evaluate.perplexity, evaluate.task, evaluate.paper),
+    *convert.COMMANDS.values(),
+    generate_conditional_samples.continue_model,
+    generate_unconditional_samples.sample_model,
+    interactive_conditional_samples.interact_model,
+    train.train,
+    download_model.download_models,
+]
 SCRIPT = """
 from gpt2.command_line import run
 from user_error import UserError
@@ -107,6 +127,17 @@ def test_help_shows_every_flag_with_its_description(call, arguments):
     assert "--length LENGTH how long it is, in %." in shown
     assert "--temperature TEMPERATURE 1 samples from the model's own" in shown
     assert "--noloud" in shown
+
+
+@pytest.mark.parametrize("main", MAINS, ids=lambda main: main.__name__)
+def test_every_flag_of_every_script_has_a_description(main):
+    described = FLAGS.keys() | re.findall(r"^  (\w+): \w", inspect.getdoc(main), re.MULTILINE)
+    assert inspect.signature(main).parameters.keys() <= described
+
+
+def test_a_script_prints_the_versions(call):
+    versions = r"gpt-2 [\d.]+, Python [\d.]+, TensorFlow .+\n"
+    assert re.fullmatch(versions, call("--length", "x", "--version").stdout)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a POSIX shell and /dev/full")
