@@ -120,7 +120,7 @@ class Conversation:
     def converse(self) -> None:
         """Answer typed lines until /quit or Ctrl-D.
 
-        Raises: UserError if the model cannot be loaded, or a notebook cannot ask.
+        Raises: UserError if the model cannot be loaded.
         """
         print(GREETING)
         self.lm.prepare_in_background(failed=interrupt)
@@ -135,8 +135,6 @@ class Conversation:
             except EOFError:
                 print()
                 return
-            except NotImplementedError:  # what runs this notebook has nobody to ask
-                raise UserError("nobody can type here; give a --prompt") from None
             except KeyboardInterrupt:
                 print()
                 self.lm.session.check_loading()

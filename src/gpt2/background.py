@@ -1,4 +1,4 @@
-"""A second thread that loads a model or compiles a loop while text is shown or typed."""
+"""A second thread that loads a model while a text is typed or the graph is built."""
 
 import os
 import sys
@@ -35,10 +35,7 @@ class Task(threading.Thread):
 
 
 def leave(status: int) -> None:
-    """End the process now if a task still runs: nothing can stop XLA while it compiles.
-
-    At an ordinary end Python would wait for the task.
-    """
+    """End the process now if a task still runs, as Python would wait for it at an ordinary end."""
     if any(isinstance(thread, Task) for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -56,14 +56,11 @@ def _remedy() -> str:
 
 
 def download_command(model_name: str) -> str:
-    """The command that downloads a model with the Python that is running, as a user types it."""
+    """The command that downloads a model with the Python that is running."""
     import shlex
-    import shutil
 
-    script = ROOT / "download_model.py"
-    python = Path(sys.executable or "python3")
-    name = python.name if shutil.which(python.name) == str(python) else _short(python)
-    return shlex.join([name, _short(script), model_name])
+    python, script = Path(sys.executable or "python3"), ROOT / "download_model.py"
+    return shlex.join([_short(python), _short(script), model_name])
 
 
 def _short(path: Path) -> str:

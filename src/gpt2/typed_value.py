@@ -43,20 +43,17 @@ def typed_value(name: str, value: object, kind: Any) -> Any:
 
 def _convert(value: Any, kind: type) -> Any:
     """The value as `kind`, or None if that is not possible."""
-    if kind is str:
-        return value if isinstance(value, str) else None
-    if kind is bool:
-        return bool(value) if type(value).__name__ in ("bool", "bool_") else None  # NumPy's, too
+    if kind in (bool, str):
+        return value if isinstance(value, kind) else None
     if not isinstance(value, Real) or isinstance(value, bool):
         return None
     try:
-        if kind is int:
-            whole = int(value)  # type: ignore[call-overload]  # NumPy's have no __trunc__
-            return whole if whole == value else None
-        as_float = float(value)
+        plain = kind(value)
     except (OverflowError, ValueError):  # infinity, or nan, as a whole number
         return None
-    return value if type(value) is int else as_float
+    if kind is int and plain != value:
+        return None
+    return value if type(value) is int else plain
 
 
 def parse(label: str, text: str, annotation: Any) -> Any:
