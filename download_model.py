@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 from gpt2.installation import ROOT, check_installation
 
-check_installation()  # before slow imports, so that Ctrl-C ends them without a traceback
+check_installation()  # before the imports that need packages
 import os  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402

@@ -85,9 +85,7 @@ def interact_model(
     try:
         if prompt is not None:
             conversation.respond(prompt)
-        elif in_notebook():
-            conversation.converse()
-        elif sys.stdin.isatty():
+        elif sys.stdin.isatty() or in_notebook():
             with contextlib.suppress(ImportError):  # Windows has none
                 import readline  # noqa: F401  # input() then edits lines and recalls earlier ones
             conversation.converse()

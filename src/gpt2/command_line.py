@@ -8,7 +8,6 @@ import logging
 import os
 import platform
 import re
-import signal
 import sys
 import typing
 from collections.abc import Callable
@@ -102,9 +101,7 @@ def run(main: Main) -> None:
 
 
 def begin_script() -> None:
-    """Prepare the standard streams and Ctrl-C, and print what the package logs on stderr."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see check_installation
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Prepare the standard streams, and print what the package logs on stderr."""
     prepare_streams()
     log = logging.getLogger("gpt2")
     log.setLevel(logging.INFO)

@@ -4,7 +4,7 @@ Nothing here needs more than Python 3.6, so that old versions get as far as the 
 """
 
 import os
-import signal
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,19 +14,12 @@ NEEDED = ("numpy", "regex", "requests", "tensorflow", "tqdm")
 
 
 def check_installation() -> None:
-    """End a script of this repository, or fail an import elsewhere, if something is missing.
-
-    While a script imports the rest, Ctrl-C ends it without a traceback; `command_line.begin_script`
-    gives Ctrl-C its meaning back.
-    """
+    """End a script of this repository, or fail an import elsewhere, if something is missing."""
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve()
-    is_ours = script.parent in (ROOT, ROOT / "src")
-    if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     wrong = _what_is_wrong()
     if not wrong:
         return
-    if not is_ours:
+    if script.parent not in (ROOT, ROOT / "src"):
         raise ImportError(wrong)
     print(f"{script.name}: {wrong}", file=sys.stderr)
     sys.exit(2)
@@ -45,8 +38,6 @@ def _what_is_wrong() -> str:
 
 
 def _remedy() -> str:
-    import shlex  # here and below, so that a script reaches its handler of Ctrl-C sooner
-
     environment = ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if environment.exists() and str(environment) != sys.executable:
         return f"use {environment}"
@@ -57,8 +48,6 @@ def _remedy() -> str:
 
 def download_command(model_name: str) -> str:
     """The command that downloads a model with the Python that is running."""
-    import shlex
-
     python, script = Path(sys.executable or "python3"), ROOT / "download_model.py"
     return shlex.join([_short(python), _short(script), model_name])
 

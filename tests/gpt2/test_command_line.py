@@ -4,7 +4,6 @@ import inspect
 import os
 import re
 import runpy
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -155,15 +154,6 @@ def test_a_closed_or_full_stream_is_no_traceback(script, redirection, printed, m
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
     assert (done.stdout, done.stderr, done.returncode) == (printed, message, status)
-
-
-def test_ctrl_c_while_a_script_imports_is_no_traceback(tmp_path):
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(3)"
-    (tmp_path / "argparse.py").write_text(code)  # in the place of Python's
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    for script in (ROOT / "download_model.py", ROOT / "src" / "train.py"):
-        done = subprocess.run([sys.executable, script], capture_output=True, env=environment)
-        assert (done.stdout, done.stderr, done.returncode) == (b"", b"", -signal.SIGINT)
 
 
 COMMANDS = """
