@@ -40,13 +40,12 @@ def expand(path: str) -> Path:
         return filled
 
 
-def read_text(path: str | Path, pipes: bool = False) -> str:
+def read_text(path: str | Path) -> str:
     """All of a UTF-8 text file, without a byte order mark.
 
-    Args: as in open_file.
     Raises: OSError as open_file; UnicodeDecodeError, which is a ValueError.
     """
-    with open_file(path, pipes) as file:
+    with open_file(path) as file:
         return file.read().decode("utf-8-sig")
 
 
