@@ -31,8 +31,8 @@ FLAGS = {  # descriptions for the help, unless a script's docstring has its own
     "seed": "the same seed makes the same samples again; a new one by default.",
     "nsamples": "number of samples; 0 means no limit: until Ctrl-C.",
     "batch_size": "number of samples, or windows of a text, computed at the same time; affects "
-    "only speed and memory. By default, as many samples as fit in a quarter of the memory, at most "
-    "32.",
+    "only speed and memory. Unless it is given, a dump takes as many samples as fit in a quarter "
+    "of the memory, at most 32.",
     "window": "tokens that the model sees at once; n_ctx of the model by default.",
     "stride": "tokens from one window to the next; by default, as many as in the window. Fewer "
     "give tokens more context, and take longer.",
