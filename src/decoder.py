@@ -130,6 +130,7 @@ def prefill(hparams, context, lengths, *, dtype="float32"):
         pasts = [None] * hparams.n_layer
         h, caches = model.transformer(hparams, context, positions, pasts, block)
         logits = model.predict(hparams, h[:, 0], engines.text_predict)
+    caches = tf.nest.map_structure(lambda x: tf.cast(x, h.dtype), caches)  # as the loop writes
     return logits, caches, weights
 
 

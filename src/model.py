@@ -214,9 +214,10 @@ def block(x, scope, *, past, hparams, attend=causal_attention, linear=linear, se
     with tf.variable_scope(scope):
         nx, how = x.shape[-1], {"hparams": hparams, "linear": linear}
         a, present = attn(norm(x, "ln_1"), "attn", nx, past=past, attend=attend, **how)
-        x = select(x) + a
+        # `linear` may give a narrower type than that of the sums.
+        x = select(x) + tf.cast(a, x.dtype)
         m = mlp(norm(x, "ln_2"), "mlp", nx * 4, **how)
-        return x + m, present
+        return x + tf.cast(m, x.dtype), present
 
 
 def past_shape(*, hparams, batch_size=None, sequence=None):

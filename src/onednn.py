@@ -43,7 +43,7 @@ def packed_linear(x, w, b, activation=None, *, transpose_b=False, min_rows=1):
       b: float32 [nf]
       activation: None, or a function that is applied to the result.
       min_rows: if x has fewer, rows of zeros are added: oneDNN takes longer for very few.
-    Returns: [m, nf], as `widened` gives it.
+    Returns: [m, nf] in float32, but after a GELU in the type of `w`, as the next product takes it.
     """
     m = x.shape[0]
     packs = m > 1 or w.dtype != tf.bfloat16 or min(w.shape) < WIDE
@@ -57,8 +57,8 @@ def packed_linear(x, w, b, activation=None, *, transpose_b=False, min_rows=1):
         y = tf.add_n([fused_linear(*part, packs=True) for part in parts])
     else:
         fused = activation if activation is model.gelu else None
-        y = widened(fused_linear(x, w, b, fused, transpose_b=transpose_b, packs=packs), fused)
-        activation = None if fused else activation
+        y = fused_linear(x, w, b, fused, transpose_b=transpose_b, packs=packs)
+        y, activation = (y, None) if fused else (tf.cast(y, tf.float32), activation)
     y = y[:m] if missing > 0 else y
     return activation(y) if activation else y
 
@@ -87,11 +87,6 @@ def fused_linear(x, w, b, activation=None, *, transpose_b=False, packs=False):
         },
     )
     return operation.outputs[0]
-
-
-def widened(y, activation=None):
-    """`y` in float32, unless a GELU gave it: that only goes into the next product."""
-    return y if activation is model.gelu else tf.cast(y, tf.float32)
 
 
 def _parts(n_rows):
