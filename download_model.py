@@ -15,22 +15,19 @@ import os  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402
 from typing import NamedTuple  # noqa: E402
-from urllib.parse import urlsplit  # noqa: E402
 
 from tqdm import tqdm  # noqa: E402
 
 from gpt2.command_line import run  # noqa: E402
 from gpt2.download import check, fetch, folder, hub  # noqa: E402
 from gpt2.download.errors import AGAIN, DownloadError, shown  # noqa: E402
-from gpt2.download.partial_file import PartialFile  # noqa: E402
 from gpt2.download.released_files import FILES, MODELS, released_file, remote_names  # noqa: E402
 from gpt2.file_lock import write_lock  # noqa: E402
+from gpt2.model_folder import NAME  # noqa: E402
 from gpt2.user_file import expand  # noqa: E402
 from user_error import UserError, require  # noqa: E402
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
-PLAIN_NAME = re.compile(r"\w([\w.-]*[\w-])?", re.ASCII)
-LONGEST_WAIT = 86400  # seconds
 
 
 class Options(NamedTuple):
@@ -68,7 +65,7 @@ def download_models(
       revision: branch, tag or commit on Hugging Face.
       list: list the models, and which of them are here.
       verify: check the files of all models that are here.
-      force: replace a complete checkpoint of another model.
+      force: replace a checkpoint of another model.
       timeout: seconds that a server of released files may be silent.
       retry_wait: seconds before the first retry.
     """
@@ -79,17 +76,18 @@ def download_models(
     known = source in ("openai", "huggingface", "auto")
     require("--source", source, known, "openai, huggingface or auto")
     for flag, value in ("--timeout", timeout), ("--retry_wait", retry_wait):
-        require(flag, value, 0 < value <= LONGEST_WAIT, f"above 0 and at most {LONGEST_WAIT}")
+        require(flag, value, value > 0, "above 0")
     path = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or os.devnull
     require("REQUESTS_CA_BUNDLE", path, Path(path).exists(), "a file with certificates, or unset")
     server = _address("--base_url", base_url or BASE_URL)
     endpoint = _address("HF_ENDPOINT", os.environ.get("HF_ENDPOINT", "").strip() or hub.ENDPOINT)
     options = Options(source, server, endpoint, revision, timeout, retry_wait, force)
     place = expand(models_dir)
-    if list or verify:
-        require("--list and --verify", "both", not (list and verify), "used one at a time")
-        show_models(models, place, options, verify)
-        return
+    names = [Path(model).name for model in models]
+    if verify:
+        return show_problems(names, place)
+    if list:
+        return show_list(names, place)
     chosen = [source_of(model, options) for model in models]
     if not chosen:
         raise UserError(f"name a model: {', '.join(MODELS)}, or owner/name on Hugging Face")
@@ -103,11 +101,7 @@ def download_models(
 
 def _address(flag: str, url: str) -> str:
     """The address of a server. Raises: UserError if it cannot be one."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # of the host or the port
-        usable = False
+    usable = re.fullmatch(r"https?://[^\s/\[\]]+(/\S*)?", url)
     require(flag, shown(url), bool(usable), "an address that begins with http:// or https://")
     return url.rstrip("/")
 
@@ -117,13 +111,12 @@ def source_of(model: str, options: Options) -> tuple[str, hub.Repository | None]
 
     Raises: UserError if there is no such model.
     """
-    there = f"there are {', '.join(MODELS)}, and owner/name on Hugging Face"
     if repository := hub.parse_name(model, options.endpoint, options.revision):
         return repository.name, repository
-    if not PLAIN_NAME.fullmatch(model):
-        raise UserError(f"{model!r} is not the name of a model; {there}")
-    if model not in MODELS and (options.base_url == BASE_URL or options.source == "huggingface"):
-        raise UserError(f"unknown model {model!r}; {there}")
+    only_released = options.base_url == BASE_URL or options.source == "huggingface"
+    if not (model in MODELS if only_released else re.fullmatch(NAME, model)):
+        there = f"there are {', '.join(MODELS)}, and owner/name on Hugging Face"
+        raise UserError(f"there is no model {model!r}; {there}")
     name = hub.REPOSITORIES.get(remote_names(model)[0])
     if options.source == "openai" or not name:
         return model, None
@@ -141,7 +134,7 @@ def get_model(model: str, repository: hub.Repository | None, place: Path, option
         return
     others = folder.other_checkpoints(place, on_hub.address if on_hub else "")
     if others and not options.force and any((place / name).exists() for name in missing):
-        what = f"holds a complete checkpoint that did not come from there ({', '.join(others)})"
+        what = f"holds a checkpoint that did not come from there ({', '.join(others)})"
         advice = "download to another --models_dir, or replace it with --force"
         raise DownloadError(place, what, advice)
     try:
@@ -151,9 +144,6 @@ def get_model(model: str, repository: hub.Repository | None, place: Path, option
     except OSError as error:
         advice = f"make room, or choose another folder with --models_dir, then {AGAIN}"
         raise DownloadError(model, f"cannot be saved in {place} ({error})", advice) from None
-    finally:
-        if place.is_dir() and not any(place.iterdir()):
-            place.rmdir()
 
 
 def get_from_sources(
@@ -193,20 +183,16 @@ def get_converted(repository: hub.Repository, place: Path) -> None:
     folder.record(place, hashes, f"{repository.address}@{source.name} {repository.revision}")
     for name in reversed(FILES):  # the weights first, and last the file that names them
         (work / "model" / name).replace(place / name)
-        PartialFile(place / name).discard()  # of the other source
+        (place / f"part.{name}").unlink(missing_ok=True)  # of the other source
     shutil.rmtree(work)
     fetch.log.info("%s: complete, converted from %s", place.name, repository.address)
 
 
-def show_models(models: tuple[str, ...], models_dir: Path, options: Options, verify: bool) -> None:
-    """List or verify the models that are named, or all; status 1 if a file is wrong."""
-    here = sorted({path.parent.name for name in FILES for path in models_dir.glob(f"*/{name}")})
-    names = [name if name in here else Path(source_of(name, options)[0]).name for name in models]
-    names = names or [*dict.fromkeys([*([] if verify else MODELS), *here])]
+def show_problems(names: list[str], models_dir: Path) -> None:
+    """Check the files of the models that are named, or all; status 1 if one is wrong."""
+    names = names or models_in(models_dir)
     if not names:
-        raise UserError(f"name a model: {', '.join(MODELS)}; none is in {models_dir}")
-    if not verify:
-        return show_list(names, models_dir)
+        raise UserError(f"there is no model in {models_dir}")
     paths = [models_dir / model / name for model in names for name in FILES]
     problems = [folder.problem_on_disk(path.parent, path.name) for path in paths]
     for path, wrong in zip(paths, problems, strict=True):
@@ -215,18 +201,21 @@ def show_models(models: tuple[str, ...], models_dir: Path, options: Options, ver
         sys.exit(1)
 
 
-def show_list(models: list[str], models_dir: Path) -> None:
-    """Print the models, their download sizes, and how much of each is here, judged by size only."""
+def show_list(names: list[str], models_dir: Path) -> None:
+    """Print the models that are named, or all: their download sizes, and what is here."""
     print(f"{'model':<10} {'download':>17}  in {models_dir}")
-    for model in models:
+    for model in names or dict.fromkeys([*MODELS, *models_in(models_dir)]):
         expected = [released_file(model, name) for name in FILES]
         size = tqdm.format_sizeof(sum(file.size or file.least for file in expected), "B")
         size = size if all(file.size for file in expected) else f"at least {size}"
-        place = models_dir / model
-        bad = [f"{n} {wrong}" for n in FILES if (wrong := folder.size_error_on_disk(place, n))]
-        state = f"{len(FILES) - len(bad)} of {len(FILES)} files; {bad[0]}" if bad else "complete"
-        state = state if place.is_dir() else "not here"
+        count = sum((models_dir / model / name).is_file() for name in FILES)
+        state = "complete" if count == len(FILES) else f"{count} of {len(FILES)} files"
         print(f"{shown(model):<10} {size if model in MODELS else '':>17}  {state}")
+
+
+def models_in(models_dir: Path) -> list[str]:
+    """The names of the folders that have a file of a model."""
+    return sorted({path.parent.name for name in FILES for path in models_dir.glob(f"*/{name}")})
 
 
 if __name__ == "__main__":

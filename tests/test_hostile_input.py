@@ -161,7 +161,6 @@ CONTENTS = [
     b'{"<|endoftext|>": 16777215}', b'{"\\ud800": 0, "<|endoftext|>": 1}',
     b"#version: 0.2\n \n", b"#version: 0.2\na b\na b\n",
     b'model_checkpoint_path: "\\000"', b'model_checkpoint_path: "' + b"m" * 5000 + b'"',
-    bytes.fromhex("57fb808b247547db") * 9,
 ]  # fmt: skip
 FILES = [
     "hparams.json", "encoder.json", "vocab.bpe", "checkpoint", "model.ckpt.index",
@@ -194,7 +193,8 @@ def test_contents_of_a_models_files(model, name):
     assert use(model) is None
     for content in CONTENTS:
         put(model / name, content)
-        assert use(model) == 2, content[:100]
+        # TensorFlow reads the index.
+        assert use(model) == (None if name == "model.ckpt.index" else 2), content[:100]
     (model / name).unlink()
     os.mkfifo(model / name)
     assert use(model) == 2

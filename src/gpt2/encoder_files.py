@@ -23,18 +23,13 @@ def read_encoder(folder: Path) -> Encoder:
     if END_OF_TEXT not in table:
         raise UserError(f"{folder / 'encoder.json'} has no {END_OF_TEXT}; get it again: {remedy}")
     encoder = Encoder(table, merges)
-    lost = _lost_merges(encoder)
-    if lost:
-        raise UserError(
-            f"{folder / 'vocab.bpe'} is cut short: none of its {len(merges)} merges makes "
-            f"{lost[0]!r}, which encoder.json has; get both again: {remedy}"
-        )
-    unknown = [] if encoder.regular else [pair for pair in merges if "".join(pair) not in table]
-    if unknown:
-        raise UserError(
-            f"{folder / 'vocab.bpe'} joins {' '.join(unknown[0])!r}, but encoder.json has no such "
-            f"token: one of the two is broken; get both again: {remedy}"
-        )
+    wrong = [f"no merge makes {token!r}" for token in _lost_tokens(encoder)]
+    unknown = {*map("".join, merges)} - table.keys()
+    wrong += [f"a merge makes {token!r}, which encoder.json does not have" for token in unknown]
+    if wrong:
+        path = folder / "vocab.bpe"
+        what = f"is cut short or belongs to another model ({wrong[0]})"
+        raise UserError(f"{path} {what}; get it and encoder.json again: {remedy}")
     return encoder
 
 
@@ -43,19 +38,13 @@ def learned_tokens(encoder: Encoder) -> set[str]:
     return {*encoder.byte_decoder, *map("".join, encoder.bpe_ranks), END_OF_TEXT}
 
 
-def _lost_merges(encoder: Encoder) -> list[str]:
-    """Tokens that must come from a merge, because they are two other tokens joined.
+def _lost_tokens(encoder: Encoder) -> list[str]:
+    """The tokens that a merge should make, as they are two others joined, and that none makes.
 
-    If the end of text has the highest learned id, as in the released models, then the tokens with
-    higher ids were added later.
+    Tokens after the end of text may have been added later, without merges.
     """
-    ids, learned = encoder.encoder, learned_tokens(encoder)
-    rest = ids.keys() - learned
-    if not rest:
-        return []
-    last = max(ids[token] for token in learned if token in ids)
-    added_from = last if last == ids[END_OF_TEXT] else 1 + max(ids.values())
-    rest = {token for token in rest if ids[token] < added_from}
+    ids = encoder.encoder
+    rest = [t for t in ids.keys() - learned_tokens(encoder) if ids[t] < ids[END_OF_TEXT]]
     return [t for t in rest if any(t[:i] in ids and t[i:] in ids for i in range(1, len(t)))]
 
 

@@ -43,9 +43,8 @@ def load(
     """Open a model. The weights are read when they are first needed.
 
     Args:
-      model: name of a folder in models_dir, such as "117M" or "1M"; the path of a folder, or of the
-        weights in it; or owner/name on Hugging Face, if it is downloaded. None is 117M, or 1M if
-        117M is not there.
+      model: name of a folder in models_dir, such as "117M" or "1M"; the path of a folder; or
+        owner/name on Hugging Face, if it is downloaded. None is 117M, or 1M if 117M is not there.
       models_dir: relative to the working directory, or else to the repository.
       options: the other arguments of LanguageModel.
     Raises: UserError if the folder is missing or its files do not fit together.

@@ -4,6 +4,7 @@ A model is a folder with the released file set: `hparams.json`, `encoder.json`, 
 `checkpoint`, and `model.ckpt.*`. Nothing here needs TensorFlow.
 """
 
+import glob
 import hashlib
 import json
 import re
@@ -11,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2 import tensor_index
 from gpt2.installation import ROOT, download_command
 from gpt2.terminal import log_once
 from gpt2.user_file import expand, parse_json, read_text
@@ -27,7 +27,8 @@ EMBEDDED_MODEL = "1M"  # comes with the repository
 NEWEST = re.compile(
     r"""^\s*model_checkpoint_path\s*:\s*(?P<quote>["'])(?P<path>.*)(?P=quote)""", re.M
 )
-REPOSITORY = r"[\w.-]+/[\w.-]+"  # owner/name on Hugging Face
+NAME = r"\w[\w.-]*"  # of a folder with a model
+REPOSITORY = rf"{NAME}/{NAME}"  # on Hugging Face
 MOST_PADDING = 1024  # rows without a token: other trainers round n_vocab up
 
 
@@ -57,17 +58,18 @@ class ModelFolder:
                 raise UserError(f"{missing[0]} is missing")
             return HParams().override_from_dict(values)
         except OSError as error:
-            advice = self._advice_for_fork() or f"{error.strerror}; {remedy(self.name)}"
-            raise UserError(f"{path}: {advice}") from None
+            advice = remedy(self.name)
+            if any(self.path.glob("*.index")):  # as nshepperd's code and gpt-2-simple save weights
+                advice = f"copy {', '.join(SMALL_FILES)} from the model that was fine-tuned"
+            raise UserError(f"{path}: {error.strerror}; {advice}") from None
         except ValueError as error:  # also a UserError, broken JSON, and broken UTF-8
             raise UserError(f"{path}: {error}; {remedy(self.name)}") from None
 
     @cached_property
     def encoder(self) -> "Encoder":
-        """The vocabulary; one that is irregular is logged.
+        """The vocabulary. The model may have up to MOST_PADDING rows without a token.
 
-        It may have added tokens, as which no text is encoded. The model may have up to MOST_PADDING
-        rows without a token.
+        Added tokens, as which no text is encoded, are logged.
         """
         from gpt2.encoder_files import learned_tokens, read_encoder
 
@@ -81,12 +83,8 @@ class ModelFolder:
                 "they belong to different models"
             )
         if added := sorted(ids.keys() - learned, key=ids.__getitem__):
-            log_once(
-                f"{self.path}: irregular vocabulary: no merge makes {len(added)} of the tokens in "
-                f"encoder.json, for example {added[0]!r}; text is never encoded as these"
-            )
-        elif not encoder.regular:
-            log_once(f"{self.path}: irregular vocabulary: text is encoded slowly")
+            what = f"no merge makes {len(added)} of the tokens, for example {added[0]!r}"
+            log_once(f"{self.path / 'encoder.json'}: {what}; text is never encoded as these")
         return encoder
 
     @property
@@ -98,19 +96,20 @@ class ModelFolder:
     def weights(self) -> Path:
         """The prefix of the weights' file names, as `tf.train.Saver` takes it.
 
-        The files must be there, in full length, and hold at least as much as the model needs.
+        The files must be there, and hold at least as much as the model needs. When TensorFlow
+        reads them, it compares checksums.
         """
+        needed = 4 * self.hparams.n_params()  # float32
         try:
             prefix = newest_weights(self.path)
-            size = _check_sizes(_index(prefix))
+            size = sum(path.stat().st_size for path in _data_files(prefix))
+            if size < needed:
+                raise UserError(
+                    f"{prefix} has {size} bytes of weights, and hparams.json needs {needed}: it is "
+                    "cut short, or one of the two belongs to another model"
+                )
         except UserError as error:
             raise UserError(f"{error}; {remedy(self.name)}") from None
-        needed = 4 * self.hparams.n_params()  # float32
-        if size < needed:
-            raise UserError(
-                f"{self.path / 'hparams.json'} belongs to another model: it needs {needed} bytes "
-                f"of weights, and {prefix.name} has {size}"
-            )
         return prefix
 
     @cached_property
@@ -124,39 +123,26 @@ class ModelFolder:
         return hashlib.sha256(index + vocabulary.encode()).hexdigest()[:16]
 
     def is_complete(self) -> bool:
-        """Whether all files are there, and the weights in full length."""
+        """Whether all files are there."""
         try:
-            index = _index(newest_weights(self.path))
+            return bool(self.weights) and all((self.path / name).is_file() for name in SMALL_FILES)
         except UserError:
             return False
-        has_small_files = all((self.path / name).is_file() for name in SMALL_FILES)
-        return has_small_files and tensor_index.is_complete(index)
-
-    def _advice_for_fork(self) -> str:
-        """What to do with weights alone, as nshepperd's code and gpt-2-simple save them; or ""."""
-        if not any(self.path.glob("model*.index")) or (self.path / "hparams.json").exists():
-            return ""
-        missing = [name for name in SMALL_FILES if not (self.path / name).exists()]
-        return (
-            f"No such file, although there are weights; copy {', '.join(missing)} to {self.path} "
-            "from the model that the weights were fine-tuned from (117M, for example)"
-        )
 
 
-def _check_sizes(index: Path) -> int:
-    """How many bytes the data files of an index have. Raises: UserError if one is cut short."""
-    sizes = {index: 0}
-    try:
-        if index.is_file():
-            sizes |= tensor_index.data_files(index)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{index} is damaged: {error}") from None
-    for path, size in sizes.items():
+def _data_files(prefix: Path) -> list[Path]:
+    """The files with the numbers of a checkpoint. Raises: UserError if one or the index is missing.
+
+    There are as many as the name of the first one gives, such as `model.ckpt.data-00000-of-00002`.
+    """
+    first = f"{glob.escape(prefix.name)}.data-00000-of-{'[0-9]' * 5}"
+    count = min((int(path.name[-5:]) for path in prefix.parent.glob(first)), default=1)
+    names = [f"{prefix.name}.data-{i:05d}-of-{count:05d}" for i in range(count)]
+    files = [prefix.with_name(name) for name in names]
+    for path in [_index(prefix), *files]:
         if not path.is_file():
             raise UserError(f"{path} is missing")
-        if (found := path.stat().st_size) < size:
-            raise UserError(f"{path} is cut short: {found} bytes of {size}")
-    return sum(sizes.values())
+    return files
 
 
 def newest_weights(folder: Path) -> Path:
@@ -182,8 +168,8 @@ def find_model(model: object, models_dir: object = "models") -> ModelFolder:
     """The folder of a model.
 
     Args:
-      model: the name of a folder in models_dir; the path of a folder, or of a file of its weights,
-        such as `models/1M/model.ckpt`; or `owner/name`, which download_model.py saves as `name`.
+      model: the name of a folder in models_dir; the path of a folder; or `owner/name`, which
+        download_model.py saves as `name`.
       models_dir: str or Path; `~` and `$NAME` are expanded. A relative one is looked up in the
         working directory, then in the repository.
     Raises: UserError if there is no such folder; the message has the command that downloads it.
@@ -197,13 +183,6 @@ def find_model(model: object, models_dir: object = "models") -> ModelFolder:
     is_path = isinstance(model, Path) or bool(set(model) & set("/\\"))
     if is_path and path.is_dir():
         return ModelFolder(path.resolve())
-    prefix = Path(re.sub(r"(?<=[^/\\])\.(index|meta|data-\d+-of-\d+)$", "", str(path))).resolve()
-    if prefix.name and _index(prefix).is_file():
-        if newest_weights(prefix.parent).name != prefix.name:
-            raise UserError(
-                f"{prefix.parent / 'checkpoint'} names other weights than {prefix.name}"
-            )
-        return ModelFolder(prefix.parent)
     is_on_hub = re.fullmatch(REPOSITORY, path.as_posix())
     names = [path, Path(path.name)] if is_on_hub else [path]
     for folder in (place / name for name in names for place in (models, ROOT / models)):

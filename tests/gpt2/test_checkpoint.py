@@ -8,7 +8,7 @@ from conftest import ROOT
 
 import model
 from gpt2 import checkpoint
-from gpt2.model_folder import ModelFolder
+from gpt2.download.released_files import DATA, INDEX
 from user_error import UserError
 
 
@@ -24,14 +24,20 @@ def test_restores_every_variable(tf, sess, tiny):
     assert all((found[name] == tiny.weights[name]).all() for name in found)
 
 
-def test_damaged_weights_are_found_by_their_checksum(tf, sess, tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (DATA, lambda content: bytes([content[0] ^ 1]) + content[1:]),
+        (DATA, lambda content: content[:-10]),
+        (INDEX, lambda content: b""),
+        (INDEX, lambda content: content[:-10]),
+        (INDEX, lambda content: bytes([content[0] ^ 1]) + content[1:]),
+    ],
+)
+def test_damaged_files_are_found_while_they_are_read(tf, sess, tiny, tmp_path, name, damage):
     folder = shutil.copytree(tiny.folder, tmp_path / "tiny")
-    data = folder / "model.ckpt.data-00000-of-00001"
-    content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
-    data.write_bytes(content)
-    assert ModelFolder(folder).is_complete()
-    with pytest.raises(UserError, match=r"a checksum does not match; .*download_model") as caught:
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    with pytest.raises(UserError, match=r"is damaged: .*download_model") as caught:
         restore(tf, sess, folder, tiny.hparams)
     assert "\n" not in str(caught.value)
 

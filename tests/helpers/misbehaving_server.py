@@ -26,8 +26,6 @@ class MisbehavingServer(http.server.ThreadingHTTPServer):
         self.faults = collections.defaultdict(list)
         self.always: dict[str, Callable] = {}
         self.ranges = True  # whether Range is understood
-        self.knows_if_range = True
-        self.lengths = True  # whether Content-Length is sent
         self.missing = status(404)  # the reply for other paths
         self.headers: Callable[[bytes], dict] = lambda body: {"ETag": f'"{hash(body)}"'}
         self.requests: list[tuple[str, dict]] = []
@@ -73,13 +71,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def serve(self, body, pieces=None, headers=()):
         """Answer with `body` or the range asked for; `pieces` limits what is really sent."""
         headers = self.server.headers(body) | dict(headers)
-        first = self.first(headers) if self.server.ranges else 0
+        asked = self.headers.get("Range", "bytes=0-") if self.server.ranges else "0"
+        first = int(asked.removeprefix("bytes=").rstrip("-"))
         if first >= len(body) > 0:
             return status(416, {"Content-Range": f"bytes */{len(body)}"})(self, b"")
         if first:
             headers |= {"Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"}
-        if self.server.lengths:
-            headers["Content-Length"] = str(len(body) - first)
+        headers["Content-Length"] = str(len(body) - first)
         self.answer(206 if first else 200, headers)
         for piece in (pieces or (lambda rest: [rest]))(body[first:]):
             self.write(piece)
@@ -89,13 +87,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.server.sent[self.name] += len(piece)
             self.wfile.write(piece)
-
-    def first(self, headers):
-        """Where the range asked for begins; 0 where the client knows another version."""
-        version = headers.get("ETag", headers.get("Last-Modified"))
-        if self.server.knows_if_range and self.headers.get("If-Range", version) != version:
-            return 0
-        return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
 
     def answer(self, code, headers):
         self.send_response(code)

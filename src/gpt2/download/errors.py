@@ -3,8 +3,6 @@
 import os
 import re
 
-import requests
-
 from gpt2.terminal import escaped
 from user_error import UserError
 
@@ -49,18 +47,13 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def explain(url: str, error: BaseException) -> DownloadError:
-    """What an error of requests or urllib3 means, with the text of its root cause."""
+def explain(where: str, error: BaseException) -> DownloadError:
+    """What an error of a network library means, with the text of its root cause."""
     root = root_cause(error)
     if "CERTIFICATE" in str(root):
         what = f"its TLS certificate is not trusted ({root})"
-        return DownloadError(url, what, CHECK_CERTIFICATES)
-    if "SOCKS support" in str(root):
-        advice = "install it: pip install PySocks"
-        return DownloadError(url, "a SOCKS proxy is set, which needs a library", advice)
-    if isinstance(error, (ValueError, OverflowError, requests.TooManyRedirects)):
-        advice = ELSEWHERE
-        if requests.utils.get_environ_proxies(url):
-            advice = f"check the address of your network's proxy (HTTPS_PROXY), or {advice}"
-        return DownloadError(url, f"it cannot be fetched ({root})", advice)
-    return InterruptedDownload(url, f"the connection failed ({root})", CHECK_NETWORK)
+        return DownloadError(where, what, CHECK_CERTIFICATES)
+    # No wait helps against an invalid address of the server or the proxy.
+    wrong_address = isinstance(error, (ValueError, OverflowError))
+    kind = DownloadError if wrong_address else InterruptedDownload
+    return kind(where, f"the download failed ({root})", CHECK_NETWORK)

@@ -1,9 +1,8 @@
 """One file from a server that may drop the connection: resume, retry, check."""
 
 import contextlib
-import dataclasses
 import logging
-import re
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +22,11 @@ from gpt2.download.errors import (
     explain,
     shown,
 )
-from gpt2.download.partial_file import PartialFile, ServerMetadata
-from gpt2.download.released_files import ExpectedFile
+from gpt2.download.released_files import SHARD, ExpectedFile, released_file
 
 RETRIES = 5  # in a row that bring less than READ_SIZE each
 MAX_WAIT = 120  # seconds
-CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, OverflowError)
-STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 log = logging.getLogger("gpt2.download")
 
 
@@ -43,7 +39,8 @@ def download(urls: Sequence[str], final: Path, timeout: float = 30, retry_wait: 
       retry_wait: seconds before the first retry, doubled for each further one.
     Raises: DownloadError; OSError if it cannot be saved. `final` is then as it was.
     """
-    part, expected = PartialFile(final), folder.expected_download(final.parent, final.name)
+    part = final.with_name(f"part.{final.name}")
+    expected = released_file(final.parent.name, final.name)
     for url in urls:
         try:
             fetch(url, part, expected, timeout, retry_wait)
@@ -52,25 +49,27 @@ def download(urls: Sequence[str], final: Path, timeout: float = 30, retry_wait: 
             if url == urls[-1]:
                 raise
     origin, sums = folder.recorded(final.parent)
-    sums[final.name] = expected.sha256 or check.file_hash(part.path)
-    part.finish()
+    sums[final.name] = expected.sha256 or check.file_hash(part)
+    with part.open("r+b") as file:
+        os.fsync(file.fileno())  # or a power cut could leave the name without the content
+    part.replace(final)
     folder.record(final.parent, sums, origin)
     log.info("%s/%s: %d bytes, complete", final.parent.name, final.name, final.stat().st_size)
 
 
-def fetch(
-    url: str, part: PartialFile, expected: ExpectedFile, timeout: float, retry_wait: float
-) -> None:
+def fetch(url: str, part: Path, expected: ExpectedFile, timeout: float, retry_wait: float) -> None:
     """Complete and check a partial file, over several connections, with growing waits."""
-    failures, best = 0, part.size()
-    with progress(f"{part.final.parent.name}/{part.final.name}", expected.size, best) as bar:
+    failures, best = 0, size_of(part)
+    label = f"{part.parent.name}/{part.name.removeprefix('part.')}"
+    with progress(label, expected.size, best) as bar:
         while True:
             try:
                 return connect(url, part, expected, timeout, bar)
             except InterruptedDownload as error:
-                if part.size() >= best + READ_SIZE:
-                    failures, best = 0, part.size()
-                what = f"{error.what}, after {part.size()} bytes"
+                size = size_of(part)
+                if size >= best + READ_SIZE:
+                    failures, best = 0, size
+                what = f"{error.what}, after {size} bytes"
                 wait = max(min(retry_wait * 2**failures, MAX_WAIT), error.after)
                 failures += 1
                 if failures > RETRIES or wait > MAX_WAIT:
@@ -80,39 +79,40 @@ def fetch(
             time.sleep(wait)
 
 
-def connect(url: str, part: PartialFile, expected: ExpectedFile, timeout: float, bar: tqdm) -> None:
+def size_of(part: Path) -> int:
+    """How many bytes of a file have arrived."""
+    return part.stat().st_size if part.exists() else 0
+
+
+def connect(url: str, part: Path, expected: ExpectedFile, timeout: float, bar: tqdm) -> None:
     """Download the rest of a partial file over one connection, and check it.
 
+    A file starts over unless the check would notice that it is a mixture of two versions.
     Raises: InterruptedDownload if it is not complete and another try may help; DownloadError.
     """
-    start, headers = part.size(), dict[str, str | None]({"Accept-Encoding": "identity"})
-    if start and (part.server.etag or expected.sha256):  # or a mixture would go unnoticed
-        headers |= {"Range": f"bytes={start}-", "If-Range": part.server.etag}
-    if not start or start != part.server.size:
+    resumable = expected.sha256 or part.name.endswith(SHARD)
+    start = size_of(part) if resumable else 0
+    if not start or start != expected.size:
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         try:
             with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
-                check_status(url, response)
-                receive(url, response, part, expected, bar)
+                if not (start and response.status_code == 416):  # which means that nothing is left
+                    check_status(url, response)
+                    receive(url, response, part, start, expected, bar)
         except DownloadError:  # which is a ValueError, too
             raise
         except NETWORK as error:  # also a server that is silent for `timeout` seconds
             raise explain(url, error) from None
-    if part.size() < (part.server.size or 0):
-        raise InterruptedDownload(url, "the connection ended early", AGAIN)
-    size = expected.size or part.server.size
-    if wrong := check.problem(part.path, dataclasses.replace(expected, size=size)):
-        part.discard()
-        # The beginning of a file that was resumed may be that of an older file.
+    if wrong := check.problem(part, expected):
+        part.unlink()
         raise (InterruptedDownload if start else DownloadError)(url, f"it {wrong}", ELSEWHERE)
 
 
 def check_status(url: str, response: requests.Response) -> None:
-    """Raise the error for a reply other than 200, 206 or 416."""
+    """Raise the error for a reply other than 200 or 206."""
     status = response.status_code
     what = f"the server answers {status} {response.reason}"
-    if status == 401:
-        raise DownloadError(url, what, "it needs a password: --base_url https://NAME:PASSWORD@...")
-    if status in (403, 404, 410):
+    if status in (403, 404):
         raise MissingFile(url, what, f"see --list for the names, or {ELSEWHERE}")
     if status in (408, 429) or status >= 500:
         after = 0.0
@@ -120,33 +120,30 @@ def check_status(url: str, response: requests.Response) -> None:
             after = urllib3.Retry().get_retry_after(response.raw) or 0
         what += f" and asks to wait {after:.0f} s" if after else ""
         raise InterruptedDownload(url, what, f"later, {AGAIN}", after)
-    if status not in (200, 206, 416):
+    if status not in (200, 206):
         raise DownloadError(url, what, ELSEWHERE)
 
 
 def receive(
-    url: str, response: requests.Response, part: PartialFile, expected: ExpectedFile, bar: tqdm
+    url: str, response: requests.Response, part: Path, start: int, expected: ExpectedFile, bar: tqdm
 ) -> None:
-    """Append a body to the partial file, or start over if the server sends the whole file."""
+    """Append a body after `start` bytes, or start over if the server sends the whole file."""
     # Unlike read, read1 loses nothing when the connection drops, and the bar shows every byte.
     size, read = response.raw.length_remaining, response.raw.read1
-    etag = STRONG_ETAG.fullmatch(response.headers.get("ETag", ""))
-    server = ServerMetadata(size, etag[0] if etag else None)
-    place = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
     chunk = read(READ_SIZE)
     if response.status_code == 200:
+        start = 0
         wrong = check.not_the_file(chunk) or ("" if size is None else expected.size_error(size))
         if wrong:
             advice = f"look at it in a browser, or {ELSEWHERE}"
             raise DownloadError(url, f"what the server sends {wrong}", advice)
-        part.restart(server)
-    elif not (place and int(place[1]) == part.size() and server.etag == part.server.etag):
-        part.discard()
-        raise InterruptedDownload(url, "the file there has changed", AGAIN)
-    bar.total = limit = part.server.size or expected.size
-    bar.n = bar.initial = bar.last_print_n = part.size()  # tqdm's update cannot go back
-    with part.path.open("ab") as file:
-        while chunk and (limit is None or file.tell() <= limit):
+    elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+        part.unlink(missing_ok=True)
+        raise InterruptedDownload(url, "the server sends another part of the file", AGAIN)
+    bar.total = total = expected.size if size is None else start + size
+    bar.n = bar.initial = bar.last_print_n = start  # tqdm's update cannot go back
+    with part.open("ab" if start else "wb") as file:
+        while chunk and (total is None or file.tell() <= total):
             file.write(chunk)
             file.flush()  # so that nothing of it is lost if this process is killed
             bar.update(len(chunk))

@@ -8,11 +8,11 @@ import os
 import re
 import sys
 from pathlib import Path
-from urllib.parse import unquote
 
 from gpt2.download import check
-from gpt2.download.errors import AGAIN, CHECK_CERTIFICATES, CHECK_NETWORK, DownloadError, root_cause
+from gpt2.download.errors import AGAIN, DownloadError, explain, root_cause
 from gpt2.download.released_files import RELEASED_VOCABULARY
+from gpt2.model_folder import REPOSITORY
 from user_error import UserError
 
 ENDPOINT = "https://huggingface.co"
@@ -22,8 +22,6 @@ REPOSITORIES = {  # of the released models
     "774M": "openai-community/gpt2-large",
     "1558M": "openai-community/gpt2-xl",
 }
-NAME = r"[A-Za-z0-9_-][\w.-]{0,95}/[A-Za-z0-9_-](?:[\w.-]{0,94}[\w-])?"
-REVISION = r"(?:/(?:tree|blob|resolve)/([^/]+)(?:/.*)?|@([^@\s]+))?"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = [  # no model has all of them
@@ -51,29 +49,23 @@ class Repository:
         return f"{self.endpoint}/{self.name}"
 
     def is_origin(self, origin: str) -> bool:
-        """Whether `address@commit revision` is a commit of this; the default revision is main."""
+        """Whether `origin`, which is `address@commit revision`, is this in the same revision."""
         place, _, revision = origin.partition(" ")
-        return place.rpartition("@")[0] == self.address and (revision or "main") == self.revision
+        return place.rpartition("@")[0] == self.address and revision == self.revision
 
 
 def parse_name(text: str, endpoint: str, revision: str) -> Repository | None:
-    """The model of an `owner/name`, an `owner/name@revision` or a pasted address, if it is one."""
-    sites = "|".join(re.escape(re.sub("https?://", "", site)) for site in (ENDPOINT, endpoint))
-    pattern = rf"(?:(?:https?://)?(?:{sites}|hf\.co)/)?({NAME}){REVISION}/?"
-    found = re.fullmatch(pattern, text, re.ASCII)
-    if not found:
-        return None
-    return Repository(found[1], endpoint, unquote(found[2] or found[3] or revision))
+    """The model of an `owner/name`, or of its address on the hub, if the text is one."""
+    name = text.removeprefix(f"{endpoint}/").removeprefix(f"{ENDPOINT}/")
+    return Repository(name, endpoint, revision) if re.fullmatch(REPOSITORY, name) else None
 
 
 def fetch_snapshot(repository: Repository, patterns: list[str]) -> Path:
     """Download files of a repository that are not in the library's cache; names may contain `*`.
 
     Returns: a folder with the files of one commit, which is its name.
-    Raises: DownloadError; UserError if the library is not installed, or the token impossible.
+    Raises: DownloadError; UserError if the library is not installed.
     """
-    if re.search(r"[^!-~]|[\"']", os.environ.get("HF_TOKEN", "").strip()):
-        raise UserError("HF_TOKEN is not a token: it holds a quote or a space")
     try:
         from huggingface_hub import snapshot_download, utils
     except ImportError:
@@ -119,25 +111,18 @@ def _check_hash(repository: Repository, path: Path) -> None:
 
 def _translated(repository: Repository, error: Exception) -> DownloadError:
     """What an error of the library means, in one line with a remedy."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
     where, root = repository.address, root_cause(error)
     status = getattr(getattr(root, "response", None), "status_code", None)
-    what, advice = f"the download failed ({root})", CHECK_NETWORK
-    if status:
-        details = getattr(error, "server_message", "") or ""
-        what, advice = f"the server answers {status} {details}", f"later, {AGAIN}"
     if isinstance(root, errors.OfflineModeIsEnabled):
         what = "it is not in the library's cache, and HF_HUB_OFFLINE is set"
-        advice = "unset HF_HUB_OFFLINE to download it"
-    elif status in (401, 403, 404):
+        return DownloadError(where, what, "unset HF_HUB_OFFLINE to download it")
+    if not status:
+        return explain(where, error)
+    what = f"the server answers {status} {getattr(error, 'server_message', None) or ''}"
+    advice = f"later, {AGAIN}"
+    if status in (401, 403, 404):
         advice = f"check the name and the revision ({repository.revision}); for a private model, "
         advice += "log in (hf auth login, or HF_TOKEN) after accepting its conditions, if any"
-    elif isinstance(root, ImportError):  # for a SOCKS proxy
-        advice = f"install it: pip install {root.name}"
-    elif "CERTIFICATE" in str(root):
-        what, advice = f"its TLS certificate is not trusted ({root})", CHECK_CERTIFICATES
-    elif isinstance(root, OSError) and root.filename:
-        where, what = constants.HF_HUB_CACHE, f"it cannot be written ({root})"
-        advice = "make room, or choose another cache with HF_HOME"
     return DownloadError(where, what, advice)

@@ -19,30 +19,18 @@ from gpt2.command_line import run as run_script
 from gpt2.download import check, fetch, released_files
 from gpt2.download.folder import SUMS
 from gpt2.download.released_files import DATA, FILES, INDEX, META, ExpectedFile
-from gpt2.tensor_index import TABLE_END
-
-
-def small_index(size):
-    """The index of a checkpoint with one tensor, of `size` bytes (at least 128)."""
-    number = bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14])
-    end = bytes([0, 0, 0, 0, 1, 0, 0, 0])
-    block = b"\x00\x00\x02\x08\x01" + b"\x00\x01\x04a\x28" + number + end
-    where = b"\x00\x01\x02z" + bytes([0, len(block)]) + end
-    footer = bytes([0, 0, len(block) + 5, len(where)]).ljust(40, b"\x00")
-    return block + bytes(5) + where + bytes(5) + footer + TABLE_END
-
 
 # A release of seven small files.
 TOY = {
     "checkpoint": b'model_checkpoint_path: "model.ckpt"\n',
     "encoder.json": json.dumps({str(i): i for i in range(2000)}).encode(),
     "hparams.json": b'{"n_vocab": 2000}',
-    INDEX: small_index(50000),
+    INDEX: b"\0" * 300,
     META: b"\n" + bytes(3000),
     "vocab.bpe": "#version: 0.2\nĠ t\n".encode() * 100,
     DATA: bytes(i * i % 251 for i in range(50000)),
 }
-WEIGHTS, MERGES, ENCODER = f"/124M/{DATA}", "/124M/vocab.bpe", "/lab/encoder.json"
+WEIGHTS, MERGES = f"/124M/{DATA}", "/124M/vocab.bpe"
 
 
 @pytest.fixture(autouse=True)
@@ -167,8 +155,8 @@ def test_tries_end_after_growing_waits_but_progress_earns_new_ones(
 
 
 def test_killed_run_resumes_where_it_was(server, run, tmp_path, no_tensors):
-    resume, part = threading.Event(), tmp_path / "lab" / "part.encoder.json"
-    server.faults[ENCODER] = [bad.stall(5000, resume)]
+    resume, part, path = threading.Event(), tmp_path / "lab" / f"part.{DATA}", f"/lab/{DATA}"
+    server.faults[path] = [bad.stall(5000, resume)]
     command = [sys.executable, str(ROOT / "download_model.py"), "lab", *flags(server, tmp_path)]
     process = subprocess.Popen(command, stdout=-1, stderr=-1)
     while not (part.exists() and part.stat().st_size == 5000):
@@ -179,11 +167,11 @@ def test_killed_run_resumes_where_it_was(server, run, tmp_path, no_tensors):
     process.kill()
     process.communicate()
     resume.set()
-    assert not (tmp_path / "lab" / "encoder.json").exists()
+    assert not (tmp_path / "lab" / DATA).exists()
     assert run(server, "lab").returncode == 0
-    ranges = [headers.get("Range") for path, headers in server.requests if path == ENCODER]
+    ranges = [headers.get("Range") for name, headers in server.requests if name == path]
     assert ranges == [None, "bytes=5000-"]
-    assert (tmp_path / "lab" / "encoder.json").read_bytes() == TOY["encoder.json"]
+    assert (tmp_path / "lab" / DATA).read_bytes() == TOY[DATA]
 
 
 def test_ctrl_c_keeps_what_arrived(server, run, all_but, monkeypatch):
@@ -196,40 +184,42 @@ def test_ctrl_c_keeps_what_arrived(server, run, all_but, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "note, size, ranges",
+    "size, ranges",
     [
-        ('{"size": 50000, "etag": null}', 50000, []),  # complete when the run was killed
-        (None, 100, [None]),
-        ('{"size": 50, "etag": null}', 100, [None]),
+        (50000, []),  # complete when the run was killed
+        (60000, ["bytes=60000-", None]),
     ],
 )
-def test_part_is_used_only_with_a_note_of_ours(server, run, all_but, note, size, ranges):
+def test_complete_part_is_used_and_one_that_is_too_long_is_not(server, run, all_but, size, ranges):
     data = all_but(DATA)
-    data.with_name(f"part.{DATA}").write_bytes(TOY[DATA][:size])
-    if note:
-        data.with_name(f"part.{DATA}.json").write_text(note, encoding="utf-8")
+    data.with_name(f"part.{DATA}").write_bytes(TOY[DATA].ljust(size))
     assert run(server, "124M").returncode == 0
     assert data.read_bytes() == TOY[DATA]
     assert [headers.get("Range") for _, headers in server.requests] == ranges
 
 
-@pytest.mark.parametrize("headers", [None, {}, {"ETag": 'W/"1"'}])
-@pytest.mark.parametrize("knows_if_range", [True, False])
-@pytest.mark.parametrize("model", ["124M", "lab"])
+@pytest.mark.parametrize(
+    "model, name, resumes",
+    [("124M", META, True), ("lab", DATA, True), ("lab", META, False)],
+)
 def test_file_that_changed_is_never_mixed_with_the_old_one(
-    server, run, tmp_path, no_tensors, model, knows_if_range, headers
+    server, run, tmp_path, monkeypatch, model, name, resumes
 ):
-    """By its ETag if that is a strong one, or by its published hash."""
-    path, body = f"/{model}/{META}", TOY[META]
-    server.knows_if_range = knows_if_range
-    server.headers = server.headers if headers is None else lambda body: headers
-    server.files[path] = b"\1" * len(body)
+    """A hash or the tensors show a mixture, or else the file starts over."""
+    monkeypatch.setattr(
+        check, "tensor_problem", lambda data: "" if data.read_bytes() == TOY[DATA] else "differs"
+    )
+    path = f"/{model}/{name}"
+    server.files[path] = b"\1" * len(TOY[name])
     server.always[path] = bad.drop(100)
     assert run(server, model).returncode == 1
-    server.files[path] = body
+    server.files[path] = TOY[name]
     server.always.clear()
+    server.requests.clear()
     assert run(server, model).returncode == 0
-    assert (tmp_path / model / META).read_bytes() == body
+    assert (tmp_path / model / name).read_bytes() == TOY[name]
+    ranges = [headers.get("Range") for asked, headers in server.requests if asked == path]
+    assert ranges == (["bytes=600-", None] if resumes else [None])
 
 
 # Servers, networks and disks that fail
@@ -239,16 +229,12 @@ def test_file_that_changed_is_never_mixed_with_the_old_one(
     "fault, parts, tries",
     [
         (bad.status(404), ["404", "--list"], 2),  # also under the other name
-        (bad.status(401), ["401", "NAME:PASSWORD"], 1),
         (bad.status(503), ["503", "again"], 6),
         (bad.status(503, {"Retry-After": "3600"}), ["503", "wait 3600 s", "again"], 1),
         (bad.status(200, {}, b"<html><body>Sign in</body></html>"), ["web page", "browser"], 1),
         (bad.status(200, {}, b"some other file"), ["has 15 bytes instead of 1900"], 1),
         (bad.status(200, {}, bytes(1900)), ["SHA-256"], 1),
-        (bad.status(302, {"Location": MERGES}), ["redirects"], 31),
-        (bad.drop(0), ["connection", "again"], 6),
-        (bad.raw(b"\x1b]0;title\x07 is no HTTP\r\n\r\n"), ["connection failed"], 6),
-        (bad.raw(b"HTTP/1.1 404 " + b"x" * 60000 + b"\r\n\r\n"), ["404 xxx"], 2),
+        (bad.raw(b"\x1b]0;title\x07 is no HTTP\r\n\r\n"), ["the download failed"], 6),
         (bad.raw(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 10000), ["instead of 1900"], 1),
     ],
 )
@@ -277,15 +263,13 @@ def test_silence_is_an_interruption_and_a_server_may_ask_for_time(
     assert waits == [7, 0.002, 0.004]
 
 
-@pytest.mark.parametrize("content_range", ["bytes 499-1899/1900", ""])
-def test_reply_that_is_not_the_rest_is_not_appended(server, run, all_but, content_range):
+def test_reply_that_is_not_the_rest_is_not_appended(server, run, all_but):
     path, body = all_but("vocab.bpe"), TOY["vocab.bpe"]
     path.write_bytes(b"my own")
     server.faults[MERGES] = [bad.drop(500), bad.status(200, {}, b"<html>Sorry")]
     assert "web page" in run(server, "124M").stderr
     assert path.read_bytes() == b"my own"
-    headers = {"Content-Range": content_range, **server.headers(body)}
-    server.faults[MERGES] = [bad.status(206, headers, body[500:])]
+    server.faults[MERGES] = [bad.status(206, {"Content-Range": "bytes 499-1899/1900"}, body[500:])]
     assert run(server, "124M").returncode == 0
     assert path.read_bytes() == body
     ranges = [headers.get("Range") for _, headers in server.requests]
@@ -315,11 +299,9 @@ def test_proxy_from_the_environment(server, run, monkeypatch):
     monkeypatch.setenv("no_proxy", "")
     assert run("http://models.invalid", "117M").returncode == 0
     assert server.requests[0][0] == "http://models.invalid/124M/checkpoint"
-    monkeypatch.setitem(sys.modules, "socks", None)
     monkeypatch.setattr(fetch.time, "sleep", lambda wait: pytest.fail("no wait helps"))
-    for proxy, part in ("socks5://127.0.0.1:1", "PySocks"), ("http://[::1", "HTTPS_PROXY"):
-        monkeypatch.setenv("http_proxy", proxy)
-        assert part in run("http://models.invalid", "124M").stderr
+    monkeypatch.setenv("http_proxy", "http://[::1")
+    assert "HTTPS_PROXY" in run("http://models.invalid", "124M").stderr
 
 
 def test_passwords_are_sent_only_where_asked_and_never_shown(server, run, tmp_path, monkeypatch):
@@ -376,21 +358,17 @@ def test_damaged_file_is_fetched_again(server, run, tmp_path, model, no_tensors)
 
 
 @pytest.mark.parametrize("prefix", ["model.ckpt", "model-1000"])
-def test_complete_checkpoint_of_another_model_is_replaced_only_by_force(
-    server, run, tmp_path, prefix
-):
-    (tmp_path / "117M").mkdir()
-    for end in (".index", DATA.removeprefix("model.ckpt")):
-        source = ROOT / "models" / "1M" / f"model.ckpt{end}"
-        shutil.copyfile(source, tmp_path / "117M" / f"{prefix}{end}")
-    before = {path: path.read_bytes() for path in (tmp_path / "117M").iterdir()}
-    (tmp_path / "117M" / "checkpoint").write_text(f'model_checkpoint_path: "{prefix}"\n')
+def test_checkpoint_of_another_model_is_replaced_only_by_force(server, run, tmp_path, prefix):
+    place = tmp_path / "117M"
+    place.mkdir()
+    (place / "checkpoint").write_text(f'model_checkpoint_path: "{prefix}"\n')
+    (place / f"{prefix}.index").write_bytes(b"of my weights")
     result = run(server, "117M")
     assert result.returncode == 1 and f"({prefix})" in result.stderr and "--force" in result.stderr
-    assert before.items() <= {p: p.read_bytes() for p in (tmp_path / "117M").iterdir()}.items()
-    assert not server.requests
+    assert (place / f"{prefix}.index").read_bytes() == b"of my weights"
+    assert prefix in (place / "checkpoint").read_text() and not server.requests
     assert run(server, "117M", "--force").returncode == 0
-    assert (tmp_path / "117M" / DATA).read_bytes() == TOY[DATA]
+    assert (place / DATA).read_bytes() == TOY[DATA]
 
 
 def test_list_shows_sizes_and_what_is_here(server, run, monkeypatch):
@@ -398,7 +376,7 @@ def test_list_shows_sizes_and_what_is_here(server, run, monkeypatch):
     monkeypatch.setattr(check, "file_hash", lambda path: pytest.fail("slow"))
     lines = {line.split()[0]: line for line in run(server, "--list").stdout.splitlines()}
     assert f"{sum(map(len, TOY.values())) / 1000:.1f}kB" in lines["117M"]
-    assert lines["117M"].endswith("complete") and lines["345M"].endswith("not here")
+    assert lines["117M"].endswith("complete") and lines["345M"].endswith("0 of 7 files")
     assert list(lines)[1:] == list(released_files.MODELS)
 
 
@@ -409,7 +387,6 @@ def test_list_shows_sizes_and_what_is_here(server, run, monkeypatch):
         (["117M", "--base_url", "ftp://a"], ["--base_url", "http://", "ftp://a"]),
         (["117M", "--timeout", "nan"], ["--timeout"]),
         (["117M", "--source", "x"], ["--source"]),
-        (["--list", "--verify"], ["--verify"]),
         (["--base_url", "http://a", "../x"], ["'../x'", "117M"]),
     ],
 )
@@ -427,8 +404,7 @@ def test_wrong_usage_is_reported_in_one_line(arguments, parts, run_here):
     "name, content, what",
     [
         ("encoder.json", b'{"a": 1', "is damaged"),
-        ("hparams.json", b"", "0 bytes"),
-        (INDEX, TOY[INDEX][:-3], "is damaged"),
+        (INDEX, b"", "0 bytes"),
         (META, b" <Error>", "web page"),
     ],
 )
@@ -439,18 +415,15 @@ def test_unknown_files_are_checked_by_their_content(server, run, tmp_path, name,
     assert not (tmp_path / "lab" / name).exists()
 
 
-@pytest.mark.parametrize("damage", ["none", "bit", "length"])
-def test_tensors_are_checked_by_the_checksums_of_the_index(server, run, tmp_path, damage):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_tensors_are_checked_by_the_checksums_of_the_index(server, run, tmp_path, damaged):
     small = shared("golden/small")
     for name in ("checkpoint", INDEX, DATA):
         server.files[f"/lab/{name}"] = (small / name).read_bytes()
     body = bytearray(server.files[f"/lab/{DATA}"])
-    body[len(body) // 2] ^= damage == "bit"
-    server.files[f"/lab/{DATA}"] = bytes(body[: -10 if damage == "length" else None])
-    server.lengths = False
+    body[len(body) // 2] ^= damaged
+    server.files[f"/lab/{DATA}"] = bytes(body)
     result = run(server, "lab")
-    assert result.returncode == (damage != "none")
-    assert {"none": "", "bit": "Checksum does not match", "length": "of 755968"}[damage] in (
-        result.stderr
-    )
-    assert (tmp_path / "lab" / DATA).exists() == (damage == "none")
+    assert result.returncode == damaged
+    assert ("Checksum does not match" in result.stderr) == damaged
+    assert (tmp_path / "lab" / DATA).exists() != damaged

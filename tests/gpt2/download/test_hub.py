@@ -27,7 +27,6 @@ HUB_FILES = {
     "merges.txt": b"#version: 0.2\n",
     "model.safetensors": bytes(i * i % 251 for i in range(50000)),
 }
-WEIGHTS = f"/{NAME}/model.safetensors"
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def cdn():
 def server(cdn, monkeypatch, tmp_path):
     """A hub with one model, and an empty cache."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     # The library's handler keeps the stderr of the test that imported it.
     monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [])
@@ -100,65 +99,40 @@ def test_model_is_converted_and_not_asked_for_again(tf, tiny, server, cdn, tmp_p
     assert not server.requests
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "{url}/lab/toy/tree/refs%2Fpr%2F1",
-        "lab/toy@refs/pr/1",
-        "https://huggingface.co/lab/toy/blob/refs%2Fpr%2F1/config.json",
-        "lab/toy/ --revision=refs/pr/1",
-    ],
-)
-def test_name_may_be_an_address_or_hold_a_revision(server, converted, download, name):
+@pytest.mark.parametrize("name", ["{}/lab/toy", "https://huggingface.co/lab/toy", "lab/toy"])
+def test_name_may_be_an_address_and_another_revision_is_another_model(
+    server, converted, download, name
+):
     asked = f"/api/models/{NAME}/revision/refs%2Fpr%2F1"
     server.always[asked] = server.always[f"/api/models/{NAME}/revision/main"]
-    assert download(*name.format(url=server.url).split())[0] == 0
+    assert download(name.format(server.url), "--revision=refs/pr/1")[0] == 0
     assert server.requests[0][0] == asked
     server.requests.clear()
-    assert download(NAME)[0] == 0  # of main, which is another revision
-    assert server.requests[0][0] == f"/api/models/{NAME}/revision/main"
-
-
-def test_weights_resume_where_they_stopped(server, cdn, converted, download, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    cdn.faults[WEIGHTS] = [bad.drop(20000)]
     assert download(NAME)[0] == 0
-    assert cdn.sent[WEIGHTS] == len(HUB_FILES["model.safetensors"])
-    assert converted == [HUB_FILES]
+    assert server.requests[0][0] == f"/api/models/{NAME}/revision/main"
 
 
 def test_what_is_in_the_cache_is_not_fetched_again_but_checked(
     server, cdn, converted, download, tmp_path, monkeypatch
 ):
     assert download(NAME)[0] == 0
-    server.sent.clear()
-    cdn.sent.clear()
-    assert download(NAME, f"--models_dir={tmp_path / 'others'}")[0] == 0
-    files = [path for path in server.sent if not path.startswith("/api/")]
-    assert not files and not cdn.sent
     server.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert download(NAME, f"--models_dir={tmp_path / 'more'}")[0] == 0
-    assert converted == [HUB_FILES] * 3 and not server.requests
+    assert converted == [HUB_FILES] * 2 and not server.requests
     (weights,) = (tmp_path / "cache").glob("**/snapshots/*/model.safetensors")
     weights.write_bytes(bytes(50000))
     status, err = download(NAME, f"--models_dir={tmp_path / 'last'}")
     assert status == 1 and "model.safetensors: has SHA-256" in err and "delete" in err
 
 
-@pytest.mark.parametrize("file", [False, True])
 def test_private_model_needs_a_token_which_only_the_hub_sees(
-    server, cdn, converted, download, tmp_path, monkeypatch, file
+    server, cdn, converted, download, monkeypatch
 ):
     serve_as_hub(server, cdn, NAME, HUB_FILES, token=TOKEN)
     status, err = download(NAME)
     assert status == 1 and "401" in err and "hf auth login" in err
-    assert not (tmp_path / "models" / "toy").exists()
-    if file:  # as `hf auth login` leaves it
-        (tmp_path / "token").write_text(TOKEN)
-    else:
-        monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n")
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n")
     assert download(NAME)[0] == 0
     assert cdn.requests and not any("Authorization" in headers for _, headers in cdn.requests)
 
@@ -188,21 +162,17 @@ def test_what_cannot_be_converted_is_refused_before_it_is_fetched(server, cdn, d
 
 
 @pytest.mark.parametrize(
-    "name, token, status, part",
+    "name, revision, part",
     [
-        ("lab/none", "", 1, "404; check the name"),
-        ("lab/toy@none", "", 1, "the revision (none)"),
-        ("lab/toy@busy", "", 1, "the server answers 503; later"),
-        ("lab/toy", "two words", 2, "HF_TOKEN is not a token"),
+        ("lab/none", "main", "404; check the name"),
+        ("lab/toy", "none", "the revision (none)"),
+        ("lab/toy", "busy", "the server answers 503; later"),
     ],
 )
-def test_what_the_hub_cannot_accept_is_named(
-    server, download, monkeypatch, name, token, status, part
-):
+def test_what_the_hub_does_not_have_is_named(server, download, name, revision, part):
     server.always[f"/api/models/{NAME}/revision/busy"] = bad.status(503)  # of a plain mirror
-    monkeypatch.setenv("HF_TOKEN", token)
-    found, err = download(name)
-    assert found == status and part in err and (not token or token not in err)
+    status, err = download(name, "--revision", revision)
+    assert status == 1 and part in err
 
 
 def test_missing_network_or_library_is_named(server, download, monkeypatch):
@@ -226,12 +196,10 @@ def openai(monkeypatch):
         yield server
 
 
-@pytest.mark.parametrize("fault", [bad.status(404), bad.drop(0)])
 def test_second_source_is_taken_when_the_first_fails(
-    server, cdn, openai, converted, download, monkeypatch, fault
+    server, cdn, openai, converted, download, monkeypatch
 ):
     monkeypatch.setattr(hub, "HASHES", {})
-    openai.missing = fault
     serve_as_hub(server, cdn, "openai-community/gpt2", HUB_FILES)
     status, err = download("117M")
     assert status == 0 and openai.requests and converted == [HUB_FILES]
