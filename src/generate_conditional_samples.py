@@ -6,7 +6,7 @@ import sys
 from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.dump import choose_backend, dump
-from gpt2.sampling.prompts import PromptFile
+from gpt2.sampling.prompts import read_prompts
 
 
 def continue_model(
@@ -60,7 +60,7 @@ def continue_model(
     dump(
         lm,
         nsamples=nsamples,
-        prompts=PromptFile(prompts, separator),
+        prompts=read_prompts(prompts, separator),
         output=sys.stdout if output is None else output,
         format=format,
         stop_at_end=stop_at_end,

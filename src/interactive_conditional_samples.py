@@ -2,6 +2,7 @@
 """Continue texts that are typed at a prompt, or read from a pipe or a file."""
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -11,9 +12,9 @@ from gpt2.command_line import run
 from gpt2.language_model import LanguageModel
 from gpt2.sample_text import read_stop_strings
 from gpt2.sampling.batch import SampleBatch, StopConditions, make_samples
-from gpt2.sampling.sample_file import PlainText, Stream
+from gpt2.sampling.sample_file import PlainText, Sample, Stream
 from gpt2.terminal import in_notebook
-from gpt2.text_stream import BYTE_ORDER_MARK, lines, stdin_chunks, text_chunks
+from gpt2.text_stream import BYTE_ORDER_MARK, lines, text_chunks
 from gpt2.typed_value import parse
 from user_error import UserError, require
 
@@ -66,8 +67,7 @@ def interact_model(
     if prompt is not None and prompt_file is not None:
         raise UserError("give either --prompt or --prompt_file")
     if prompt_file is not None:
-        chunks = stdin_chunks() if prompt_file == "-" else text_chunks(prompt_file)
-        prompt = "".join(chunks)
+        prompt = "".join(text_chunks(prompt_file))
     ends = StopConditions(stop_at_end, read_stop_strings(stop))
     lm = LanguageModel(
         model_name=model_name,
@@ -103,9 +103,9 @@ class Continuations(PlainText):
         """Nothing."""
         return ""
 
-    def beginning(self, number: int, prompt: str | None, text: str) -> str:
-        """What a sample begins with that has this text so far."""
-        return super().beginning(number, None, text)
+    def beginning(self, sample: Sample) -> str:
+        """The text without the prompt."""
+        return super().beginning(dataclasses.replace(sample, prompt=None))
 
 
 class Conversation:
@@ -199,7 +199,9 @@ class Conversation:
             numbers = range(start, min(start + self.lm.batch_size, end))
             self.next_number = numbers.stop  # also if the batch is interrupted
             batch = SampleBatch(numbers, [raw_text] * len(numbers))
-            out.write(make_samples(self.lm, batch, self.ends, lambda n_tokens: None, out.show))
+            for samples in make_samples(self.lm, batch, self.ends, at_once=True):
+                out.show(samples[0])
+            out.write(samples)
         print("=" * 80)
 
 

@@ -72,14 +72,6 @@ def text_chunks(
         raise UserError(f"{path} is not UTF-8 text: {error.reason}") from None
 
 
-def stdin_chunks() -> Iterator[str]:
-    """All of standard input, as `command_line.run` decodes it, without a byte order mark."""
-    text = sys.stdin.read(CHUNK_BYTES).removeprefix(BYTE_ORDER_MARK)
-    while text:
-        yield text
-        text = sys.stdin.read(CHUNK_BYTES)
-
-
 def unescape(text: str) -> str:
     r"""The text that a flag means: \n in it is a line end, \t a tab."""
     return text.replace("\\n", "\n").replace("\\t", "\t")

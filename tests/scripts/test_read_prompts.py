@@ -5,18 +5,14 @@ import os
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-import generate_conditional_samples
 from gpt2.sampling.batch import StopConditions
-from gpt2.sampling.prompts import PromptFile, split_texts
+from gpt2.sampling.prompts import read_prompts
 from interactive_conditional_samples import Conversation
-from user_error import UserError
 
 
 def texts_of(path, separator="\\n"):
-    return [text for _, text in PromptFile(path, separator)]
+    return [text for _, text in read_prompts(path, separator)]
 
 
 def answered_lines(monkeypatch):
@@ -51,19 +47,17 @@ def test_crlf_byte_order_marks_and_surrogate_pairs_are_understood(
     assert texts_of(str(tmp_path / name), separator) == prompts
 
 
-def test_crlf_and_a_byte_order_mark_are_understood_in_standard_input(monkeypatch):
+def test_crlf_and_a_byte_order_mark_are_understood_in_pipes(monkeypatch):
     content = b"\xef\xbb\xbfROMEO:\r\n\r\nJULIET:\r\n"
     put_in(monkeypatch, content)
     assert texts_of("-") == ["ROMEO:", "JULIET:"]
     put_in(monkeypatch, content)
     assert answered_lines(monkeypatch) == ["ROMEO:", "JULIET:"]
-
-
-def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text("[" * 100_000, encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.jsonl, line 1: expected a JSON object with a text"):
-        texts_of(str(path))
+    receiver, sender = os.pipe()
+    os.write(sender, content)
+    os.close(sender)
+    assert texts_of(f"/dev/fd/{receiver}") == ["ROMEO:", "JULIET:"]
+    os.close(receiver)
 
 
 @pytest.mark.parametrize(
@@ -78,47 +72,5 @@ def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
 def test_prompts_know_their_lines(tmp_path, name, content, separator, lines):
     (tmp_path / name).write_text(content, encoding="utf-8")
     path = str(tmp_path / name)
-    places = [place for place, _ in PromptFile(path, separator)]
+    places = [place for place, _ in read_prompts(path, separator)]
     assert places == [f"{path}, line {line}" for line in lines]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "reason"),
-    [("\\ud83d", "a lone surrogate"), ("word " * 600, "the prompt is too long")],
-)
-def test_one_wrong_prompt_among_many_is_named_by_file_and_line(
-    tmp_path, monkeypatch, wrong, reason
-):
-    path = tmp_path / "a.jsonl"
-    texts = ["fine", "fine", wrong, "fine"]
-    path.write_text("".join(f'{{"text": "{text}"}}\n' for text in texts), encoding="utf-8")
-    with pytest.raises(UserError, match=rf"^{path}, line 3: .*{reason}"):
-        generate_conditional_samples.continue_model(prompts=str(path), model_name="1M")
-
-
-@given(st.lists(st.text("a#\r\n", max_size=6)), st.sampled_from(["\n", "\n\n", "#", "##", "#a#"]))
-def test_chunks_are_split_like_the_whole(chunks, separator):
-    whole = "".join(chunks).replace("\r\n", "\n").removesuffix("\n")
-    assert [*split_texts(chunks, separator)] == whole.split(separator)
-
-
-def test_texts_that_can_be_read_once_are_read_in_each_pass(monkeypatch):
-    put_in(monkeypatch, "A\nè".encode())
-    prompts = PromptFile("-")
-    assert [*prompts] == [*prompts] == [("-, line 1", "A"), ("-, line 2", "è")]
-    receiver, sender = os.pipe()
-    os.write(sender, b"A\nB\n")
-    os.close(sender)
-    prompts = PromptFile(f"/dev/fd/{receiver}")
-    os.close(receiver)
-    assert [text for _, text in prompts] == [text for _, text in prompts] == ["A", "B"]
-
-
-def test_a_file_that_changes_between_two_passes_is_refused(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("A\n", encoding="utf-8")
-    prompts = PromptFile(str(path))
-    assert len([*prompts]) == 1
-    path.write_text("A\nB\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.txt was changed while it was read$"):
-        list(prompts)

@@ -1,11 +1,12 @@
 """Dumps: many samples, which can be interrupted, resumed, and divided among machines."""
 
 import hashlib
+import itertools
 import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -13,7 +14,7 @@ from typing import Any, Protocol, TextIO
 from gpt2.file_lock import write_lock
 from gpt2.language_model import LanguageModel
 from gpt2.sample_text import read_stop_strings
-from gpt2.sampling.batch import SampleBatch, Show, StopConditions, ThisProcess, batches
+from gpt2.sampling.batch import SampleBatch, StopConditions, ThisProcess, batches
 from gpt2.sampling.prompts import NO_PROMPT, Prompt
 from gpt2.sampling.sample_file import FORMATS, Output, Sample, Stream, read_record
 from user_error import UserError, require
@@ -27,13 +28,8 @@ class Backend(Protocol):
     def start(self, lm: LanguageModel, ends: StopConditions, watched: bool = False) -> None:
         """Prepare to make samples as this model would; `watched` ones are shown as they grow."""
 
-    def make(
-        self,
-        wanted: Iterable[SampleBatch],
-        on_tokens: Callable[[int], object],
-        show: Show | None = None,
-    ) -> Iterator[list[Sample]]:
-        """The samples of each batch, in this order; on_tokens, show as in batch.make_samples."""
+    def make(self, wanted: Iterable[SampleBatch]) -> Iterator[Iterable[list[Sample]]]:
+        """For each batch, in this order, what batch.make_samples yields, or only the last of it."""
 
     def close(self) -> None:
         """Undo `start`."""
@@ -44,7 +40,7 @@ def dump(
     *,
     nsamples: int,
     output: str | TextIO,
-    prompts: Iterable[Prompt] = NO_PROMPT,
+    prompts: Sequence[Prompt] = NO_PROMPT,
     format: str = "text",
     shard: str = "1/1",
     stop_at_end: bool = False,
@@ -61,7 +57,7 @@ def dump(
       lm: its weights are loaded after everything else has been checked.
       nsamples: number of samples of each prompt; 0 means no limit.
       output: name of the file to write or continue; or a stream.
-      prompts: are read once to check them, and again while samples are made.
+      prompts: as prompts.read_prompts returns them.
       format: "text" or "jsonl".
       shard: "i/n" makes the samples i, i + n, i + 2n, ... alone.
       stop_at_end: whether `<|endoftext|>` ends a sample.
@@ -75,21 +71,19 @@ def dump(
     ends = StopConditions(stop_at_end, read_stop_strings(stop))
     check_output_name(output)
     with write_lock(Path(output)) if isinstance(output, str) else nullcontext():
-        n_prompts, fingerprint = check_prompts(lm, prompts)
-        settings = ends.settings() | {"prompts": fingerprint}
+        settings = ends.settings() | {"prompts": check_prompts(lm, prompts)}
         out = open_output(lm, output, format, settings, shard)
-        first, last = number + out.done * step, nsamples * n_prompts
-        n_left = len(range(first, last + 1, step))
+        first = number + out.done * step
+        left = range(first, nsamples * len(prompts) + 1, step)
+        indices = left if nsamples else itertools.count(first, step)
         watched = isinstance(out, Stream)
-        if watched and n_left:
-            lm.expect(n_left)
-        wanted = batches(prompts, n_prompts, first, step, last, lm.batch_size)
+        if watched and left:
+            lm.expect(len(left))
+        wanted = batches(prompts, indices, lm.batch_size)
         backend = backend or ThisProcess()
         try:
             backend.start(lm, ends, watched)
-            write(backend, wanted, out, n_left * lm.sampling.length, lm)
-            if isinstance(out, Output):
-                out.check()
+            write(backend, wanted, out, len(left) * lm.sampling.length, lm)
         finally:
             out.close()
             backend.close()
@@ -110,41 +104,29 @@ def write(
 
     begun, done_before, n_tokens = time.monotonic(), out.done, 0
     total = n_tokens_left or None
-    with tqdm(total=total, unit="token", unit_scale=True, leave=False, disable=None) as bar:
-        on_tokens, show = (bar.update, None) if isinstance(out, Output) else watch(out, bar)
+    # Samples on a terminal show how far the dump is. With None, only a terminal gets a bar.
+    no_bar = True if isinstance(out, Stream) and out.stream.isatty() else None
+    with tqdm(total=total, unit="token", unit_scale=True, leave=False, disable=no_bar) as bar:
         try:
-            for samples in backend.make(wanted, on_tokens, show):
-                with tqdm.external_write_mode():  # no bar before a sample in the same terminal
-                    out.write(samples)
-                n_made = sum(len(sample.tokens) for sample in samples)
+            for growing in backend.make(wanted):
+                n_made = 0
+                for samples in growing:
+                    n_before, n_made = n_made, sum(len(sample.tokens) for sample in samples)
+                    bar.update(n_made - n_before)
+                    if isinstance(out, Stream):
+                        out.show(samples[0])
+                out.write(samples)
                 n_tokens += n_made
                 if bar.total:  # which falls with each sample that ends early
                     bar.total -= len(samples) * lm.sampling.length - n_made
                 bar.set_postfix(samples=out.done - done_before)
         finally:
-            if isinstance(out, Stream):
-                out.close()  # before the bar, which starts its line again
+            out.close()  # ends the line of an incomplete sample
             bar.close()
             seconds = time.monotonic() - begun
             made = f"{out.done - done_before} samples, {n_tokens} tokens"
             speed = f"{n_tokens / seconds:.0f} tokens/s"
             log.info("%s in %.1f s: %s; seed %s", made, seconds, speed, lm.seed)
-
-
-def watch(out: Stream, bar: Any) -> tuple[Callable[[int], object], Show]:
-    """How to count new tokens and show new text, without a bar on the line of the text."""
-    if not out.stream.isatty():
-        return bar.update, out.show
-
-    def count(n_tokens: int) -> None:
-        bar.n += n_tokens  # drawn after the batch
-
-    def show(number: int, prompt: str | None, text: str) -> None:
-        if not out.shown:
-            bar.clear()
-        out.show(number, prompt, text)
-
-    return count, show
 
 
 def choose_backend(
@@ -169,27 +151,19 @@ def choose_backend(
     return RayWorkers(ray, workers, cpus_per_worker, gpus_per_worker)
 
 
-def check_prompts(lm: LanguageModel, prompts: Iterable[Prompt]) -> tuple[int, str]:
-    """Read all prompts once. Returns: their number, and a hash of their token ids.
-
-    Raises: UserError with the place of a wrong one, or if there is none.
-    """
-    digest, n_prompts = hashlib.sha256(b"["), 0
+def check_prompts(lm: LanguageModel, prompts: Sequence[Prompt]) -> str:
+    """A hash of the token ids of all prompts. Raises: UserError with the place of a wrong one."""
+    contexts = []
     for place, text in prompts:
         try:
-            ids = lm.context(text)
+            contexts.append(lm.context(text))
         except UserError as error:
             raise UserError(f"{place}: {error}" if place else str(error)) from None
-        digest.update((", " if n_prompts else "").encode() + json.dumps(ids).encode())
-        n_prompts += 1
-    if not n_prompts:
-        raise UserError(f"{getattr(prompts, 'name', 'prompts')} holds no text to continue")
-    digest.update(b"]")
-    return n_prompts, digest.hexdigest()[:16]
+    return hashlib.sha256(json.dumps(contexts).encode()).hexdigest()[:16]
 
 
 def check_output_name(output: str | TextIO) -> None:
-    """Raise UserError for a name that no file can have, before all prompts are read."""
+    """Raise UserError for a name that no file can have."""
     if not isinstance(output, str):
         return
     path = Path(output)

@@ -13,18 +13,17 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any
 
-from tqdm import tqdm
-
 from gpt2.language_model import LanguageModel
-from gpt2.sampling.batch import SampleBatch, Show, StopConditions, make_samples
+from gpt2.sampling.batch import SampleBatch, StopConditions, make_samples
 from gpt2.sampling.sample_file import Sample
 from gpt2.tensorflow_session import held_stderr
+from gpt2.terminal import status_line
 from user_error import ClusterError, UserError, require
 
 RETRIES = 5  # of a batch whose process or node died
@@ -68,7 +67,8 @@ def make_on_worker(job: str, ends: StopConditions, batch: SampleBatch | None) ->
     """Make a batch in a process of the cluster, or only load the model. Raises: ClusterError."""
     try:
         lm = load_model(job, os.environ.get("CUDA_VISIBLE_DEVICES"))
-        return make_samples(lm, batch, ends, lambda _: None) if batch else []
+        *_, samples = make_samples(lm, batch, ends) if batch else [[]]
+        return samples
     except (UserError, OSError) as error:
         raise ClusterError(f"node {socket.gethostname()}: {error}") from None
 
@@ -98,9 +98,9 @@ class RayWorkers:
         require("device", lm.device, ":" not in lm.device, "auto, cpu or gpu with --ray")
         legal = lm.device != "cpu" or not self._gpus
         require("gpus_per_worker", self._gpus, legal, "0 with --device cpu")
-        bar = tqdm(bar_format="starting the workers ...", leave=False, disable=None)
-        with bar, self._errors_in_one_line():
-            self._connect()
+        with self._errors_in_one_line():
+            with status_line("connecting to Ray ..."):
+                self._connect()
             self._settle_shares(lm.device)
             folder, device = str(lm.folder.absolute()), "gpu" if self._gpus else "cpu"
             options = {"model_name": folder, "device": device, "batch_size": lm.batch_size}
@@ -111,17 +111,12 @@ class RayWorkers:
             self._submit = functools.partial(task.remote, job, ends)
             if not self._room():
                 needed = f"{self._cpus} CPUs" + f" and {self._gpus:g} GPUs" * bool(self._gpus)
-                with tqdm.external_write_mode():
-                    log.warning("waiting for a node with %s", needed)
-            list(self.make([None], lambda _: None))
+                log.warning("waiting for a node with %s", needed)
+            with status_line("starting a worker ..."):
+                list(self.make([None]))
 
-    def make(
-        self,
-        wanted: Iterable[SampleBatch | None],
-        on_tokens: Callable[[int], object],
-        show: Show | None = None,
-    ) -> Iterator[list[Sample]]:
-        """The samples of each batch, in this order; nothing is shown of an incomplete batch."""
+    def make(self, wanted: Iterable[SampleBatch | None]) -> Iterator[list[list[Sample]]]:
+        """For each batch, in this order, a list of one element: its complete samples."""
         batches, running = iter(wanted), list[Any]()
         results: list[Any] = []  # as Ray's references, in order
         with self._errors_in_one_line():
@@ -136,9 +131,7 @@ class RayWorkers:
                 if results[0] in running:
                     running = self._wait(running)
                 else:
-                    samples = self._ray.get(results.pop(0))
-                    on_tokens(sum(len(sample.tokens) for sample in samples))
-                    yield samples
+                    yield [self._ray.get(results.pop(0))]
 
     def close(self) -> None:
         """End the workers and, if it was started here, Ray."""

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from gpt2.atomic_file import replacing
 from gpt2.file_lock import is_open_file
@@ -29,14 +29,6 @@ def banner(number: int) -> str:
     return f"{'=' * 40} SAMPLE {number} {'=' * 40}"
 
 
-class Format(Protocol):
-    """A format of a dump."""
-
-    def header(self, settings: dict[str, Any]) -> str: ...
-    def sample(self, sample: Sample, settings: dict[str, Any]) -> str: ...
-    def beginning(self, number: int, prompt: str | None, text: str) -> str: ...
-
-
 class PlainText:
     """What the original prints; a prompt stands before its continuation."""
 
@@ -47,11 +39,11 @@ class PlainText:
 
     def sample(self, sample: Sample, settings: dict[str, Any]) -> str:
         """A banner and the text."""
-        return self.beginning(sample.number, sample.prompt, sample.text) + "\n"
+        return self.beginning(sample) + "\n"
 
-    def beginning(self, number: int, prompt: str | None, text: str) -> str:
-        """The beginning of `sample`, for a sample with this text so far."""
-        return f"{banner(number)}\n{prompt or ''}{text}"
+    def beginning(self, sample: Sample) -> str:
+        """The same of a sample that still grows."""
+        return f"{banner(sample.number)}\n{sample.prompt or ''}{sample.text}"
 
 
 class JsonLines:
@@ -66,11 +58,12 @@ class JsonLines:
         record = {"synthetic": True, **dataclasses.asdict(sample), "settings": settings}
         return json.dumps(record, ensure_ascii=False) + "\n"
 
-    def beginning(self, number: int, prompt: str | None, text: str) -> str:
+    def beginning(self, sample: Sample) -> str:
         """Nothing: a line is written when it is complete."""
         return ""
 
 
+Format = PlainText | JsonLines
 FORMATS: dict[str, Format] = {"text": PlainText(), "jsonl": JsonLines()}
 
 
@@ -131,33 +124,15 @@ class Output:
     def write(self, samples: list[Sample]) -> None:
         """Append samples. They are on the disk when this returns.
 
-        Raises: OSError if they can't be written, for example on a full disk, or if `check` fails.
-          The file then ends with the last sample written before.
+        Raises: OSError if they can't be written, for example on a full disk. The file then ends
+          with the last sample written before. Also if another program has changed the file.
         """
-        self.check()
+        unchanged = os.fstat(self.file.fileno()).st_size == self.size
+        if not unchanged or not is_open_file(self.path, self.file):
+            reason = f"was moved, removed or changed during the run, after {self.done} samples"
+            raise OSError(None, reason, str(self.path))
         texts = [self.format.sample(sample, self.settings) for sample in samples]
         self._append("".join(texts), len(samples))
-
-    def check(self) -> None:
-        """Raise OSError if the file was moved or removed, or another program has written to it."""
-        found, samples = os.fstat(self.file.fileno()), f"{self.done} samples"
-        if is_open_file(self.path, self.file):
-            if found.st_size == self.size:
-                return
-            reason = f"was changed by another program during the run, after {samples}"
-        elif found.st_nlink:
-            link = Path(f"/proc/self/fd/{self.file.fileno()}")  # on Linux
-            place = link.readlink() if link.is_symlink() else "another place"
-            reason = (
-                f"was moved to {place} during the run; that file holds {samples}; move it back, "
-                "and the same command continues the dump"
-            )
-        else:
-            reason = (
-                f"was removed (or moved to another disk) during the run, with its {samples}; "
-                f"delete {self.record_path} to begin again"
-            )
-        raise OSError(None, reason, str(self.path))
 
     def _append(self, text: str, n_samples: int) -> None:
         rest = memoryview(text.encode("utf-8"))
@@ -221,9 +196,9 @@ class Stream:
         self._rest = format.header(settings)  # comes before the next sample
         self.shown = ""
 
-    def show(self, number: int, prompt: str | None, text: str) -> None:
-        """Write the next sample as far as it exists; `text` only grows from call to call."""
-        self._extend(self.format.beginning(number, prompt, text))
+    def show(self, sample: Sample) -> None:
+        """Write the next sample as far as it exists; its text only grows from call to call."""
+        self._extend(self.format.beginning(sample))
         self.stream.flush()
 
     def write(self, samples: list[Sample]) -> None:

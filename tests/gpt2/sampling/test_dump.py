@@ -16,7 +16,7 @@ from test_sampling_scripts import CONDITIONAL, UNCONDITIONAL, assert_refused, ba
 
 from gpt2.language_model import LanguageModel
 from gpt2.sampling.dump import dump
-from gpt2.sampling.prompts import PromptFile
+from gpt2.sampling.prompts import read_prompts
 from user_error import UserError
 
 pytestmark = pytest.mark.end_to_end
@@ -94,7 +94,7 @@ def test_a_second_run_is_refused_and_an_output_that_is_removed_ends_the_first(tm
         path.unlink()
         *_, last = first.stderr.read().splitlines()
         assert first.wait() == 1
-    assert f"{path}: was removed (or moved to another disk) during the run, with its " in last
+    assert f"{path}: was moved, removed or changed during the run, after " in last
     assert [file.name for file in tmp_path.iterdir()] == ["out.progress"]
 
 
@@ -136,7 +136,7 @@ def test_prompts_of_any_lengths_are_continued_as_if_each_were_alone(tmp_path, mo
     path = tmp_path / "prompts.jsonl"
     lines = [json.dumps({"text": text, "id": 5}) for text in PROMPTS]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    options = {"prompts": PromptFile(str(path)), "format": "jsonl", "stop_at_end": True}
+    options = {"prompts": read_prompts(str(path)), "format": "jsonl", "stop_at_end": True}
     together = write(model, tmp_path / "together", 2, 5, **options)
     alone = write(model, tmp_path / "alone", 2, 1, **options)
     assert together == alone
@@ -150,16 +150,16 @@ def test_prompts_of_any_lengths_are_continued_as_if_each_were_alone(tmp_path, mo
         assert "<|endoftext|>" not in record["text"]
 
 
-@pytest.mark.parametrize("shard", ["1/1", "2/3", "4/5", "3/300"])
+@pytest.mark.parametrize("shard", ["1/1", "2/3", "4/5"])
 def test_sample_i_continues_prompt_i_in_every_shard(tmp_path, call_here, shard):
     (tmp_path / "prompts").write_text("A\nB\nC\n", encoding="utf-8")
     flags = ["--prompts", tmp_path / "prompts", "--format", "jsonl", "--batch_size", 2]
     flags += ["--output", tmp_path / "out", "--shard", shard]
-    for n in (1, 200):  # the second run continues the first
+    for n in (1, 20):  # the second run continues the first
         call_here(CONDITIONAL, *FLAGS, *flags, "--nsamples", n, model=FakeModel)
     lines = (tmp_path / "out").read_text(encoding="utf-8").splitlines()
     first, step = map(int, shard.split("/"))
-    expected = [(i, "ABC"[(i - 1) % 3]) for i in range(first, 601, step)]
+    expected = [(i, "ABC"[(i - 1) % 3]) for i in range(first, 61, step)]
     records = map(json.loads, lines)
     assert [(record["number"], record["prompt"]) for record in records] == expected
 
@@ -182,6 +182,12 @@ def test_prompts_from_a_text_file_and_standard_input(tmp_path, call_here):
         ("none", None, [], "none: No such file"),
         ("empty", "", [], "empty holds no text to continue"),
         ("a.jsonl", '{"text": "x"}\n{"words": 1}\n', [], "a.jsonl, line 2: expected a JSON object"),
+        (
+            "a.jsonl",
+            '\n{"text": "\\ud83d"}\n',
+            [],
+            "a.jsonl, line 2: character 0 of the text is",
+        ),
         ("a.txt", "word " * 200, [], "a.txt, line 1: the prompt is too long"),
         ("a.txt", "x", ["--separator", ""], "separator must be some text"),
         ("a.txt", "x", ["--format", "xml"], "format must be one of text, jsonl, got xml"),
@@ -199,10 +205,6 @@ def test_wrong_prompts_and_flags_are_one_line(tmp_path, call_here, name, content
     assert_refused(done, message)
 
 
-def test_prompts_are_needed(call_here):
-    assert_refused(call_here(CONDITIONAL), "are required: --prompts")
-
-
 def test_a_gpu_that_is_not_there_is_refused_with_the_reason(call_here):
     done = call_here(UNCONDITIONAL, "--device", "gpu:7", "--nsamples", 1, "--model_name", "1M")
     assert_refused(done, "device must be one that TensorFlow sees: ")
@@ -214,16 +216,13 @@ def test_more_samples_than_the_memory_holds_are_one_line(call_here):
     assert_refused(done, "out of memory; try a smaller --b")
 
 
-def test_a_terminal_sees_how_far_a_dump_is_and_each_sample_below_it():
+def test_a_terminal_sees_how_far_a_dump_is(tmp_path):
     command = [*FAKE[1:], "generate_unconditional_samples", *FLAGS, "--length", 200]
-    command += ["--nsamples", 8, "--batch_size", 4]
-    child = pexpect.spawn(
+    command += ["--nsamples", 8, "--batch_size", 4, "--output", tmp_path / "out"]
+    shown = pexpect.spawn(
         sys.executable, list(map(str, command)), encoding="utf-8", timeout=600, env=ENVIRONMENT
-    )
-    child.expect(pexpect.EOF)
-    assert re.search(r" \d+%\|.*\| .*token/s, samples=4\]", child.before)
-    begin = child.before.index("=" * 40 + " SAMPLE 5 ")
-    assert child.before[begin - 1] == "\r"  # the bar is wiped away
+    ).read()
+    assert re.search(r" \d+%\|.*\| .*token/s, samples=4\]", shown)
 
 
 def test_a_terminal_shows_text_as_it_is_made_and_ctrl_c_leaves_it(tmp_path):

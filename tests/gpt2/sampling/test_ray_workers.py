@@ -114,7 +114,7 @@ def test_batches_that_are_ready_early_wait_for_their_turn(first_ready):
         return lambda: [SimpleNamespace(number=batch, tokens=[])]
 
     workers._submit = submit
-    for n_made, [sample] in enumerate(workers.make(range(100), lambda _: None)):
+    for n_made, [[sample]] in enumerate(workers.make(range(100))):
         assert sample.number == n_made
         assert len(submitted) <= n_made + 3 * WAITING
     assert n_made == 99
@@ -137,7 +137,8 @@ def test_errors_of_ray_are_one_line_and_the_dump_can_be_resumed(tmp_path, name, 
     def make(batch):
         if 5 in batch.sample_indices:
             raise kind(*arguments)
-        return make_samples(lm, batch, StopConditions(), lambda _: None)
+        *_, samples = make_samples(lm, batch, StopConditions())
+        return samples
 
     workers._submit = lambda batch: lambda: make(batch)
     with FakeModel(model_name="1M", seed=9, batch_size=2) as lm:
