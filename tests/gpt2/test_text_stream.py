@@ -1,8 +1,6 @@
 """Long texts: the pieces have the ids of the whole, and are made one at a time."""
 
-import io
 from itertools import islice
-from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -79,17 +77,11 @@ def test_characters_that_a_cut_went_through_are_left_out(tmp_path):
     assert "".join(text_chunks(str(path), cut=True)) == "a中文"
 
 
-@pytest.mark.parametrize("cut", [False, True])
-def test_a_byte_order_mark_is_dropped_at_the_beginning_only(tmp_path, cut):
+def test_a_byte_order_mark_is_dropped_at_the_beginning_only(tmp_path):
     path = tmp_path / "text"
     path.write_bytes("\ufeffa\ufeff".encode())
-    assert "".join(text_chunks(str(path), cut=cut)) == "a\ufeff"
-    assert "".join(text_chunks(str(path), start=4, cut=cut)) == "\ufeff"
-
-
-def test_a_dash_is_stdin(monkeypatch):
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"from a pipe")))
-    assert list(text_chunks("-")) == ["from a pipe"]
+    assert "".join(text_chunks(str(path))) == "a\ufeff"
+    assert "".join(text_chunks(str(path), start=4)) == "\ufeff"
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,7 @@ class Output:
                 self.file.truncate(self.size)
             if not isinstance(error, OSError):
                 raise
-            reason = (
-                f"{error.strerror}, after {self.done} samples; the same command continues the dump"
-            )
+            reason = f"{error.strerror}; the same command continues the dump"
             raise OSError(error.errno, reason, str(self.path)) from None
         self.done, self.size = self.done + n_samples, size
         self._record()
@@ -171,10 +169,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
     try:
         record = parse_json(read_text(record_path))
-        if (
-            min(record["samples"], record["bytes"]) >= 0
-            and record["settings"].get("seed") is not None
-        ):
+        seed = record["settings"]["seed"]
+        if min(record["samples"], record["bytes"]) >= 0 and isinstance(seed, int):
             return record
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
