@@ -105,6 +105,11 @@ def test_workers_share_the_living_nodes(nodes, device, flags, share, room):
     assert (workers._cpus, workers._gpus, workers._room()) == (*share, room)
 
 
+def test_a_cluster_without_a_living_node_ends_the_dump():
+    with pytest.raises(ClusterError, match=r"^--ray local: no node of the cluster is alive$"):
+        list(workers_with([]).make([None]))
+
+
 @pytest.mark.parametrize("first_ready", [0, 1, 2])
 def test_batches_that_are_ready_early_wait_for_their_turn(first_ready):
     workers, submitted = workers_with([{"CPU": 3.0}], 3, 1, 0, first_ready), []
@@ -124,9 +129,7 @@ def test_batches_that_are_ready_early_wait_for_their_turn(first_ready):
     ("name", "arguments", "reason"),
     [
         ("OutOfMemoryError", ["Low on memory.\nMemory on\nmore: a. b"], "Low on memory.; more: a"),
-        ("RuntimeEnvSetupError", ["a\n  OSError: full"], "Failed to set up runtime environment"),
         ("WorkerCrashedError", [], "The worker died unexpectedly while executing this task"),
-        ("LocalRayletDiedError", [], "The task's local raylet died"),
         (None, ["Connection reset"], "Connection reset"),
     ],
 )
@@ -214,14 +217,11 @@ def wait_until(holds, process, path):
 
 
 @pytest.mark.end_to_end
-def test_an_address_where_no_ray_answers_is_one_line(environment, tmp_path):
-    (tmp_path / "ray").mkdir()
-    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")  # a stale file
+def test_an_address_where_no_ray_answers_is_one_line(environment):
     with socket.create_server(("", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         cases = [  # at the same time, because each waits for some seconds
             ("auto", {"RAY_ADDRESS": address}, "(RAY_ADDRESS): "),
-            ("auto", {"RAY_TMPDIR": str(tmp_path)}, "(the last `ray start` here): "),
             (f"ray://{address}", {}, ": ray client connection timeout; if it wants another token"),
         ]
         drivers = [
@@ -245,6 +245,10 @@ def test_a_dump_survives_the_death_of_a_node_and_of_the_driver(environment, call
         if not address:
             pytest.skip("Ray gave up its own start, for which it has a fixed limit of 30 s")
         with running(path, environment | TOKEN, "--ray", address) as driver:
+            wrong = environment | TOKEN | {"RAY_AUTH_TOKEN": "cd" * 32}
+            refused = subprocess.Popen(
+                command("--nsamples", 1, "--ray", address), env=wrong, stderr=pipe
+            )
             cluster.stdin.write("kill a node\n")
             cluster.stdin.flush()
             assert cluster.stdout.readline() == "killed\n"
@@ -252,41 +256,26 @@ def test_a_dump_survives_the_death_of_a_node_and_of_the_driver(environment, call
             wait_until(lambda: n_samples(path) > more, driver, path)
         flags = ["--nsamples", n_samples(path) + 40]
         resume = command(*flags, "--output", path, "--ray", address)
-        for token, status, line in [
-            (
-                "cd" * 32,
-                1,
-                "; if it wants another token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN",
-            ),
-            ("ab" * 32, 0, " samples, "),
-        ]:
-            own = environment | TOKEN | {"RAY_AUTH_TOKEN": token}
-            done = subprocess.run(resume, env=own, capture_output=True, text=True)
-            assert done.returncode == status, done.stderr
-            assert done.stderr.count("\n") == 1 and line in done.stderr
+        subprocess.run(resume, env=environment | TOKEN, check=True, capture_output=True)
         cluster.stdin.close()
-    assert (
-        path.read_text("utf-8") == call_here(UNCONDITIONAL, *FLAGS, *flags, model=FakeModel).stdout
-    )
+        with refused:
+            (line,) = refused.stderr.read().decode().splitlines()
+        assert refused.returncode == 1
+        assert line.endswith("wants another token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN")
+    alone = call_here(UNCONDITIONAL, *FLAGS, *flags, model=FakeModel)
+    assert path.read_text(encoding="utf-8") == alone.stdout
 
 
 @pytest.mark.end_to_end
 def test_a_ray_that_was_started_here_ends_with_the_dump(environment, tmp_path):
     path, folder = tmp_path / "out", Path(environment["RAY_TMPDIR"])
 
-    def kill_raylet(driver):
-        found = subprocess.run(
-            ["pgrep", "-P", str(driver.pid), "-x", "raylet"], capture_output=True
-        )
-        os.kill(int(found.stdout), signal.SIGKILL)
-
     def interrupt(driver):  # as a terminal does
         os.killpg(driver.pid, signal.SIGINT)
 
-    for end, status, n_lines, printed in [
-        (kill_raylet, 1, 2, "--ray local: "),
-        (subprocess.Popen.kill, -signal.SIGKILL, 1, "--ray local: killed, or the cluster is gone"),
-        (interrupt, 130, 1, " samples, "),
+    for end, status, printed in [
+        (subprocess.Popen.kill, -signal.SIGKILL, "--ray local: killed, or the cluster is gone"),
+        (interrupt, 130, " samples, "),
     ]:
         with running(path, environment, "--ray", "local") as driver:
             assert len(list(folder.glob("gpt2-ray-*"))) == 1
@@ -294,8 +283,8 @@ def test_a_ray_that_was_started_here_ends_with_the_dump(environment, tmp_path):
             assert driver.wait(timeout=600) == status
         while list(folder.glob("gpt2-ray-*")):
             time.sleep(0.05)
-        lines = (tmp_path / "printed").read_text(encoding="utf-8").splitlines()
-        assert len(lines) == n_lines and printed in lines[-1]
+        (line,) = (tmp_path / "printed").read_text(encoding="utf-8").splitlines()
+        assert printed in line
     text = path.read_text(encoding="utf-8")
     made = banners(text)
     assert made == [*range(1, len(made) + 1)] and len(made) % 16 == 0 and text.endswith("\n")
@@ -306,8 +295,8 @@ def test_ray_makes_the_bytes_that_one_process_makes(environment, tmp_path):
     options = {"seed": 9, "length": 24, "top_k": 50, "batch_size": 16}  # 16 are not compiled
     flags = ["--model_name=1M", "--device=cpu", *(f"--{k}={v}" for k, v in options.items())]
     own = environment | {"PYTHONPATH": ""}
-    made = [sys.executable, UNCONDITIONAL, *flags, "--nsamples", "40", "--ray", "local"]
-    made = subprocess.run(made, env=own, stdout=subprocess.PIPE, check=True).stdout
-    with LanguageModel(model_name="1M", device="cpu", **options) as lm:
-        dump(lm, nsamples=40, output=str(tmp_path / "expected"))
-    assert made == (tmp_path / "expected").read_bytes()
+    with_ray = [sys.executable, UNCONDITIONAL, *flags, "--nsamples", "40", "--ray", "local"]
+    with subprocess.Popen(with_ray, env=own, stdout=subprocess.PIPE) as driver:
+        with LanguageModel(model_name="1M", device="cpu", **options) as lm:
+            dump(lm, nsamples=40, output=str(tmp_path / "expected"))
+        assert driver.stdout.read() == (tmp_path / "expected").read_bytes()
