@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2.background import Task
+from gpt2 import background
 from gpt2.model_folder import MOST_PADDING, remedy
 from gpt2.tensorflow_session import interrupted_afterwards
 from hparams import HParams
@@ -61,9 +61,9 @@ def restore(
             session.run(assigned)
             return
         session.extend()
-        reading = Task(lambda: session.run(assigned))
+        reading = background.start(lambda: session.run(assigned))
         meanwhile()
-        reading.wait()
+        reading.result()
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError):
         advice = remedy(prefix.parent.name)
         raise UserError(f"{prefix} is damaged: a checksum does not match; {advice}") from None

@@ -4,13 +4,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import engine
-from gpt2 import checkpoint
-from gpt2.background import Task
+from gpt2 import background, checkpoint
 from gpt2.memory import memory_bytes
 from gpt2.model_folder import ModelFolder, choose_model
 from gpt2.tensorflow_session import (
@@ -76,7 +76,7 @@ class ModelSession:
         self._built: dict[Hashable, Any] = {}  # the parts of the graph
         self._growing = threading.Lock()  # held while operations are added to the graph
         self._reading, self._in_use = threading.Lock(), threading.RLock()
-        self._loading: Task | None = None  # in the background
+        self._loading: Future[Any] | None = None  # in the background
         self._loader: int | None = None  # its thread's number
         self._processor = ""  # its description; "" once logged
         self._closed = False
@@ -143,19 +143,16 @@ class ModelSession:
 
         def load() -> None:
             self._loader = threading.get_ident()
-            try:
-                work()
-            except BaseException:
-                failed()
-                raise
+            work()
 
         self._log_notice()
-        self._loading = Task(load)
+        self._loading = background.start(load)
+        self._loading.add_done_callback(lambda loading: loading.exception() and failed())
 
     def check_loading(self) -> None:
         """Raise the error that ended the loading in the background, if one did."""
-        if self._loading is not None and self._loading.error is not None:
-            raise self._loading.error
+        if self._loading is not None and self._loading.done():
+            self._loading.result()
 
     def fingerprint(self) -> str:
         """A short name for the weights, which other weights do not share."""
