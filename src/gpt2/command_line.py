@@ -56,7 +56,7 @@ FLAGS = {  # descriptions for the help, unless a script's docstring has its own
     "device": "cpu, gpu, gpu:1 and so on; auto takes the first GPU, or the CPU if there is none.",
     "ray": "let the workers of a Ray cluster make the samples. local starts Ray on this machine; "
     "auto, HOST:PORT or ray://HOST:PORT joins a cluster.",
-    "workers": "with --ray: how many; by default 1 with local, else as many as find room.",
+    "workers": "with --ray: number of workers; by default 1 with local, else as many as fit.",
     "cpus_per_worker": "with --ray: cores of each worker; by default all of a node, or 1 with a "
     "GPU.",
     "gpus_per_worker": "with --ray: GPUs of each worker, 0.5 for example; by default 1 if there "
