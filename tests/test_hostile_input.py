@@ -227,7 +227,7 @@ def test_contents_of_files_that_flags_name(place, script, flag, name):
 
 
 def test_standard_input_of_another_encoding():
-    assert call("conditional", prompts="-", stdin="»Où?« — né".encode("utf-16")) is None
+    assert call("conditional", prompts="-", stdin="»Où?« — né".encode("utf-16")) == 2
 
 
 def test_damage_to_an_archive_of_token_ids(place):
