@@ -218,8 +218,9 @@ class ModelSession:
                 part = build()
 
         creator = tf.variable_creator_scope(checkpoint.without_initializers)
-        variables = tf.variable_scope("", custom_getter=narrow_weights.storage(self.compute_dtype))
-        with self._session.graph.as_default(), creator, variables:
+        getter = narrow_weights.storage(self.compute_dtype)
+        # A scope that is made in a caller's graph would stay in it.
+        with self._session.graph.as_default(), creator, tf.variable_scope("", custom_getter=getter):
             if self._built:
                 work()
             else:
