@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from gpt2 import checkpoint
-from gpt2.conversion.folder import new_folder, refuse_existing
+from gpt2.conversion.folder import new_folder
 from gpt2.conversion.weights import read_checkpoint
 from gpt2.model_folder import ModelFolder
 from gpt2.tensorflow_session import import_tensorflow
@@ -26,15 +26,14 @@ def convert(model: ModelFolder, target_folder: Path) -> None:
     Args: target_folder, which must not exist, and appears when it is complete.
     Raises: UserError if the model is not complete, or the target exists; OSError.
     """
-    refuse_existing(target_folder)
     hparams, weights, _ = model.hparams, model.weights, model.encoder
-    with status_line(f"loading {model.name} ..."):
+    with new_folder(target_folder) as folder, status_line(f"converting {model.name} ..."):
         tf = import_tensorflow()
-    saved, tensors = tf.Module(), read_checkpoint(tf, weights, hparams)
-    saved.weights = {name: tf.Variable(value, name=name) for name, _, value in tensors}
-    saved.assets = [tf.saved_model.Asset(model.path / n) for n in ("encoder.json", "vocab.bpe")]
-    with new_folder(target_folder) as folder, checkpoint.named_write_errors(target_folder):
-        tf.saved_model.save(saved, str(folder), build_signatures(tf, model, saved.weights))
+        saved, tensors = tf.Module(), read_checkpoint(tf, weights, hparams)
+        saved.weights = {name: tf.Variable(value, name=name) for name, _, value in tensors}
+        saved.assets = [tf.saved_model.Asset(model.path / n) for n in ("encoder.json", "vocab.bpe")]
+        with checkpoint.named_write_errors(target_folder):
+            tf.saved_model.save(saved, str(folder), build_signatures(tf, model, saved.weights))
 
 
 def build_signatures(tf: Any, folder: ModelFolder, weights: Mapping[str, Any]) -> dict[str, Any]:

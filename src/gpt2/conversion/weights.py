@@ -6,16 +6,14 @@ front, as it is a convolution of width 1.
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from gpt2 import checkpoint
-from gpt2.conversion.folder import read_object, refuse_pointer
 from gpt2.tensorflow_session import interrupted_afterwards
+from gpt2.user_file import open_file
 from hparams import HParams
 from user_error import UserError
 
@@ -24,22 +22,16 @@ PREFIX = "transformer."  # before the names of a model that has its output layer
 WRAPPERS = re.compile(r"(_orig_mod\.|module\.|base_model\.model\.)+")  # of compile, DDP and peft
 OUTPUT = "lm_head.weight"  # a copy of wte in some files
 BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # the causal mask, in older files
-FLOATS = ("F32", "F16", "BF16")
+FLOATS = ("float32", "float16", "bfloat16")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # git's stand-in for a large file
 
 
 def import_safetensors() -> Any:
     """The module safetensors. Raises: UserError, with how to install it."""
     try:
-        import safetensors
         import safetensors.numpy
-
-        version = tuple(map(int, safetensors.__version__.split(".")[:2]))
     except ModuleNotFoundError:
-        version = (0, 0)
-    if version < (0, 8):
-        raise UserError(
-            'this needs the safetensors library; install it: pip install "safetensors>=0.8"'
-        )
+        raise UserError("this needs a library; install it: pip install safetensors") from None
     return safetensors
 
 
@@ -70,136 +62,89 @@ def refuse_not_finite(place: Path, name: str, tensor: np.ndarray) -> None:
         raise UserError(f"{place} holds {name} with values that are not finite")
 
 
-def progress_bar(hparams: HParams) -> tqdm:
-    """A bar on stderr that counts the bytes of float32 tensors; none if that is no terminal."""
-    size = 4 * hparams.n_params()
-    return tqdm(desc="converting", total=size, unit="B", unit_scale=True, disable=None)
-
-
 def read_checkpoint(
     tf: Any, prefix: Path, hparams: HParams
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """The tensors of a checkpoint, one by one, while a bar shows the progress.
+    """The tensors of a checkpoint, one by one.
 
     Yields: a tensor's two names, as `tensors_of`, and its values in the checkpoint's shape.
     Raises: UserError if one is missing, damaged, not finite, or of another shape.
     """
     held = checkpoint.held_shapes(tf, prefix)
     reader = tf.train.load_checkpoint(str(prefix))
-    with progress_bar(hparams) as bar:
-        for name, name_there, shape in tensors_of(hparams):
-            checkpoint.check_shape(prefix, held, name, shape)
-            try:
-                with interrupted_afterwards():
-                    tensor = reader.get_tensor(name)[: shape[0]]  # without padding
-            except (tf.errors.OpError, IndexError) as error:
-                raise UserError(f"{prefix} is damaged: {one_line(error)}") from None
-            refuse_not_finite(prefix, name, tensor)
-            bar.update(tensor.nbytes)
-            yield name, name_there, tensor
+    for name, name_there, shape in tensors_of(hparams):
+        checkpoint.check_shape(prefix, held, name, shape)
+        try:
+            with interrupted_afterwards():
+                tensor = reader.get_tensor(name)[: shape[0]]  # without padding
+        except (tf.errors.OpError, IndexError) as error:
+            raise UserError(f"{prefix} is damaged: {one_line(error)}") from None
+        refuse_not_finite(prefix, name, tensor)
+        yield name, name_there, tensor
 
 
-class Tensor:
-    """A tensor in a safetensors file, which is read when it is asked for.
+def load_tensors(folder: Path, hparams: HParams) -> dict[str, np.ndarray]:
+    """The weights in a folder, by their names without PREFIX, in the types of the files.
 
-    Args: path, of the file; name, without PREFIX; content, what safetensors' get_slice returns.
+    Raises: UserError if they are not there, damaged, or not those of a GPT-2 of this shape.
     """
-
-    def __init__(self, path: Path, name: str, content: Any):
-        self.path, self.name, self._content = path, name, content
-
-    def check(self, shape: list[int]) -> None:
-        """Raise UserError unless it has this shape, and a type that is read."""
-        found, dtype = self._content.get_shape(), self._content.get_dtype()
-        if found != shape:
-            raise UserError(
-                f"{self.path} holds {self.name} as {found}, not {shape} as in config.json"
-            )
-        if dtype not in FLOATS:
-            types = ", ".join(FLOATS)
-            raise UserError(f"{self.path} holds {self.name} as {dtype}; only {types} are read")
-
-    def read(self) -> np.ndarray:
-        """Its values as float32, which holds any float16 and bfloat16 exactly."""
-        with _named_damage(self.path):
-            values = np.asarray(self._content[:], np.float32)
-        refuse_not_finite(self.path, self.name, values)
-        return values
-
-
-@contextmanager
-def open_tensors(folder: Path, hparams: HParams) -> Iterator[dict[str, Tensor]]:
-    """The weights in a folder, by their names without PREFIX; `with` closes the files.
-
-    Raises: UserError if they are not here, damaged, or not those of a GPT-2 of this shape.
-    """
-    import_safetensors()
-    import ml_dtypes  # noqa: F401  # bfloat16 for NumPy; TensorFlow brings it
-    import safetensors
-
-    with ExitStack() as files:
-        tensors: dict[str, Tensor] = {}
-        for path in _find_files(folder):
-            refuse_pointer(path)
-            with _named_damage(path):
-                # Not mapped into memory: the pages that were read would stay until it is closed.
-                opened = safetensors.safe_open(path, framework="np", backend="pread")
-                file = files.enter_context(opened)
-                slices = [(name, file.get_slice(name)) for name in list(file.keys())]
-            for full_name, content in slices:
-                name = WRAPPERS.sub("", full_name).removeprefix(PREFIX)
-                if name in tensors:
-                    raise UserError(f"{folder} holds {name} twice")
-                if not BUFFER.fullmatch(name):
-                    tensors[name] = Tensor(path, name, content)
-        _check(folder, tensors, hparams)
-        yield tensors
-
-
-def _check(folder: Path, tensors: dict[str, Tensor], hparams: HParams) -> None:
-    """Raise UserError unless these are the weights of a GPT-2 of this shape."""
+    tensors: dict[str, np.ndarray] = {}
+    for path in _find_files(folder):
+        for full_name, tensor in _load_file(path).items():
+            name = WRAPPERS.sub("", full_name).removeprefix(PREFIX)
+            if name in tensors:
+                raise UserError(f"{folder} holds {name} twice")
+            if not BUFFER.fullmatch(name):
+                tensors[name] = tensor
     if "wte.weight" not in tensors and OUTPUT in tensors:  # one of two names of a tensor
         tensors["wte.weight"] = tensors.pop(OUTPUT)
-    wanted = {OUTPUT}
+    output = tensors.pop(OUTPUT, None)
+    wanted = set()
     for _, name, shape in tensors_of(hparams):
         if name not in tensors:
             raise UserError(f"{folder} has no tensor {name}, which its config.json needs")
-        tensors[name].check(shape[-2:])
+        _check_tensor(folder, name, tensors[name], shape[-2:])
         wanted.add(name)
     if extra := sorted(tensors.keys() - wanted):
         raise UserError(f"{folder} holds a tensor {extra[0]!r}, which GPT-2 does not have")
-    if OUTPUT in tensors:
-        embedding, output = tensors["wte.weight"].read(), tensors[OUTPUT].read()
-        if not np.array_equal(embedding, output):
-            raise UserError(f"{folder} has separate output weights ({OUTPUT}); GPT-2 uses wte")
+    if output is not None and not np.array_equal(tensors["wte.weight"], output):
+        raise UserError(f"{folder} has separate output weights ({OUTPUT}); GPT-2 uses wte")
+    return tensors
 
 
-@contextmanager
-def _named_damage(path: Path) -> Iterator[None]:
-    """Turn the errors of a file that cannot be read into a UserError."""
+def _load_file(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file. Raises: UserError if it cannot be read."""
+    safetensors = import_safetensors()
+    import ml_dtypes  # noqa: F401  # bfloat16 for NumPy; TensorFlow brings it
+
     try:
-        yield
-    except (import_safetensors().SafetensorError, OSError) as error:
-        what = "is damaged, or not a safetensors file"
-        raise UserError(f"{path} {what}: {one_line(error)}") from None
+        with open_file(path) as file:
+            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+        if not is_pointer:
+            tensors: dict[str, np.ndarray] = safetensors.numpy.load_file(path)
+            return tensors
+    except Exception as error:  # of several kinds, also for a type that NumPy does not have
+        raise UserError(f"{path} cannot be read: {one_line(error)}") from None
+    raise UserError(f"{path} is only a pointer to the file; fetch the file with: git lfs pull")
+
+
+def _check_tensor(folder: Path, name: str, tensor: np.ndarray, shape: list[int]) -> None:
+    """Raise UserError unless a tensor has this shape, is finite, and fits into float32."""
+    found, dtype = list(tensor.shape), tensor.dtype.name
+    if found != shape:
+        raise UserError(f"{folder} holds {name} as {found}, not {shape} as in config.json")
+    if dtype not in FLOATS:
+        raise UserError(f"{folder} holds {name} as {dtype}; only {', '.join(FLOATS)} are read")
+    refuse_not_finite(folder, name, tensor)
 
 
 def _find_files(folder: Path) -> list[Path]:
     """The files of a folder's weights."""
-    index = folder / f"{WEIGHTS}.index.json"
     if (folder / WEIGHTS).exists():
         return [folder / WEIGHTS]
-    if index.exists():
-        shards = read_object(index).get("weight_map")
-        names = sorted({*map(str, shards.values())}) if isinstance(shards, dict) else []
-        if not names or not all(re.fullmatch(r"[\w-][\w.-]*\.safetensors", n) for n in names):
-            raise UserError(f"{index} does not name files of this folder in weight_map")
-        return [folder / name for name in names]
-    variants = [path for path in folder.glob("model.*.safetensors") if path.name.count(".") == 2]
-    if len(variants) == 1:  # such as model.fp16.safetensors
-        return variants
-    pickles = sorted(folder.glob("pytorch_model*.bin"))
-    if pickles:
+    if shards := sorted(folder.glob("model-*-of-*.safetensors")):
+        return shards
+    if pickles := sorted(folder.glob("pytorch_model*.bin")):
         raise UserError(
             f"{pickles[0]} is a pickle, which can run any code when it is read, so it is not; if "
             f"you trust it, load it with transformers and save it again as {WEIGHTS}"

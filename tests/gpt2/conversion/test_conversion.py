@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import struct
 import sys
 
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, new_session
 
 from gpt2.conversion import from_hf, to_hf, to_saved_model
 from gpt2.conversion import weights as hf_weights
@@ -71,26 +70,13 @@ def refusal(source, target):
     return str(caught.value)
 
 
-def test_there_and_back_gives_every_bit(tmp_path):
-    to_hf.convert(ModelFolder(MODEL), tmp_path / "there")
-    from_hf.convert(tmp_path / "there", tmp_path / "back")
-    for name in (DATA, "model.ckpt.index", "checkpoint", "vocab.bpe"):
-        assert (tmp_path / "back" / name).read_bytes() == (MODEL / name).read_bytes()
-    for name in ("encoder.json", "hparams.json"):
-        found, expected = (json.loads((f / name).read_bytes()) for f in (tmp_path / "back", MODEL))
-        assert list(found.items()) == list(expected.items())
-    assert (tmp_path / "back" / "model.ckpt.meta").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "there"]
-
-
-def test_added_tokens_and_padding_are_carried_there_and_back(tf, source, target, caplog, tmp_path):
-    embedding = np.zeros([1344, 12], np.float16)
+def test_added_tokens_and_rows_without_a_token_are_kept(source, target, caplog):
+    embedding = np.zeros([1344, 12], np.float32)
     change_tensors(source, lambda tensors: tensors | {"wte.weight": embedding})
     change(source / "config.json", vocab_size=1344, eos_token_id=7)
-    added = {"[PAD]": 1280, "<new é>": 1281, "[NO ROW]": 1344}
-    lstrip = {"1281": {"content": "<new é>", "lstrip": True}}
-    change(source / "tokenizer_config.json", pad_token="[PAD]", added_tokens_decoder=lstrip)
-    (source / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
+    added = [("[PAD]", 1280), ("<new é>", 1281), ("[NO ROW]", 1344)]
+    added = [{"content": text, "id": i} for text, i in added]
+    change(source / "tokenizer.json", added_tokens=added)
     from_hf.convert(source, target)
     assert caplog.messages == [
         "left out, as the model has no row for them: [NO ROW]",
@@ -98,16 +84,6 @@ def test_added_tokens_and_padding_are_carried_there_and_back(tf, source, target,
     ]
     assert ModelFolder(target).hparams.n_vocab == 1344
     assert ModelFolder(target).encoder.decode([1280, 1281]) == "[PAD]<new é>"
-
-    to_hf.convert(ModelFolder(target), tmp_path / "there")
-    assert (
-        json.loads((tmp_path / "there/tokenizer_config.json").read_bytes())["pad_token"] == "[PAD]"
-    )
-    tokenizer = json.loads((tmp_path / "there/tokenizer.json").read_bytes())
-    assert [t["content"] for t in tokenizer["added_tokens"] if t["lstrip"]] == ["<new é>"]
-    from_hf.convert(tmp_path / "there", tmp_path / "back")
-    for name in ("encoder.json", "hparams.json", "model.ckpt.index"):
-        assert (tmp_path / "back" / name).read_bytes() == (target / name).read_bytes()
 
 
 def test_shards_and_what_older_files_hold_next_to_the_weights(tf, tiny, source, target):
@@ -117,52 +93,30 @@ def test_shards_and_what_older_files_hold_next_to_the_weights(tf, tiny, source, 
     second = {name: tensors.pop(name) for name in list(tensors)[::2]}
     tensors["lm_head.weight"] = (second | tensors)["transformer.wte.weight"]
     second |= {"transformer.h.0.attn.bias": mask, "h.1.attn.masked_bias": mask[0, 0, 0]}
-    shards = {"model-00001-of-00002.safetensors": tensors, "model-2.safetensors": second}
-    for name, held in shards.items():
-        safetensors_numpy.save_file(held, source / name)
-    names = {tensor: name for name, held in shards.items() for tensor in held}
-    index = source / f"{WEIGHTS}.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": names}), encoding="utf-8")
+    for i, held in enumerate((tensors, second)):
+        safetensors_numpy.save_file(held, source / f"model-0000{i}-of-00002.safetensors")
     from_hf.convert(source, target)
     check_weights(tf, target, tiny)
-
-    for weight_map in ({"wte.weight": "../model.safetensors"}, []):
-        change(index, weight_map=weight_map)
-        assert "does not name files of this folder" in refusal(source, target.parent / "no" / "x")
-    change(index, weight_map={"wte.weight": "other.safetensors"})
-    assert "other.safetensors: No such file" in refusal(source, target.parent / "no" / "x")
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
         ("model_type", "gptj", "model_type is 'gptj'; this code can only use 'gpt2'"),
-        ("architectures", ["GPT2ForSequenceClassification"], "architectures is 'GPT2ForSeq"),
-        ("activation_function", "relu", "activation_function is 'relu'; .* only use 'gelu_new'"),
+        ("architectures", ["GPT2ForSequenceClassification"], "architectures is ['GPT2ForSeq"),
+        ("activation_function", "relu", "activation_function is 'relu'; this code can only use"),
         ("layer_norm_epsilon", 1e-6, "layer_norm_epsilon is 1e-06"),
         ("tie_word_embeddings", False, "tie_word_embeddings is False"),
         ("quantization_config", {"bits": 4}, "quantization_config is {'bits': 4}"),
-        ("n_inner", 99, "n_inner is 99; this code can only use None or 48"),
         ("n_layer", 10**9, "has no tensor h.2.ln_1.weight, which its config.json needs"),
         ("n_layer", 1, "holds a tensor 'h.1.attn.c_attn.bias', which GPT-2 does not have"),
-        ("n_positions", 300, r"holds wpe.weight as \[512, 12\], not \[300, 12\]"),
+        ("n_positions", 300, "holds wpe.weight as [512, 12], not [300, 12]"),
         ("n_head", 5, "n_head must divide n_embd"),
-        ("num_attention_heads", 4, "n_head and num_attention_heads differ"),
     ],
 )
 def test_what_differs_from_gpt2_is_named(source, target, field, value, message):
     change(source / "config.json", **{field: value})
-    target.parent.mkdir()
-    with pytest.raises(UserError, match=message):
-        from_hf.convert(source, target)
-    assert list(target.parent.iterdir()) == []
-
-
-def test_other_names_of_the_shape_are_understood(tiny, source):
-    config = json.loads((source / "config.json").read_bytes())
-    config |= {"hidden_size": config.pop("n_embd"), "num_hidden_layers": config.pop("n_layer")}
-    (source / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert from_hf.read_config(source)[0] == tiny.hparams
+    assert message in refusal(source, target)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +124,9 @@ def test_other_names_of_the_shape_are_understood(tiny, source):
     [
         (lambda t: t | {"lm_head.weight": t["wte.weight"] + 1}, "has separate output weights"),
         (lambda t: t | {"score.weight": t["ln_f.bias"]}, "holds a tensor 'score.weight', which"),
-        (lambda t: t | {"ln_f.bias": t["ln_f.bias"].astype("f8")}, "ln_f.bias as F64; only F32"),
+        (lambda t: t | {"ln_f.bias": t["ln_f.bias"].astype("f8")}, "ln_f.bias as float64; only"),
         (lambda t: t | {"transformer.wpe.weight": t["wpe.weight"]}, "holds wpe.weight twice"),
+        (lambda t: t | {"wpe.weight": t["wpe.weight"] * np.nan}, "wpe.weight with values that are"),
         (lambda t: {}, "has no tensor wte.weight"),
     ],
 )
@@ -180,44 +135,34 @@ def test_tensors_that_are_not_gpt2s_are_named(source, target, change_them, messa
     assert message in refusal(source, target)
 
 
-HEADER = json.dumps({"wte.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
+def test_damaged_weights_are_named(source, target):
+    content = (source / WEIGHTS).read_bytes()
+    (source / WEIGHTS).write_bytes(content[:-1])
+    assert f"{WEIGHTS} cannot be read: " in refusal(source, target)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"<html>",
-        struct.pack("<Q", 10**15),
-        struct.pack("<Q", len(HEADER)) + HEADER.encode() + b"\0\0\0",
-    ],
-)
-def test_damaged_weights_are_named(source, target, content):
-    (source / WEIGHTS).write_bytes(content)
-    assert f"{WEIGHTS} is damaged, or not a safetensors file: " in refusal(source, target)
-
-
-@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
-def test_a_pointer_of_git_lfs_is_named(source, target, name):
+def test_a_pointer_of_git_lfs_is_named(source, target):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-    (source / name).write_text(pointer, encoding="utf-8")
-    assert refusal(source, target).endswith(
-        f"{name} is only a pointer to the file; fetch the file with: git lfs pull"
-    )
+    (source / WEIGHTS).write_text(pointer, encoding="utf-8")
+    assert f"{WEIGHTS} is only a pointer to the file" in refusal(source, target)
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [
-        ("config.json", "{"),
-        ("config.json", '{"a": ' + "9" * 5000),
-        ("tokenizer.json", "[]"),
-        ("tokenizer.json", "[" * 100_000),
-        ("tokenizer_config.json", "\xff"),
-    ],
+    [("config.json", "{"), ("tokenizer.json", "[]"), ("tokenizer_config.json", "\xff")],
 )
 def test_broken_json_is_named(source, target, name, text):
     (source / name).write_text(text, encoding="latin-1")
     assert f"{name} " in refusal(source, target)
+
+
+def test_a_vocabulary_that_could_not_be_read_again_is_refused(source, target):
+    tokenizer = json.loads((source / "tokenizer.json").read_bytes())
+    tokenizer["model"]["vocab"] |= {"a": 1, "b": 1}
+    change(source / "tokenizer.json", **tokenizer)
+    message = refusal(source, target)
+    assert message.startswith(f"the vocabulary cannot be used: {source}/")
+    assert "two tokens have the same id" in message
 
 
 def test_a_pickle_is_refused_with_the_reason(source, target):
@@ -228,26 +173,10 @@ def test_a_pickle_is_refused_with_the_reason(source, target):
 
 
 def test_without_the_library_the_command_that_installs_it_is_named(source, target, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    assert 'pip install "safetensors>=' in refusal(source, target)
-    with pytest.raises(UserError, match="pip install"):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    assert "pip install safetensors" in refusal(source, target)
+    with pytest.raises(UserError, match="pip install safetensors"):
         to_hf.convert(ModelFolder(MODEL), target)
-
-
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
-def test_an_interruption_leaves_nothing(source, target, monkeypatch, interruption):
-    read = hf_weights.Tensor.read
-
-    def stop(tensor):
-        if tensor.name == "h.1.ln_1.weight":
-            assert len(list(target.parent.iterdir())) == 1
-            raise interruption
-        return read(tensor)
-
-    monkeypatch.setattr(hf_weights.Tensor, "read", stop)
-    with pytest.raises(interruption):
-        from_hf.convert(source, target)
-    assert list(target.parent.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the limit stands for a full disk")
@@ -271,23 +200,21 @@ def test_a_full_disk_leaves_nothing(tmp_path, target, convert):
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_half_precision_and_other_names_are_understood(tf, tiny, source, target, dtype):
-    change(source / "config.json", activation_function="gelu_pytorch_tanh", eos_token_id=[0, 1])
+    change(source / "config.json", activation_function="gelu_pytorch_tanh")
 
     def renamed(tensors):
         tensors["lm_head.weight"] = tensors.pop("wte.weight")  # as tied weights may be saved
         return {f"_orig_mod.module.transformer.{k}": v.astype(dtype) for k, v in tensors.items()}
 
     change_tensors(source, renamed)
-    (source / WEIGHTS).rename(source / "model.fp16.safetensors")
     from_hf.convert(source, target)
     check_weights(tf, target, tiny, dtype)
 
 
-def test_what_exists_is_not_touched(source, target):
+def test_a_model_that_exists_is_not_touched(source, target):
     target.mkdir(parents=True)
-    for convert, folder in [(from_hf.convert, source), (to_hf.convert, ModelFolder(MODEL))]:
-        with pytest.raises(UserError, match="exists already"):
-            convert(folder, target)
+    with pytest.raises(UserError, match="exists already"):
+        from_hf.convert(source, target)
     assert list(target.iterdir()) == []
 
 
@@ -301,19 +228,12 @@ def test_a_model_that_is_damaged_is_not_converted(tmp_path):
     assert not (tmp_path / "there").exists()
 
 
-def test_weights_that_are_not_finite_are_not_converted(tf, tiny, source, target, tmp_path):
-    change_tensors(source, lambda tensors: tensors | {"wpe.weight": tensors["wpe.weight"] * np.nan})
-    message = "holds wpe.weight with values that are not finite"
-    target.parent.mkdir()
-    assert message in refusal(source, target)
+def test_a_checkpoint_that_is_not_finite_is_not_converted(tf, tiny, target, tmp_path):
     damaged = shutil.copytree(tiny.folder, tmp_path / "damaged")
-    reader = tf.train.load_checkpoint(str(damaged / "model.ckpt"))
-    with tf.Graph().as_default(), tf.Session() as session:
-        for name in reader.get_variable_to_shape_map():
-            value = reader.get_tensor(name)
-            tf.get_variable(name, initializer=value * (np.nan if name == "model/wpe" else 1))
+    with new_session(tf) as session:
+        for name, value in tiny.weights.items():
+            tf.get_variable(name, initializer=value * np.float32(np.nan))
         session.run(tf.global_variables_initializer())
         tf.train.Saver().save(session, str(damaged / "model.ckpt"), write_meta_graph=False)
-    with pytest.raises(UserError, match="holds model/wpe with values that are not finite"):
-        to_hf.convert(ModelFolder(damaged), tmp_path / "there")
-    assert not (tmp_path / "there").exists()
+    with pytest.raises(UserError, match="holds model/wte with values that are not finite"):
+        to_hf.convert(ModelFolder(damaged), target)

@@ -1,9 +1,5 @@
-"""A SavedModel, as a process loads it that has TensorFlow and nothing of this repository."""
+"""A SavedModel, called as a program with TensorFlow alone calls it (docs/models.md has one)."""
 
-import json
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,30 +15,11 @@ PROMPT = "KING RICHARD III:"
 GREEDY = {"length": 40, "temperature": 0.0, "top_k": 0, "top_p": 1.0}
 SAMPLED = {"length": 60, "temperature": 0.8, "top_k": 40, "top_p": 1.0}
 NUCLEUS = {"length": 250, "temperature": 1.0, "top_k": 0, "top_p": 0.9}
-FOREIGN = """
-import json, os, sys
-import tensorflow as tf
-folder, calls = sys.argv[1], json.load(sys.stdin)
-loaded = tf.saved_model.load(folder)
-TYPES = {name: tensor.dtype for name, tensor in
-         loaded.signatures["generate"].structured_input_signature[1].items()}
-def call(name, **inputs):
-    inputs = {k: tf.constant(v, TYPES[k]) for k, v in inputs.items()}
-    try:
-        (result,) = loaded.signatures[name](**inputs).values()
-    except tf.errors.InvalidArgumentError as error:
-        return error.message
-    return result.numpy().tolist()
-json.dump({
-    "results": [call(name, **inputs) for name, inputs in calls],
-    "assets": sorted(os.path.basename(a.asset_path.numpy()).decode() for a in loaded.assets),
-    "modules": sorted(sys.modules),
-}, sys.stdout)
-"""
 
 
-def generate(tokens, seed=7, sample=(1,), **settings):
-    return "generate", {"tokens": tokens, "seed": seed, "sample": list(sample), **settings}
+def inputs(tokens, seed=8, sample=(1,), **settings):
+    """The inputs of `generate`."""
+    return {"tokens": tokens, "seed": seed, "sample": list(sample), **settings}
 
 
 @pytest.fixture(scope="module")
@@ -61,89 +38,75 @@ def saved(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def foreign(saved, lm):
-    """What another process got from the SavedModel."""
-    ids = lm.encoder.encode(PROMPT)
-    calls = {
-        "logits": ("logits", {"tokens": [ids, ids[::-1]]}),
-        "greedy": generate([ids], **GREEDY),
-        "sampled": generate([ids], **SAMPLED),
-        "nucleus": generate([[lm.end_of_text]], seed=8, **NUCLEUS),
-        "batch": generate([ids] * 3, sample=[1, 2, 3], **SAMPLED),
-        "third": generate([ids], sample=[3], **SAMPLED),
-        "nothing": generate([ids], **(GREEDY | {"length": 0})),
-        "too long": generate([ids], **(GREEDY | {"length": 256})),
-        "bad top_k": generate([ids], **(GREEDY | {"top_k": -1})),
-        "bad token": generate([[1280]], **GREEDY),
-        "bad sample": generate([ids], sample=[1, 2], **GREEDY),
-        "no token": ("logits", {"tokens": [[-1]]}),
-        "long text": ("logits", {"tokens": [[0] * 257]}),
-    }
-    environment = os.environ | {"PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    environment = {k: v for k, v in environment.items() if not k.startswith("GPT2_")}
-    done = subprocess.run(
-        [sys.executable, "-c", FOREIGN, str(saved)],
-        input=json.dumps(list(calls.values())),
-        cwd=saved.parent,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    results = dict(zip(calls, found.pop("results"), strict=True))
-    return SimpleNamespace(results=results, **found)
+def loaded(tf, saved):
+    return tf.saved_model.load_v2(str(saved))
 
 
-def text(lm, ids):
-    """The text of a sample, cut where the model ended it."""
-    ids = [*ids, lm.end_of_text]
-    return lm.encoder.decode(ids[: ids.index(lm.end_of_text)])
+@pytest.fixture(scope="module")
+def call(tf, loaded):
+    """Runs a signature; its result as an array."""
+
+    def call(name, **inputs):
+        signature = loaded.signatures[name]
+        specs = signature.structured_input_signature[1]
+        (result,) = signature(
+            **{name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()}
+        ).values()
+        return result.numpy()
+
+    return call
 
 
-@pytest.mark.end_to_end
-def test_a_process_without_this_code_generates_the_same_tokens(lm, foreign):
-    def expected(prompt, n, seed, settings):
-        return lm.generate(prompt, n, seed=seed, **settings)
-
-    found = {name: [text(lm, row) for row in foreign.results[name]] for name in
-             ("greedy", "sampled", "nucleus", "batch")}  # fmt: skip
-    assert found["greedy"] == expected(PROMPT, 1, 7, GREEDY)
-    assert found["sampled"] == expected(PROMPT, 1, 7, SAMPLED)
-    assert found["nucleus"] == expected(None, 1, 8, NUCLEUS)
-    assert found["batch"] == expected(PROMPT, 3, 7, SAMPLED)
-    assert foreign.results["third"] == foreign.results["batch"][2:]
-    assert [len(row) for row in foreign.results["nucleus"]] == [250]  # also after an end of text
-    assert foreign.results["nothing"] == [[]]
-    ours = {"model", "decoder", "sample", "encoder", "gpt2", "hparams", "user_error"}
-    assert not ours & set(foreign.modules)
+def texts(lm, rows):
+    """The texts of samples, cut where the model ended them."""
+    rows = [[*row, lm.end_of_text] for row in rows]
+    return [lm.encoder.decode(row[: row.index(lm.end_of_text)]) for row in rows]
 
 
-@pytest.mark.end_to_end
-def test_its_logits_and_its_vocabulary_are_those_of_the_model(lm, saved, foreign):
+@pytest.mark.parametrize(
+    ("prompt", "n", "settings"), [(PROMPT, 1, GREEDY), (PROMPT, 3, SAMPLED), (None, 1, NUCLEUS)]
+)
+def test_it_generates_the_tokens_of_the_model(lm, call, prompt, n, settings):
+    ids = lm.encoder.encode(prompt) if prompt else [lm.end_of_text]
+    found = call("generate", **inputs([ids] * n, sample=range(1, n + 1), **settings))
+    assert found.shape == (n, settings["length"])  # also after an end of text
+    assert texts(lm, found) == lm.generate(prompt, n, seed=8, **settings)
+    alone = call("generate", **inputs([ids], sample=[n], **settings))
+    assert (alone == found[-1:]).all()
+
+
+def test_no_tokens_can_be_asked_for(call):
+    assert call("generate", **inputs([[1]], **(GREEDY | {"length": 0}))).shape == (1, 0)
+
+
+def test_its_logits_and_its_vocabulary_are_those_of_the_model(lm, saved, loaded, call):
     ids = lm.encoder.encode(PROMPT)
     expected = lm.logits([ids, ids[::-1]])
-    assert np.allclose(foreign.results["logits"], expected, rtol=0, atol=1e-4)
-    assert foreign.assets == ["encoder.json", "vocab.bpe"]
-    for name in foreign.assets:
+    assert np.allclose(call("logits", tokens=[ids, ids[::-1]]), expected, rtol=0, atol=1e-4)
+    assert len(loaded.assets) == 2
+    for name in ("encoder.json", "vocab.bpe"):
         assert (saved / "assets" / name).read_bytes() == (MODEL / name).read_bytes()
 
 
-@pytest.mark.end_to_end
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("changes", "message"),
     [
-        ("too long", "context and length together exceed n_ctx = 256"),
-        ("bad top_k", "top_k must be from 0 to n_vocab = 1280, got"),
-        ("bad token", "tokens must be from 1 to n_ctx = 256 ids from 0 to 1279"),
-        ("bad sample", "sample must have a number for each text"),
-        ("no token", "tokens must be from 1 to n_ctx = 256 ids from 0 to 1279"),
-        ("long text", "tokens must be from 1 to n_ctx = 256 ids"),
+        ({"tokens": [[1] * 9], "length": 256}, "context and length together exceed n_ctx = 256"),
+        ({"top_k": -1}, "top_k must be from 0 to n_vocab = 1280, got"),
+        ({"tokens": [[1280]]}, "tokens must be from 1 to n_ctx = 256 ids from 0 to 1279"),
+        ({"sample": [1, 2]}, "sample must have a number for each text"),
     ],
 )
-def test_wrong_input_is_refused_by_the_graph(foreign, call, message):
-    assert message in foreign.results[call]
+def test_wrong_input_is_refused_by_the_graph(tf, call, changes, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        call("generate", **(inputs([[1]], **GREEDY) | changes))
+
+
+@pytest.mark.parametrize("tokens", [[[-1]], [[0] * 257]])
+def test_tokens_without_logits_are_refused_by_the_graph(tf, call, tokens):
+    message = "tokens must be from 1 to n_ctx = 256 ids from 0 to 1279"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        call("logits", tokens=tokens)
 
 
 def test_the_graph_runs_anywhere_and_names_no_folder_of_its_maker(tf, saved):
@@ -165,8 +128,7 @@ def test_rows_without_a_token_are_never_generated(tf, tiny, monkeypatch):
     folder = SimpleNamespace(hparams=tiny.hparams, encoder=vocabulary)
     weights = {name: tf.constant(value) for name, value in tiny.weights.items()}
     signature = to_saved_model.build_signatures(tf, folder, weights)["generate"]
-    settings = SAMPLED | {"length": 8, "top_k": 0}
-    _, inputs = generate([[1, 2]] * 4, sample=range(4), **settings)
-    inputs |= {name: tf.constant(inputs[name], tf.int64) for name in ("seed", "sample")}
-    inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
-    assert set(signature(**inputs)["tokens"].numpy().flat) == {5, 6}
+    values = inputs([[1, 2]] * 4, sample=range(4), **(SAMPLED | {"length": 8, "top_k": 0}))
+    values |= {name: tf.constant(values[name], tf.int64) for name in ("seed", "sample")}
+    values = {name: tf.convert_to_tensor(value) for name, value in values.items()}
+    assert set(signature(**values)["tokens"].numpy().flat) == {5, 6}
