@@ -56,6 +56,11 @@ def test_prompts_of_any_lengths_and_number_are_each_continued_as_if_alone(lm):
     assert lm.generate(prompts, temperature=0) == [text for [text] in alone]
 
 
+def test_a_model_works_inside_a_graph_of_the_callers(tf, tiny):
+    with tf.Graph().as_default(), gpt2.load(tiny.folder) as model:
+        assert model.logits([[1, 2]]).shape == (1, 2, 1280)
+
+
 def test_samples_of_a_prompt_differ_and_a_seed_repeats_them(lm):
     samples = lm.generate("KING", 3, seed=5)
     assert len(set(samples)) == 3
