@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -68,13 +69,6 @@ def test_a_dump_can_be_made_longer(tmp_path, model, whole):
     write(model, tmp_path / "out", 5)
     assert write(model, tmp_path / "out", 12) == whole
     assert write(model, tmp_path / "out", 12) == whole
-
-
-def test_another_seed_makes_other_samples(tmp_path, model, whole):
-    model.change(seed=10)
-    other = write(model, tmp_path / "out", 12)
-    model.change(seed=9)
-    assert not set(other.split("=" * 40)) & set(whole.split("=" * 40)[2::2])
 
 
 def test_a_dump_without_a_seed_continues_with_the_one_it_began_with(tmp_path, model, whole):
@@ -164,27 +158,13 @@ def test_sample_i_continues_prompt_i_in_every_shard(tmp_path, call_here, shard):
     assert [(record["number"], record["prompt"]) for record in records] == expected
 
 
-def test_prompts_are_separated_as_asked_and_come_before_their_samples(tmp_path, call_here):
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("First\nline\n\nSecond text\n", encoding="utf-8")
-    flags = [*FLAGS, "--prompts", prompts, "--separator", r"\n\n"]
-    text = call_here(CONDITIONAL, *flags, model=FakeModel).stdout
-    assert "SAMPLE 1 " + "=" * 40 + "\nFirst\nline[9.1] First\nline\n" in text
-    assert "SAMPLE 2 " + "=" * 40 + "\nSecond text[9.2] Second text\n" in text
-
-
 @pytest.mark.parametrize(
     ("name", "content", "flags", "message"),
     [
         ("none", None, [], "none: No such file"),
         ("empty", "", [], "empty holds no text to continue"),
         ("a.jsonl", '{"text": "x"}\n{"words": 1}\n', [], "a.jsonl, line 2: expected a JSON object"),
-        (
-            "a.jsonl",
-            '\n{"text": "\\ud83d"}\n',
-            [],
-            "a.jsonl, line 2: character 0 of the text is",
-        ),
+        ("a.jsonl", '\n{"text": "\\ud83d"}\n', [], "a.jsonl, line 2: character 0 of the text"),
         ("a.txt", "word " * 200, [], "a.txt, line 1: the prompt is too long"),
         ("a.txt", "x", ["--separator", ""], "separator must be some text"),
         ("a.txt", "x", ["--format", "xml"], "format must be one of text, jsonl, got xml"),
@@ -208,11 +188,10 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_reason(call_here):
 
 
 def test_a_terminal_sees_how_far_a_dump_is(tmp_path):
-    command = [*FAKE[1:], "generate_unconditional_samples", *FLAGS, "--length", 200]
+    command = [*FAKE, "generate_unconditional_samples", *FLAGS, "--length", 200]
     command += ["--nsamples", 8, "--batch_size", 4, "--output", tmp_path / "out"]
-    shown = pexpect.spawn(
-        sys.executable, list(map(str, command)), encoding="utf-8", timeout=600, env=ENVIRONMENT
-    ).read()
+    command = shlex.join(map(str, command))
+    shown = pexpect.run(command, encoding="utf-8", timeout=600, env=ENVIRONMENT)
     assert re.search(r" \d+%\|.*\| .*token/s, samples=4\]", shown)
 
 
