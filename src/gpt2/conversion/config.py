@@ -16,7 +16,7 @@ NAMES = {
     "n_layer": "n_layer",
 }
 # Settings with which the network is that of model.py. The first value is the default of the file.
-NETWORK: dict[str, tuple[Any, ...]] = {
+GPT2_SETTINGS: dict[str, tuple[Any, ...]] = {
     "model_type": ("gpt2",),
     "architectures": (["GPT2LMHeadModel"], ["GPT2Model"], None),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"),  # one function
@@ -42,7 +42,7 @@ def read_config(folder: Path) -> tuple[HParams, dict[str, Any]]:
         hparams = HParams().override_from_dict(fields)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    for name, allowed in (NETWORK | {"n_inner": (None, 4 * hparams.n_embd)}).items():
+    for name, allowed in (GPT2_SETTINGS | {"n_inner": (None, 4 * hparams.n_embd)}).items():
         value = config.get(name, allowed[0])
         if value not in allowed:
             wanted = " or ".join(map(repr, allowed))
@@ -52,7 +52,7 @@ def read_config(folder: Path) -> tuple[HParams, dict[str, Any]]:
 
 def make_config(hparams: HParams, end_of_text: int) -> dict[str, Any]:
     """The content of config.json for a model whose `<|endoftext|>` has the id `end_of_text`."""
-    settings = {name: allowed[0] for name, allowed in NETWORK.items()}
+    settings = {name: allowed[0] for name, allowed in GPT2_SETTINGS.items()}
     del settings["quantization_config"]  # transformers takes any value as a sign of quantization
     return {
         **settings,
