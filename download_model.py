@@ -4,28 +4,23 @@ A file is called `part.<name>` until it is complete and checked. After a dropped
 killed run, the next run resumes it, and nothing mistakes it for a checkpoint.
 """
 
+import os
+import re
+import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
-from gpt2.installation import ROOT, check_installation
-
-check_installation()  # before the imports that need packages
-import os  # noqa: E402
-import re  # noqa: E402
-import shutil  # noqa: E402
-from typing import NamedTuple  # noqa: E402
-
-from tqdm import tqdm  # noqa: E402
-
-from gpt2.command_line import run  # noqa: E402
-from gpt2.download import check, fetch, folder, hub  # noqa: E402
-from gpt2.download.errors import AGAIN, DownloadError, shown  # noqa: E402
-from gpt2.download.released_files import FILES, MODELS, released_file, remote_names  # noqa: E402
-from gpt2.file_lock import write_lock  # noqa: E402
-from gpt2.model_folder import NAME  # noqa: E402
-from gpt2.user_file import expand  # noqa: E402
-from user_error import UserError, require  # noqa: E402
+from gpt2.command_line import run
+from gpt2.download import check, fetch, folder, hub
+from gpt2.download.errors import AGAIN, DownloadError, shown
+from gpt2.download.released_files import FILES, MODELS, released_file, remote_names
+from gpt2.file_lock import write_lock
+from gpt2.installation import ROOT
+from gpt2.model_folder import NAME
+from gpt2.user_file import expand
+from user_error import UserError, require
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 
@@ -203,6 +198,8 @@ def show_problems(names: list[str], models_dir: Path) -> None:
 
 def show_list(names: list[str], models_dir: Path) -> None:
     """Print the models that are named, or all: their download sizes, and what is here."""
+    from tqdm import tqdm  # not at the top, so that gpt2 can report what is not installed
+
     print(f"{'model':<10} {'download':>17}  in {models_dir}")
     for model in names or dict.fromkeys([*MODELS, *models_in(models_dir)]):
         expected = [released_file(model, name) for name in FILES]
