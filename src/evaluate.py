@@ -3,15 +3,15 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from gpt2.command_line import run
 from gpt2.evaluation.page import page
 from gpt2.evaluation.perplexity import OnRead, SavedState, measure_perplexity, open_state
-from gpt2.evaluation.score_report import Report, ScoredText, format_number, jsonl, show, table
-from gpt2.evaluation.tasks import DATA_FILES, SIZES, TASKS, find_file, measure_task, published
+from gpt2.evaluation.score_report import Report, format_number, jsonl, show, table
+from gpt2.evaluation.tasks import DATA_FILES, TASKS, find_file, measure_task, published
 from gpt2.evaluation.texts import check_files, is_list, read_texts
 from gpt2.model_session import ModelSession
 from gpt2.scorer import Scorer
@@ -52,11 +52,12 @@ def score(
         raise UserError("--top needs a single text, or --format html")
     options = EvaluationOptions(window, stride, batch_size, top)
     chosen = [model_name, against] if against else [model_name]
-    scorers = [_scorer(name, models_dir, options, device, dtype) for name in chosen]
+    models = [ModelSession(name, models_dir, device=device, dtype=dtype) for name in chosen]
+    scorers = [Scorer(model, options) for model in models]
     if scorers[0].encoder.encoder != scorers[-1].encoder.encoder:
-        names = " and ".join(scorer.model.folder.name for scorer in scorers)
+        names = " and ".join(model.folder.name for model in models)
         raise UserError(f"{names} have different vocabularies")
-    texts = [ScoredText(text, scorers, is_list(files)) for text in read_texts(files)]
+    texts = list(read_texts(files))
     if not texts:
         raise UserError(f"{files[0]}: no texts in it")
     sys.stdout.writelines(REPORT_FORMATS[format](Report(texts, scorers, is_list(files))))
@@ -80,7 +81,7 @@ def perplexity(
       file: UTF-8 text; - is stdin.
     """
     options = EvaluationOptions(window, stride, batch_size)
-    scorer = _scorer(model_name, models_dir, options, device, dtype)
+    scorer = Scorer(ModelSession(model_name, models_dir, device=device, dtype=dtype), options)
     _measure_file("perplexity", measure_perplexity, scorer, file, state)
 
 
@@ -106,7 +107,7 @@ def task(
     if name not in TASKS:
         raise UserError(f"no task {name!r}; it is one of {', '.join(TASKS)}")
     options = EvaluationOptions(window, stride, batch_size)
-    scorer = _scorer(model_name, models_dir, options, device, dtype)
+    scorer = Scorer(ModelSession(model_name, models_dir, device=device, dtype=dtype), options)
     _measure_file(name, partial(measure_task, name), scorer, file, state)
 
 
@@ -125,70 +126,28 @@ def paper(
 
     Args:
       data_dir: folder with the tasks' files, under their own names, or in folders below it.
-      model_name: model to measure; all four sizes of the paper unless given.
     """
-    folder = Path(data_dir)
-    if not folder.is_dir():
-        raise UserError(f"--data_dir: no folder {data_dir}")
-    if not any(find_file(name, folder) for name in TASKS):
+    files = {name: find_file(name, Path(data_dir)) for name in TASKS}
+    if not any(files.values()):
         example = DATA_FILES["ptb"][0]
         raise UserError(f"--data_dir: no file of a task in {data_dir}, such as {example}")
     options = EvaluationOptions(window, stride, batch_size)
-    sessions, missing = [], {}
-    for names in [(model_name,)] if model_name else SIZES:
-        try:
-            sessions.append(_open_first(names, models_dir, device, dtype))
-        except UserError as error:
-            missing[names[0]] = error
-    if not sessions:
-        raise next(iter(missing.values()))
-    with open_state(state, {"command": "paper"}) as saved:
-        for name, reason in missing.items():
-            print(f"{name}: {reason}\n")
-        for session in sessions:
-            with session:
-                for line in _paper_of_one(Scorer(session, options), folder, saved):
-                    print(line, flush=True)
-
-
-def _paper_of_one(scorer: Scorer, data_dir: Path, saved: SavedState) -> Iterator[str]:
-    """The lines about one model."""
-    model_name = scorer.model.folder.name
-    yield f"{model_name:<13} {'':<45} {'measured':>9} {'published':>9}"
-    for name in TASKS:
-        path = find_file(name, data_dir)
-        if not path:
-            yield f"{name:<13} missing: no {' or '.join(DATA_FILES[name])} in {data_dir}"
-            continue
-        model, sizes = scorer.model, (scorer.window, scorer.stride)
-        run_of = model.fingerprint(), model.dtype, name, fingerprint(path), *sizes
-        key = " ".join(map(str, run_of))
-        if key not in saved.done:
-            with _progress(str(path)) as on_read:
-                metrics = measure_task(name, scorer, str(path), on_read, saved, f"{key} totals")
-            saved.put(key, metrics)
-        for metric, value in saved.done[key].items():
-            known = published(model_name, name, metric) or "-"
-            yield f"{name:<13} {metric:<45} {format_number(value, 2):>9} {known:>9}"
-    yield ""
-
-
-def _scorer(
-    model_name: str | None, models_dir: str, options: EvaluationOptions, device: str, dtype: str
-) -> Scorer:
-    """A scorer with valid options. The model is loaded when it is used."""
-    return Scorer(ModelSession(model_name, models_dir, device=device, dtype=dtype), options)
-
-
-def _open_first(names: tuple[str, ...], models_dir: str, device: str, dtype: str) -> ModelSession:
-    """The first model that exists. Raises: UserError about the first name, if none does."""
-    try:
-        return ModelSession(names[0], models_dir, device=device, dtype=dtype)
-    except UserError:
-        for name in names[1:]:
-            with suppress(UserError):
-                return ModelSession(name, models_dir, device=device, dtype=dtype)
-        raise
+    scorer = Scorer(ModelSession(model_name, models_dir, device=device, dtype=dtype), options)
+    model = scorer.model.folder.name
+    with open_state(state, scorer, task="paper") as saved:
+        print(f"{model:<13} {'':<45} {'measured':>9} {'published':>9}")
+        for name, path in files.items():
+            if not path:
+                print(f"{name:<13} missing: no {' or '.join(DATA_FILES[name])} in {data_dir}")
+                continue
+            key = f"{name} {fingerprint(path)}"
+            if key not in saved.done:
+                with _progress(str(path)) as on_read:
+                    metrics = measure_task(name, scorer, str(path), on_read, saved, f"{key} totals")
+                saved.put(key, metrics)
+            for metric, value in saved.done[key].items():
+                measured, known = format_number(value, 2), published(model, name, metric) or "-"
+                print(f"{name:<13} {metric:<45} {measured:>9} {known:>9}", flush=True)
 
 
 def _measure_file(
@@ -198,15 +157,12 @@ def _measure_file(
     file: str,
     state: str | None,
 ) -> None:
-    """Print what `measure` returns for a file. A state belongs to one task, file and model."""
+    """Print what `measure` returns for a file."""
     check_files([file])
     if file == "-" and state:
         raise UserError("--state needs a file: standard input cannot be read again")
-    run_of = {"task": task, "window": scorer.window, "stride": scorer.stride}
-    run_of["dtype"] = scorer.model.dtype
-    if state:
-        run_of |= {"file": fingerprint(file), "model": scorer.model.fingerprint()}
-    with open_state(state, run_of) as saved, _progress(file) as on_read:
+    run_of = {"task": task, "file": fingerprint(file)} if state else {}
+    with open_state(state, scorer, **run_of) as saved, _progress(file) as on_read:
         metrics = measure(scorer, file, on_read, saved)
     sys.stdout.writelines(show(metrics))
 

@@ -1,8 +1,7 @@
 """The log-probability, rank and entropy of each token of a text."""
 
-import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import chain, islice, repeat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpt2.text_stream import safe_pieces
@@ -16,16 +15,15 @@ if TYPE_CHECKING:  # imported where it is needed, as it takes long
     from gpt2.model_session import ModelSession
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """The scores of a window's tokens, each field [n_scored]."""
 
     logprob: "np.ndarray"  # natural logarithm of the token's probability
     rank: "np.ndarray"  # 1 for the most likely token; equally likely tokens share the better rank
     entropy: "np.ndarray"  # of the prediction, in nats
     top_probability: "np.ndarray"  # of the most likely token
-    top_ids: "np.ndarray | None" = None  # [n_scored, top], the most likely first
-    top_probabilities: "np.ndarray | None" = None  # [n_scored, top]
+    top_ids: "np.ndarray"  # [n_scored, top], the most likely first
+    top_probabilities: "np.ndarray"  # [n_scored, top]
     filtered_logprob: "np.ndarray | None" = None  # among the allowed tokens and this one
     filtered_rank: "np.ndarray | None" = None  # among the same
 
@@ -72,16 +70,16 @@ def statistics(logits: Any, targets: Any, allowed: Any = None, top: int = 0) -> 
     total = tf.reduce_sum(exp, axis=-1)
     chosen = tf.gather(logits, targets, batch_dims=1)
     is_greater = tf.cast(logits > chosen[:, None], tf.float32)
+    top_values, top_ids = tf.math.top_k(exp, top)
     output = {
         "logprob": chosen - tf.log(total),
         "rank": 1 + tf.cast(tf.reduce_sum(is_greater, axis=-1), tf.int32),
         # -sum(p * log p) with p = exp(logits) / total
         "entropy": tf.log(total) - tf.reduce_sum(exp * logits, axis=-1) / total,
         "top_probability": 1 / total,  # the largest logit is 0 here
+        "top_ids": top_ids,
+        "top_probabilities": top_values / total[:, None],
     }
-    if top:
-        values, output["top_ids"] = tf.math.top_k(exp, top)
-        output["top_probabilities"] = values / total[:, None]
     if allowed is not None:
         missing = tf.exp(chosen) * (1 - tf.gather(allowed, targets))
         output["filtered_logprob"] = chosen - tf.log(tf.linalg.matvec(exp, allowed) + missing)
@@ -125,24 +123,22 @@ def build_scores(hparams: HParams, top: int = 0, filtered: bool = False) -> Scor
         chunk = slice(start, start + SCORED_AT_ONCE)
         return statistics(logits[chunk], targets[chunk], allowed, top)
 
-    def as_windows(x: Any, *size: int) -> Any:
-        """Without the padding, [batch, sequence, *size]."""
-        return tf.reshape(tf.reshape(x, [-1, *size])[:n], [*model.shape_list(X), *size])
+    def as_windows(x: Any) -> Any:
+        """From [n, ...] with the padding to [batch, sequence, ...]."""
+        return tf.reshape(x[:n], [*model.shape_list(X), *x.shape[1:]])
 
-    types = dict.fromkeys(["logprob", "entropy", "top_probability"], tf.float32)
-    types["rank"] = tf.int32
-    if filtered:
-        types |= {"filtered_logprob": tf.float32, "filtered_rank": tf.int32}
-    lists = {"top_ids": tf.int32, "top_probabilities": tf.float32} if top else {}
+    # Built once more to see the types and shapes; this copy never runs.
+    specs = {name: tf.TensorSpec(x.shape, x.dtype) for name, x in scores_of_chunk(0).items()}
     chunks = tf.map_fn(
         scores_of_chunk,
         tf.range(0, n, SCORED_AT_ONCE),
-        fn_output_signature=types | lists,
+        fn_output_signature=specs,
         parallel_iterations=1,
     )
-    scores = {name: as_windows(x, *[top] * (name in lists)) for name, x in chunks.items()}
-    all_logits = as_windows(tf.cast(logits, tf.float32), hparams.n_vocab)
-    return ScoreGraph(ids, allowed, all_logits, scores)
+    scores = {
+        name: as_windows(tf.reshape(x, [-1, *specs[name].shape[1:]])) for name, x in chunks.items()
+    }
+    return ScoreGraph(ids, allowed, as_windows(tf.cast(logits, tf.float32)), scores)
 
 
 class Scorer:
@@ -201,61 +197,41 @@ class Scorer:
                 part = slice(end - window.n_scored, end)
                 yield window, Scores(**{name: value[row, part] for name, value in output.items()})
 
-    def encode(self, pieces: Iterable[str]) -> Iterator[int]:
-        """The token ids of a text in pieces that `text_stream.safe_pieces` cut."""
-        return chain.from_iterable(map(self.encoder.encode, pieces))
-
     def scan(
-        self, ids: Iterable[int], context: Sequence[int] = (), skip: int = 0
+        self, text: Iterable[str], context: str = "", skip: int = 0
     ) -> Iterator[tuple[Window, Scores]]:
         """Score each token of a text once, the first one after `<|endoftext|>` and the context.
 
         Args:
-          ids: the tokens of the text.
-          context: tokens before the text that are not scored.
+          text: in chunks of any sizes.
+          context: comes before the text and is not scored.
           skip: windows at the beginning that are not scored.
         """
-        before = [self.end_of_text, *context]
+        ids = chain.from_iterable(map(self.encoder.encode, safe_pieces(text)))
+        before = [self.end_of_text, *self.encoder.encode(context)]
         windows = sliding_windows(ids, before, self.window, self.stride)
         return self(islice(windows, skip, None))
 
-    def tokens(
+    def score_text(
         self,
-        ids: Iterable[int],
-        context: Sequence[int] = (),
+        text: Iterable[str],
+        context: str = "",
         on_scores: Callable[[Scores], object] = lambda _: None,
+        may_be_empty: bool = False,
     ) -> Iterator[TokenScore]:
-        """Score each token of a text, as in `scan`; `on_scores` gets the scores of each window."""
-        decode = self.encoder.stream()
-        for window, scores in self.scan(ids, context):
-            on_scores(scores)
-            columns = scores.logprob, scores.rank, scores.entropy, scores.top_probability
-            lists = (column.tolist() for column in columns)
-            rows = zip(
-                window.ids[-window.n_scored :], *lists, self._alternatives(scores), strict=True
-            )
-            for i, logprob, rank, entropy, best, others in rows:
-                yield TokenScore(i, decode([i]), logprob, rank, entropy, best, others)
+        """Score each token of a text, as in `scan`; `on_scores` gets the scores of each window.
 
-    def _alternatives(self, scores: Scores) -> Iterable[tuple[Alternative, ...]]:
-        """The alternatives at each position."""
-        if scores.top_ids is None or scores.top_probabilities is None:
-            return repeat((), len(scores.rank))
-        rows = zip(scores.top_ids.tolist(), scores.top_probabilities.tolist(), strict=True)
-        decode = self.encoder.decode
-        return (
-            tuple(Alternative(i, decode([i]), p) for i, p in zip(*row, strict=True)) for row in rows
-        )
-
-    def score_text(self, text: Iterable[str]) -> Iterator[TokenScore]:
-        """Score each token of a text once, the first one after `<|endoftext|>`.
-
-        Args:
-          text: in chunks of any sizes.
-        Raises: UserError if the text is empty.
+        Raises: UserError if the text is empty and must not be.
         """
-        token = None
-        for token in self.tokens(self.encode(safe_pieces(text))):
-            yield token
-        if token is None:
+        decode, is_empty = self.encoder.stream(), True
+        for window, scores in self.scan(text, context):
+            is_empty = False
+            on_scores(scores)
+            columns = (column.tolist() for column in scores if column is not None)
+            rows = zip(window.ids[-window.n_scored :], *columns, strict=True)
+            for i, logprob, rank, entropy, best, top_ids, probabilities in rows:
+                top = zip(top_ids, probabilities, strict=True)
+                others = tuple(Alternative(k, self.encoder.decode([k]), p) for k, p in top)
+                yield TokenScore(i, decode([i]), logprob, rank, entropy, best, others)
+        if is_empty and not may_be_empty:
             raise UserError("the text is empty")

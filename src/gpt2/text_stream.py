@@ -33,7 +33,7 @@ class Counts:
         self.words += len(text.split())
         self.lines += text.count("\n")
         self.characters += len(text)
-        self.bytes += len(text.encode("utf-8"))
+        self.bytes += len(text.encode("utf-8", "surrogatepass"))  # the encoder reports those
 
 
 def text_chunks(

@@ -6,7 +6,7 @@ import numpy as np
 
 import gpt2
 import numpy_gpt2
-from gpt2.evaluation.score_report import Report, ScoredText
+from gpt2.evaluation.score_report import Report
 from gpt2.evaluation.texts import Text
 from gpt2.scorer import Scorer, Scores
 from gpt2.windows import EvaluationOptions
@@ -58,14 +58,14 @@ class MadeUp(Scorer):
                     rank=1 + (self._rng.pareto(0.5, n) % n_vocab).astype(np.int32),
                     entropy=self._rng.uniform(0, 7, n).astype(np.float32),
                     top_probability=p[:, 0].astype(np.float32),
-                    top_ids=self._rng.integers(0, n_vocab, [n, top]) if top else None,
-                    top_probabilities=p[:, :top] if top else None,
+                    top_ids=self._rng.integers(0, n_vocab, [n, top]),
+                    top_probabilities=p[:, :top],
                 ),
             )
 
 
 def report_of(texts, scorers=None):
     """A report of named texts: {name: text}."""
-    scorers, is_list = scorers or [MadeUp()], len(texts) != 1
-    scored = [ScoredText(Text(name, [text]), scorers, is_list) for name, text in texts.items()]
-    return Report(scored, scorers, is_list)
+    is_list = len(texts) != 1
+    read = [Text(name, [text], may_be_empty=is_list) for name, text in texts.items()]
+    return Report(read, scorers or [MadeUp()], is_list)

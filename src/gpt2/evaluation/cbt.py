@@ -3,6 +3,7 @@
 Source: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019), section 3.2.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import count, islice
 
@@ -15,6 +16,7 @@ from user_error import UserError
 
 GAP = "XXXXX"
 LABELS = [str(k) for k in range(1, 22)]
+LAST_LINE = re.compile(rf"(.*{GAP}.*)\t(.+)\t\t(.+)")  # sentence, answer and candidates
 
 
 def read_cbt(path: str, on_read: OnRead) -> Iterator[tuple[str, str, str, list[str]]]:
@@ -28,18 +30,15 @@ def read_cbt(path: str, on_read: OnRead) -> Iterator[tuple[str, str, str, list[s
         block = [line.rstrip("\n").partition(" ") for line in islice(numbered, 21)]
         if not block:
             return
-        place = f"{path}, question {number}"
-        if [label for label, _, _ in block] != LABELS:
-            raise UserError(f"{place}: should be 21 sentences, numbered from 1 to 21")
-        *context, last = (sentence for _, _, sentence in block)
-        fields = last.split("\t")
-        candidates = fields[-1].split("|")
-        if len(fields) != 4 or GAP not in fields[0] or fields[1] not in candidates:
+        labels, _, (*context, last) = zip(*block, strict=True)
+        found = LAST_LINE.fullmatch(last)
+        if list(labels) != LABELS or not found or found[2] not in found[3].split("|"):
             raise UserError(
-                f"{place}: the last line should be a sentence with {GAP}, tab, the answer, two "
-                "tabs, and the candidates with | between them"
+                f"{path}, question {number}: should be 21 sentences, numbered from 1 to 21, the "
+                f"last one with {GAP}, and after it the answer and the candidates"
             )
-        yield " ".join(map(BOOK.detokenize, context)), fields[0].strip(), fields[1], candidates
+        sentences = " ".join(map(BOOK.detokenize, context))
+        yield sentences, found[1].strip(), found[2], found[3].split("|")
 
 
 def measure_cbt(scorer: Scorer, path: str, on_read: OnRead) -> dict[str, float]:

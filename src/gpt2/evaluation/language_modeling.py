@@ -27,10 +27,10 @@ class LongText:
     """
 
     unit: str  # of the metric: word, byte or character
-    # What each line must match (each piece, if there is no detokenizer), and the error otherwise.
+    # What the first line with a word must match (the first piece, if there is no detokenizer), and
+    # the error otherwise.
     pattern: re.Pattern[str]
     format_error: str
-    only_first: bool = False  # whether nothing is checked after the first line with a word
     detokenizer: Detokenizer | None = None  # None: the text is natural already
 
     def measure(
@@ -46,13 +46,13 @@ class LongText:
         counts, changed = Counts(), Counts()
         if self.detokenizer:
             checked = self._checked(path, lines(text_chunks(path, on_read=on_read)), counts)
-            pieces = safe_pieces(_natural(checked, self.detokenizer, changed))
+            text = _natural(checked, self.detokenizer, changed)
         else:
             complete = path != "-" and Path(path).stat().st_size == COMPLETE
             start = COMPLETE - TEST_PART if complete else 0
             chunks = text_chunks(path, start=start, cut=True, on_read=on_read)
-            pieces = self._checked(path, safe_pieces(chunks), counts)
-        totals = measure(pieces, scorer, state, key)
+            text = self._checked(path, safe_pieces(chunks), counts)
+        totals = measure(text, scorer, state, key)
         if self.detokenizer:
             perplexity = totals.perplexity(counts.words + counts.lines)
             return {"perplexity per word": perplexity, CHANGED: changed.lines}
@@ -60,13 +60,13 @@ class LongText:
         return {f"bits per {self.unit}": totals.bits(units)}
 
     def _checked(self, path: str, parts: Iterator[str], counts: Counts) -> Iterator[str]:
-        """Lines or pieces, counted. Raises: UserError for one that is not in the format."""
-        checking = True
-        for number, part in enumerate(parts, 1):
-            if checking and not self.pattern.fullmatch(part):
-                place = f"{path}, line {number}" if self.detokenizer else path
-                raise UserError(f"{place}: {self.format_error}")
-            checking = checking and not (self.only_first and part.strip())
+        """Lines or pieces, counted. Raises: UserError if the file is in another format."""
+        checked = False
+        for part in parts:
+            if not checked and part.strip():
+                if not self.pattern.fullmatch(part):
+                    raise UserError(f"{path}: {self.format_error}")
+                checked = True
             counts.add(part)
             yield part
 
@@ -81,9 +81,8 @@ def _natural(lines: Iterator[str], detokenizer: Detokenizer, changed: Counts) ->
 
 _WIKITEXT = LongText(
     "word",
-    re.compile(r"\s*| = .+ = \n?"),
-    "not a WikiText file: the first line must be a title such as ' = Title = '",
-    only_first=True,
+    re.compile(r" = .+ = \n?"),
+    "not a WikiText file: the first line should be a title such as ' = Title = '",
     detokenizer=WIKITEXT,
 )
 LONG_TEXTS = {
@@ -92,20 +91,19 @@ LONG_TEXTS = {
     "ptb": LongText(
         "word",
         re.compile(r" (?:[^\sA-MO-Z]+ )+\n?"),
-        "a Penn Treebank line is words with a space around each, and no capital letter but N",
+        "the first line should be words with a space around each, and no capital letter but N",
         detokenizer=PTB,
     ),
     "1bw": LongText(
         "word",
         re.compile(r"(?:\S+(?<![^\W\d],) )*\S+(?<![^\W\d],)\n?"),
-        "a line of 1BW is one sentence, with a single space before each word and comma",
+        "the first line should be one sentence, with a single space before each word and comma",
         detokenizer=ONE_BILLION_WORDS,
     ),
     "enwik8": LongText(
         "byte",
         re.compile(r".*(?:\[\[|<page>).*", re.DOTALL),
         "no Wikipedia markup in it: enwik8 is a dump in XML",
-        only_first=True,
     ),
     "text8": LongText("character", re.compile(r"[a-z ]*\n?"), "text8 has only a to z and spaces"),
 }

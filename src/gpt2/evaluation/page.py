@@ -14,7 +14,8 @@ from itertools import chain
 from pathlib import Path
 from string import Template
 
-from gpt2.evaluation.score_report import Report, ScoredText, format_number
+from gpt2.evaluation.score_report import Report, format_number
+from gpt2.evaluation.texts import Text
 from gpt2.scorer import TokenScore
 from gpt2.terminal import log_once
 
@@ -24,7 +25,7 @@ COMFORTABLE = 50_000  # tokens; a longer page is slow to open
 CONTROL_PICTURES = {c: 0x2400 + c for c in range(32) if chr(c) not in "\t\n"} | {0x7F: 0x2421}
 SIGNS = CONTROL_PICTURES | {ord(" "): "␣", ord("\n"): "↵", ord("\t"): "⇥"}
 PARAGRAPH = 600  # characters after which a paragraph of the page ends at the next line end,
-LONGEST = 2000  # ... before the next word; and after twice as many, anywhere
+LONGEST = 2000  # ... before the next word
 NEGATIVE_LOGS = [-math.log(p) for p in (0.5, 0.1, 0.01, 0.001)]
 # A choice of colours -> the highest value of each colour but the last, and the labels of all.
 COLOURS: dict[str, tuple[Sequence[float], str]] = {
@@ -48,7 +49,7 @@ WIDTH, HEIGHT, ABOVE, BELOW = 272, 132, 24, 18  # of a histogram, and of its mar
 def page(report: Report) -> Iterator[str]:
     """The page, in pieces. All texts are scored before the first piece. Raises: UserError."""
     sections = [list(_section(text, report)) for text in report.texts]
-    tokens = int(sum(text.numbers()[0]["tokens"] for text in report.texts))
+    tokens = int(sum(text.totals[0]["tokens"] for text in report.texts))
     if tokens > COMFORTABLE:
         log_once(
             f"a page of {tokens} tokens is slow to open; for a text of this length, "
@@ -100,14 +101,14 @@ def _key(name: str, models: Sequence[str]) -> str:
     return f'<ul class="key {name}" aria-label="Colours by {name}">{items} {_escape(what)}</ul>'
 
 
-def _section(text: ScoredText, report: Report) -> Iterator[str]:
+def _section(text: Text, report: Report) -> Iterator[str]:
     """A text with its totals, in pieces. Of a few texts, the totals are unfolded."""
     name, is_open = _escape(text.name), "open" if len(report.texts) <= 2 else ""
     # For each model: the rank, entropy and highest probability of each prediction.
     predictions: list[list[tuple[float, ...]]] = [[] for _ in report.models]
-    paragraphs = list(_paragraphs(_spans(text.tokens(), report.models, predictions)))
+    paragraphs = list(_paragraphs(_spans(text.score(report.scorers), report.models, predictions)))
     yield f"<section>\n<h2>{name}</h2>\n<details {is_open}><summary>Totals</summary>\n"
-    for model, numbers, rows in zip(report.models, text.numbers(), predictions, strict=True):
+    for model, numbers, rows in zip(report.models, text.totals, predictions, strict=True):
         if len(report.models) > 1:
             yield f"<p>By {_escape(model)}:</p>\n"
         items = (f"<div><dt>{x}</dt><dd>{_formatted(x, numbers)}</dd></div>" for x in numbers)
@@ -144,8 +145,8 @@ def _paragraphs(spans: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Paragraphs, which end at a line end if possible. Browsers skip those that are off-screen."""
     paragraph, length, last = "", 0, ""
     for text, span in spans:
-        word = text.startswith(" ") or length > 2 * LONGEST
-        if (length > PARAGRAPH and last.endswith("\n")) or (length > LONGEST and word):
+        at_word = text.startswith(" ")
+        if (length > PARAGRAPH and last.endswith("\n")) or (length > LONGEST and at_word):
             yield f"<p>{paragraph}</p>"
             paragraph, length = "", 0
         paragraph, length, last = paragraph + span, length + len(text), text

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +28,24 @@ class SavedState:
     Raises: UserError
     """
 
-    def __init__(self, path: str | None, run: dict[str, Any]):
-        self.path = path and Path(path)
-        self.run = {"version": 3, **run}  # of the fields of Totals
+    def __init__(self, path: Path | None, run: dict[str, Any]):
+        self.path, self.run = path, run
         self.done: dict[str, Any] = {}
         if not self.path or not self.path.exists():
             return
         try:
             found = parse_json(read_text(self.path))
-            other, self.done = dict(found["run"]), dict(found["done"])
-        except (OSError, ValueError, KeyError, TypeError):
+            changed = [name for name, value in run.items() if found["run"].get(name) != value]
+            self.done = dict(found["done"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise UserError(
                 f"{path} is not the state of an evaluation; delete it, or name another file"
             ) from None
-        for name, value in self.run.items():
-            if other.get(name) != value:
-                raise UserError(
-                    f"{path} belongs to a run with another {name} ({other.get(name)}, now {value});"
-                    " repeat that run's flags, or name another file"
-                )
+        if changed:
+            raise UserError(
+                f"{path} belongs to a run with another {' and '.join(changed)}; "
+                "repeat that run's flags, or name another file"
+            )
 
     def put(self, key: str, value: Any) -> None:
         """Keep a value, which JSON must be able to hold, as `done[key]`."""
@@ -57,26 +56,32 @@ class SavedState:
 
 
 @contextmanager
-def open_state(path: str | None, run: dict[str, Any]) -> Iterator[SavedState]:
-    """A state that no other run can use until this one ends. Raises: UserError."""
-    if path and not Path(path).absolute().parent.is_dir():
+def open_state(path: str | None, scorer: Scorer, **run: str) -> Iterator[SavedState]:
+    """The state of a run with one model, which no other run can use until this one ends.
+
+    Raises: UserError
+    """
+    if not path:
+        yield SavedState(None, {})
+        return
+    if not Path(path).absolute().parent.is_dir():
         raise UserError(f"{path}: no such folder")
-    with write_lock(Path(path)) if path else nullcontext():
-        yield SavedState(path, run)
+    model = {"model": scorer.model.fingerprint(), "dtype": scorer.model.dtype}
+    options = {"window": scorer.window, "stride": scorer.stride}
+    with write_lock(Path(path)):
+        yield SavedState(Path(path), run | model | options)
 
 
-def measure(
-    pieces: Iterable[str], scorer: Scorer, state: SavedState, key: str = "totals"
-) -> Totals:
+def measure(text: Iterable[str], scorer: Scorer, state: SavedState, key: str = "totals") -> Totals:
     """Predict every token of a text once, the first one after `<|endoftext|>`.
 
     Args:
-      pieces: the text, cut by text_stream.safe_pieces.
+      text: in chunks of any sizes.
       state, key: where the sums are kept. Windows that they include are not computed again.
     Raises: UserError if the text is empty.
     """
-    totals = Totals(**(state.done.get(key, {})))
-    for _, scores in scorer.scan(scorer.encode(pieces), skip=totals.windows):
+    totals = Totals(**state.done.get(key, {}))
+    for _, scores in scorer.scan(text, skip=totals.windows):
         totals.add(scores)
         state.put(key, dataclasses.asdict(totals))
     if not totals.tokens:

@@ -12,10 +12,10 @@ from gpt2.evaluation.language_modeling import LONG_TEXTS
 from gpt2.evaluation.perplexity import OnRead, SavedState
 from gpt2.scorer import Scorer
 
-# The sizes in the paper. Each was released under two names, the first of which is the paper's.
-SIZES = [("117M", "124M"), ("345M", "355M"), ("762M", "774M"), ("1542M", "1558M")]
+# Model -> its place in the lists of published values. Each size was released under two names.
+SIZES = {"117M": 0, "124M": 0, "345M": 1, "355M": 1, "762M": 2, "774M": 2, "1542M": 3, "1558M": 3}
 
-# Task -> metric -> published value for each of SIZES. Perplexity and accuracy in percent; the
+# Task -> metric -> published values of the four sizes. Perplexity and accuracy in percent; the
 # other two are bits.
 PUBLISHED = {
     "lambada": {
@@ -75,7 +75,4 @@ def find_file(task: str, data_dir: Path) -> Path | None:
 def published(model_name: str, task: str, metric: str) -> float | None:
     """The paper's value, or None. Variants of a metric, named after a comma, share a value."""
     values = PUBLISHED[task].get(metric.split(",")[0])
-    for value, names in zip(values or (), SIZES, strict=False):
-        if model_name in names:
-            return value
-    return None
+    return values[SIZES[model_name]] if values and model_name in SIZES else None

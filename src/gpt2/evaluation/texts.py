@@ -1,22 +1,40 @@
 """The texts to score: whole files, or the lines of JSON Lines files."""
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from pathlib import Path
 
+from gpt2.evaluation.totals import Totals
+from gpt2.scorer import Scorer, TokenScore
 from gpt2.terminal import log_once
 from gpt2.text_stream import Counts, lines, safe_pieces, text_chunks, text_record
 from user_error import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Text:
-    """A text, which is read when it is needed."""
+    """A text to score by one model, or by two that have the same vocabulary."""
 
     name: str
-    chunks: Iterable[str]  # to iterate over once
+    chunks: Iterable[str]  # read while the text is scored, and only once
     context: str = ""  # comes before the text, and is not scored
+    may_be_empty: bool = False
+    totals: list[dict[str, float]] = dataclasses.field(default_factory=list)  # once it is scored
+
+    def score(self, scorers: Sequence[Scorer]) -> Iterator[tuple[TokenScore, ...]]:
+        """For each token, its scores by each model; then sets `totals`, the metrics by each.
+
+        Raises: UserError if the text is empty and must not be, or cannot be read.
+        """
+        counts, sums = Counts(), [Totals() for _ in scorers]
+        each = zip(tee(counted(self.chunks, counts), len(scorers)), scorers, sums, strict=True)
+        scored = (
+            scorer.score_text(chunks, self.context, totals.add, self.may_be_empty)
+            for chunks, scorer, totals in each
+        )
+        yield from zip(*scored, strict=True)
+        self.totals = [totals.summary(counts) for totals in sums]
 
 
 def check_files(files: Sequence[str]) -> None:
@@ -44,7 +62,8 @@ def read_texts(files: Sequence[str]) -> Iterator[Text]:
         if file.endswith(".jsonl"):
             yield from _records(file, len(files) > 1)
         else:
-            yield Text("standard input" if file == "-" else Path(file).name, text_chunks(file))
+            name = "standard input" if file == "-" else Path(file).name
+            yield Text(name, text_chunks(file), may_be_empty=is_list(files))
 
 
 def _records(file: str, several: bool) -> Iterator[Text]:
@@ -53,13 +72,11 @@ def _records(file: str, several: bool) -> Iterator[Text]:
             continue
         place = f"{file}, line {number}"
         record = text_record(place, line)
-        text, prompt, name = record["text"], record.get("prompt"), str(record.get("number", number))
-        if not isinstance(prompt, str | None):
+        name, prompt = str(record.get("number", number)), record.get("prompt") or ""
+        if not isinstance(prompt, str):
             raise UserError(f"{place}: the prompt is not text")
-        prompt = prompt or ""
-        if re.search("[\ud800-\udfff]", text + prompt + name):
-            raise UserError(f"{place}: there is a lone surrogate, which is half a character")
-        yield Text(f"{Path(file).name} {name}" if several else name, [text], prompt)
+        name = f"{Path(file).name} {name}" if several else name
+        yield Text(name, [record["text"]], prompt, may_be_empty=True)
 
 
 def counted(chunks: Iterable[str], counts: Counts) -> Iterator[str]:

@@ -6,7 +6,6 @@ import json
 import pytest
 from scoring import MadeUp
 
-from gpt2.evaluation.score_report import ScoredText
 from gpt2.evaluation.texts import Text, check_files, counted, is_list, read_texts
 from gpt2.terminal import log_once
 from gpt2.text_stream import Counts
@@ -50,8 +49,7 @@ def test_json_lines_are_texts_and_samples_come_after_their_prompts(tmp_path):
     ("line", "message"),
     [
         ('{"text": 5}', "expected a JSON object with a text"),
-        ('{"text": "a", "prompt": []}', "the prompt is not text"),
-        ('{"text": "\\ud800"}', "there is a lone surrogate"),
+        ('{"text": "a", "prompt": [1]}', "the prompt is not text"),
     ],
 )
 def test_a_line_without_a_text_is_named(tmp_path, line, message):
@@ -72,7 +70,12 @@ def test_the_end_of_text_in_a_text_is_ordinary_and_reported_once(caplog):
 
 def test_a_prompt_is_seen_and_not_scored():
     scorer = MadeUp()
-    text = ScoredText(Text("a", [" Ay me"], "ROMEO:"), [scorer], False)
-    assert "".join(token.text for (token,) in text.tokens()) == " Ay me"
+    text = Text("a", [" Ay me"], "ROMEO:")
+    assert "".join(token.text for (token,) in text.score([scorer])) == " Ay me"
     assert scorer.encoder.decode(scorer.seen[0].ids) == "<|endoftext|>ROMEO: Ay me"
-    assert text.numbers()[0]["bytes"] == 6
+    assert text.totals[0]["bytes"] == 6
+
+
+def test_half_a_character_is_an_error():
+    with pytest.raises(UserError, match="lone surrogate"):
+        list(Text("a", ["\ud800"]).score([MadeUp()]))
