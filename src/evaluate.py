@@ -2,14 +2,13 @@
 """Score texts with a model: token by token, in total, or on the tasks of the paper."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from gpt2.command_line import run
 from gpt2.evaluation.page import page
-from gpt2.evaluation.perplexity import OnRead, SavedState, measure_perplexity, open_state
+from gpt2.evaluation.perplexity import OnRead, open_state
 from gpt2.evaluation.score_report import Report, format_number, jsonl, show, table
 from gpt2.evaluation.tasks import DATA_FILES, TASKS, find_file, measure_task, published
 from gpt2.evaluation.texts import check_files, is_list, read_texts
@@ -82,7 +81,7 @@ def perplexity(
     """
     options = EvaluationOptions(window, stride, batch_size)
     scorer = Scorer(ModelSession(model_name, models_dir, device=device, dtype=dtype), options)
-    _measure_file("perplexity", measure_perplexity, scorer, file, state)
+    _measure_file("perplexity", scorer, file, state)
 
 
 def task(
@@ -108,7 +107,7 @@ def task(
         raise UserError(f"no task {name!r}; it is one of {', '.join(TASKS)}")
     options = EvaluationOptions(window, stride, batch_size)
     scorer = Scorer(ModelSession(model_name, models_dir, device=device, dtype=dtype), options)
-    _measure_file(name, partial(measure_task, name), scorer, file, state)
+    _measure_file(name, scorer, file, state)
 
 
 def paper(
@@ -143,28 +142,22 @@ def paper(
             key = f"{name} {fingerprint(path)}"
             if key not in saved.done:
                 with _progress(str(path)) as on_read:
-                    metrics = measure_task(name, scorer, str(path), on_read, saved, f"{key} totals")
-                saved.put(key, metrics)
+                    results = measure_task(name, scorer, str(path), on_read, saved, f"{key} totals")
+                saved.put(key, results)
             for metric, value in saved.done[key].items():
                 measured, known = format_number(value, 2), published(model, name, metric) or "-"
                 print(f"{name:<13} {metric:<45} {measured:>9} {known:>9}", flush=True)
 
 
-def _measure_file(
-    task: str,
-    measure: Callable[[Scorer, str, OnRead, SavedState], dict[str, float]],
-    scorer: Scorer,
-    file: str,
-    state: str | None,
-) -> None:
-    """Print what `measure` returns for a file."""
+def _measure_file(name: str, scorer: Scorer, file: str, state: str | None) -> None:
+    """Print the results of a task."""
     check_files([file])
     if file == "-" and state:
         raise UserError("--state needs a file: standard input cannot be read again")
-    run_of = {"task": task, "file": fingerprint(file)} if state else {}
+    run_of = {"task": name, "file": fingerprint(file)} if state else {}
     with open_state(state, scorer, **run_of) as saved, _progress(file) as on_read:
-        metrics = measure(scorer, file, on_read, saved)
-    sys.stdout.writelines(show(metrics))
+        results = measure_task(name, scorer, file, on_read, saved)
+    sys.stdout.writelines(show(results))
 
 
 @contextmanager

@@ -4,8 +4,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 from conftest import ROOT
@@ -16,27 +14,12 @@ from user_error import UserError
 
 EVALUATE = ROOT / "src" / "evaluate.py"
 DATA = ROOT / "tests" / "data"
-TEXT = "Now is the winter of our discontent, 中文 & <b>.\n"
 
 
 @pytest.fixture
 def flags(tiny):
     """Flags that choose the tiny model."""
     return {"model_name": "tiny", "models_dir": str(tiny.folder.parent)}
-
-
-@pytest.mark.end_to_end
-def test_scores_stdin_with_the_embedded_model_and_reports_the_choice(tmp_path):
-    command = [sys.executable, EVALUATE, "score", "-", "--format", "jsonl", "--models_dir"]
-    done = subprocess.run(
-        [*command, tmp_path], input=TEXT, capture_output=True, encoding="utf-8", timeout=100
-    )
-    assert done.returncode == 0
-    assert re.fullmatch("using the small model 1M.*\nrunning on .*\n", done.stderr)
-    *rows, last = map(json.loads, done.stdout.splitlines())
-    assert "".join(row["text"] for row in rows) == TEXT
-    assert last["totals"]["tokens"] == len(rows)
-    assert last["totals"]["bytes"] == len(TEXT.encode())
 
 
 def test_progress_is_shown_on_a_terminal_until_the_end(flags, monkeypatch, capsys):
@@ -53,7 +36,7 @@ def test_progress_is_shown_on_a_terminal_until_the_end(flags, monkeypatch, capsy
     [
         (["score", EVALUATE, "nowhere"], "nowhere: no such file"),
         (["perplexity", EVALUATE, "--state", "no/where"], "no/where: no such folder"),
-        (["task", "ptb", EVALUATE, "--models_dir", "."], f"{EVALUATE}, line 1: a Penn"),
+        (["task", "ptb", EVALUATE, "--models_dir", "."], f"{EVALUATE}: the first line should"),
         (["score", "empty", "--model_name", "1M"], "the text is empty"),
         (["score", "empty.jsonl", "--model_name", "1M"], "empty.jsonl: no texts in it"),
         (["score", "empty", "empty", "--top", 2], "--top needs a single text, or --format html"),
@@ -61,7 +44,7 @@ def test_progress_is_shown_on_a_terminal_until_the_end(flags, monkeypatch, capsy
         (["perplexity", EVALUATE, "--window", 999, "--model_name", "1M"], "window must be from 1"),
         (["perplexity", "-", "--state", "x"], "--state needs a file"),
         (["task", "lambda", EVALUATE], "no task 'lambda'; it is one of lambada, cbt-cn"),
-        (["paper", "--data_dir", "no data"], "--data_dir: no file of a task in no data, such as"),
+        (["paper", "--data_dir", "."], "--data_dir: no file of a task in ., such as"),
     ],
 )
 def test_errors_are_one_line_before_tensorflow_is_imported(
@@ -71,8 +54,7 @@ def test_errors_are_one_line_before_tensorflow_is_imported(
         raise AssertionError("TensorFlow was imported")
 
     monkeypatch.chdir(tmp_path)
-    for name in ("empty", "empty.jsonl", "data/deep/text8", "no data/x"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in ("empty", "empty.jsonl"):
         (tmp_path / name).touch()
     monkeypatch.setattr("gpt2.model_session.import_tensorflow", too_early)
     commands = {name: getattr(evaluate, name) for name in ("score", "perplexity", "task", "paper")}

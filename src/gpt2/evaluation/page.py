@@ -37,12 +37,16 @@ COLOURS: dict[str, tuple[Sequence[float], str]] = {
 RANKS = ["1", "2-5", "6-10", "11-50", "51-100", "101-500", "501-1000", "1001 or more"]
 NATS = [*(f"{k} to {k + 1}" for k in range(9)), "9 or more"]
 TENTHS = [f"{10 * k} to {10 * k + 10}%" for k in range(10)]
-HISTOGRAMS: tuple[tuple[str, Sequence[float], Sequence[str]], ...] = (
-    # The title, the lowest value of each bar but the first, and the labels of all bars.
-    ("Rank", [2, 6, 11, 51, 101, 501, 1001], RANKS),
-    ("Entropy of the prediction, in nats", range(1, 10), NATS),
-    ("Probability of the most likely token", [k / 10 for k in range(1, 10)], TENTHS),
-)
+# A field of TokenScore -> the title, the lowest value of each bar but the first, and all labels.
+HISTOGRAMS: dict[str, tuple[str, Sequence[float], Sequence[str]]] = {
+    "rank": ("Rank", [2, 6, 11, 51, 101, 501, 1001], RANKS),
+    "entropy": ("Entropy of the prediction, in nats", range(1, 10), NATS),
+    "top_probability": (
+        "Probability of the most likely token",
+        [k / 10 for k in range(1, 10)],
+        TENTHS,
+    ),
+}
 WIDTH, HEIGHT, ABOVE, BELOW = 272, 132, 24, 18  # of a histogram, and of its margins
 
 
@@ -104,31 +108,27 @@ def _key(name: str, models: Sequence[str]) -> str:
 def _section(text: Text, report: Report) -> Iterator[str]:
     """A text with its totals, in pieces. Of a few texts, the totals are unfolded."""
     name, is_open = _escape(text.name), "open" if len(report.texts) <= 2 else ""
-    # For each model: the rank, entropy and highest probability of each prediction.
-    predictions: list[list[tuple[float, ...]]] = [[] for _ in report.models]
-    paragraphs = list(_paragraphs(_spans(text.score(report.scorers), report.models, predictions)))
+    tokens = list(text.score(report.scorers))
     yield f"<section>\n<h2>{name}</h2>\n<details {is_open}><summary>Totals</summary>\n"
-    for model, numbers, rows in zip(report.models, text.totals, predictions, strict=True):
+    for k, (model, numbers) in enumerate(zip(report.models, text.totals, strict=True)):
         if len(report.models) > 1:
             yield f"<p>By {_escape(model)}:</p>\n"
         items = (f"<div><dt>{x}</dt><dd>{_formatted(x, numbers)}</dd></div>" for x in numbers)
-        columns = zip(*rows, strict=True) if rows else [()] * len(HISTOGRAMS)
-        pictures = map(histogram, *zip(*HISTOGRAMS, strict=True), columns)
-        yield f'<dl>{"".join(items)}</dl>\n<div class="pictures">{"".join(pictures)}</div>\n'
+        yield f'<dl>{"".join(items)}</dl>\n<div class="pictures">'
+        for field, about in HISTOGRAMS.items():
+            yield histogram(*about, [getattr(scores[k], field) for scores in tokens])
+        yield "</div>\n"
     yield f'</details>\n<div class="text" tabindex="0" role="group" aria-label="{name}">'
-    yield from [*paragraphs, "</div>\n</section>\n"]
+    yield from _paragraphs(_spans(tokens, report.models))
+    yield "</div>\n</section>\n"
 
 
 def _spans(
-    tokens: Iterable[tuple[TokenScore, ...]],
-    models: Sequence[str],
-    predictions: list[list[tuple[float, ...]]],
+    tokens: Iterable[tuple[TokenScore, ...]], models: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """Texts and their spans; adds to the predictions. The tokens of one character share a span."""
+    """Texts and their spans. The tokens of one character share a span."""
     titles: list[str] = []
     for number, scores in enumerate(tokens, 1):
-        for rows, score in zip(predictions, scores, strict=True):
-            rows.append((score.rank, score.entropy, score.top_probability))
         titles.append(_title(number, scores, models))
         if text := scores[0].text:
             title, colours = html.escape("\n".join(titles)), _classes(scores)

@@ -9,7 +9,7 @@ from pathlib import Path
 from gpt2.evaluation.cbt import measure_cbt
 from gpt2.evaluation.lambada import measure_lambada
 from gpt2.evaluation.language_modeling import LONG_TEXTS
-from gpt2.evaluation.perplexity import OnRead, SavedState
+from gpt2.evaluation.perplexity import OnRead, SavedState, measure_perplexity
 from gpt2.scorer import Scorer
 
 # Model -> its place in the lists of published values. Each size was released under two names.
@@ -53,12 +53,14 @@ def measure_task(
     """The results of a task, by the name of the metric; accuracies are in percent.
 
     Args:
-      name: one of TASKS.
+      name: one of TASKS, or perplexity, which takes any text.
       path: the task's file; `-` is stdin.
       on_read: called repeatedly, with the number of bytes read since the last call.
       state, key: where the sums over a long text are kept.
     Raises: UserError if the file is not in the task's format.
     """
+    if name == "perplexity":
+        return measure_perplexity(scorer, path, on_read, state)
     if name == "lambada":
         return measure_lambada(scorer, path, on_read)
     if name.startswith("cbt"):

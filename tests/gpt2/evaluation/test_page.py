@@ -3,13 +3,12 @@
 import html.parser
 import re
 
-import numpy as np
 import pytest
 from chromium import browser
 from scoring import MadeUp, report_of
 
 from gpt2.evaluation import page as page_module
-from gpt2.evaluation.page import CONTROL_PICTURES, HISTOGRAMS, PARTS, histogram, page
+from gpt2.evaluation.page import CONTROL_PICTURES, HISTOGRAMS, histogram, page
 from gpt2.terminal import log_once
 
 TEXT = "Now is the winter\nof our <b>discontent</b> & é 中文.\n"
@@ -117,7 +116,7 @@ def test_a_long_text_is_reported_and_cut_into_paragraphs(monkeypatch, caplog):
 
 
 def test_histograms_put_numbers_where_they_belong():
-    ranks, entropies, probabilities = HISTOGRAMS
+    ranks, entropies, probabilities = HISTOGRAMS.values()
     picture = histogram(*ranks, [1, 2, 5, 6, 1000, 1001, 50000, 1])
     assert "1: 25.0%. 2-5: 25.0%. 6-10: 12.5%" in picture
     assert "501-1000: 12.5%. 1001 or more: 25.0%" in picture
@@ -133,7 +132,7 @@ def test_a_browser_shows_numbers_by_pointer_and_keys_and_runs_nothing_of_the_tex
     path.write_text(source, encoding="utf-8", newline="")
     complaints, requests = [], []
     with browser() as chromium:
-        tab = chromium.new_page(viewport={"width": 360, "height": 640}, color_scheme="dark")
+        tab = chromium.new_page(viewport={"width": 360, "height": 640})
         tab.set_default_timeout(100_000)
         tab.on("console", lambda message: complaints.append(message.text))
         tab.on("pageerror", lambda error: complaints.append(str(error)))
@@ -146,9 +145,6 @@ def test_a_browser_shows_numbers_by_pointer_and_keys_and_runs_nothing_of_the_tex
 
         tab.hover(".text span >> nth=2")
         assert "token 3, id" in tab.inner_text("aside")
-        tab.click(".text span >> nth=2")
-        tab.keyboard.press("Escape")
-        assert "Point at a token" in tab.inner_text("aside")
         tab.focus(".text")
         for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowRight"):
             tab.keyboard.press(key)
@@ -160,10 +156,6 @@ def test_a_browser_shows_numbers_by_pointer_and_keys_and_runs_nothing_of_the_tex
         tab.check("input[value=probability]")
         assert tab.evaluate(colour) != by_rank
         assert tab.is_visible(".key.probability") and not tab.is_visible(".key.rank")
-        background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert sum(map(int, re.findall(r"\d+", background))) < 200  # dark
-        tab.emulate_media(media="print")
-        assert not tab.is_visible("aside")
         assert complaints == []
         assert requests == [path.as_uri()]
 
@@ -171,16 +163,3 @@ def test_a_browser_shows_numbers_by_pointer_and_keys_and_runs_nothing_of_the_tex
         tab.goto(path.as_uri())
         assert tab.evaluate("typeof hacked") == "undefined"
         assert tab.evaluate("document.querySelector('main > p').style.color") == ""
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_can_be_read_on_every_colour(dark):
-    style = (PARTS / "page.css").read_text(encoding="utf-8")
-    luminance = {}
-    for name, *pair in re.findall(r"--(\w+): light-dark\(#(\w{6}), #(\w{6})\);", style):
-        c = np.array([*bytes.fromhex(pair[dark])]) / 255
-        linear = np.where(c <= 10 / 255, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-        luminance[name] = linear @ [0.2126, 0.7152, 0.0722]
-    for name in ["paper", *(f"{kind}{i}" for kind in "kd" for i in range(5))]:
-        low, high = sorted([luminance["ink"], luminance[name]])
-        assert (high + 0.05) / (low + 0.05) >= 4.5

@@ -135,7 +135,7 @@ def test_lambada_perplexity_by_numpy(tiny, file):
 
 @pytest.mark.parametrize(
     "passage",
-    ["he found| Mara", "he found|\n Mara", "he|  Mara", "he said|\n\n no", "he went| home.\nMara"],
+    ["he found| Mara", "he|  Mara", "he said|\n\n no", "he went| home.\nMara"],
 )
 def test_lambada_is_split_where_lm_evaluation_harness_splits_it(tmp_path, passage):
     path = tmp_path / "lambada.jsonl"
