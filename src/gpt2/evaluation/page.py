@@ -25,7 +25,7 @@ COMFORTABLE = 50_000  # tokens; a longer page is slow to open
 CONTROL_PICTURES = {c: 0x2400 + c for c in range(32) if chr(c) not in "\t\n"} | {0x7F: 0x2421}
 SIGNS = CONTROL_PICTURES | {ord(" "): "␣", ord("\n"): "↵", ord("\t"): "⇥"}
 PARAGRAPH = 600  # characters after which a paragraph of the page ends at the next line end,
-LONGEST = 2000  # ... before the next word
+LONGEST = 2000  # ... before the next word; and after twice as many, anywhere
 NEGATIVE_LOGS = [-math.log(p) for p in (0.5, 0.1, 0.01, 0.001)]
 # A choice of colours -> the highest value of each colour but the last, and the labels of all.
 COLOURS: dict[str, tuple[Sequence[float], str]] = {
@@ -145,8 +145,8 @@ def _paragraphs(spans: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Paragraphs, which end at a line end if possible. Browsers skip those that are off-screen."""
     paragraph, length, last = "", 0, ""
     for text, span in spans:
-        at_word = text.startswith(" ")
-        if (length > PARAGRAPH and last.endswith("\n")) or (length > LONGEST and at_word):
+        word = text.startswith(" ") or length > 2 * LONGEST
+        if (length > PARAGRAPH and last.endswith("\n")) or (length > LONGEST and word):
             yield f"<p>{paragraph}</p>"
             paragraph, length = "", 0
         paragraph, length, last = paragraph + span, length + len(text), text

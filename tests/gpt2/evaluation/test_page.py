@@ -107,12 +107,12 @@ def test_a_second_model_brings_the_colours_of_the_difference():
 def test_a_long_text_is_reported_and_cut_into_paragraphs(monkeypatch, caplog):
     monkeypatch.setattr(page_module, "COMFORTABLE", 50)
     log_once.cache_clear()
-    source = page_of({"a": "word " * 900 + "\n" + "A line.\n" * 100})
+    source = page_of({"a": "word " * 900 + "\n" + "A line.\n" * 100 + "x" * 5000})
     assert "--format table or --format jsonl suits better" in caplog.text
     found = re.findall("<p>(<span.*?)</p>", source, re.DOTALL)
     lengths = [len("".join(re.findall('">(.*?)</span>', part, re.DOTALL))) for part in found]
-    assert sum(lengths) == 4501 + 800
-    assert max(lengths) < 2100
+    assert sum(lengths) == 4501 + 800 + 5000
+    assert max(lengths) < 4200
 
 
 def test_histograms_put_numbers_where_they_belong():
