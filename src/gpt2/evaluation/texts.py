@@ -40,7 +40,7 @@ class Text:
 def check_files(files: Sequence[str]) -> None:
     """Raise UserError for a file that does not exist, or if stdin is read twice."""
     for file in files:
-        if file != "-" and (not Path(file).exists() or Path(file).is_dir()):
+        if file != "-" and not Path(file).exists():
             raise UserError(f"{file}: no such file")
     if list(files).count("-") > 1:
         raise UserError("standard input can be read only once")
