@@ -105,7 +105,7 @@ def test_a_state_belongs_to_one_run(tmp_path, flags, capsys):
     first = capsys.readouterr().out
     evaluate.perplexity(str(DATA / "text8"), **flags, window=16, batch_size=1)
     assert capsys.readouterr().out == first
-    with pytest.raises(UserError, match="a run with another dtype and window;"):
+    with pytest.raises(UserError, match="a run with another dtype and window and stride;"):
         evaluate.perplexity(str(DATA / "text8"), **flags, window=15, dtype="tf32")
     with pytest.raises(UserError, match="a run with another task and file;"):
         evaluate.task("enwik8", str(DATA / "enwik8"), **flags, window=16)

@@ -248,7 +248,7 @@ QUESTION = "".join(f"{i} A word .\n" for i in range(1, 21)) + "21 XXXXX .\ta\t\t
         ("wikitext-2", " \nPlain text.\n", "the first line should be a title"),
         ("ptb", " A Capital \n", "no capital letter but N"),
         ("1bw", "Well, no .\n", "a single space before each word and comma"),
-        ("text8", " lower case only A", "only a to z and spaces"),
+        ("text8", "No capital letters", "only a to z and spaces"),
         ("enwik8", "plain text", "no Wikipedia markup"),
         ("enwik8", "", "the text is empty"),
     ],
