@@ -14,7 +14,7 @@ from gpt2.sample_text import read_stop_strings
 from gpt2.sampling.batch import SampleBatch, StopConditions, make_samples
 from gpt2.sampling.sample_file import PlainText, Sample, Stream
 from gpt2.terminal import in_notebook
-from gpt2.text_stream import BYTE_ORDER_MARK, lines, text_chunks
+from gpt2.text_stream import lines, text_chunks
 from gpt2.typed_value import parse
 from user_error import UserError, require
 
@@ -157,10 +157,8 @@ class Conversation:
         Raises: UserError at the end if there was such a line.
         """
         wrong = 0
-        for number, line in enumerate(lines(sys.stdin), 1):
+        for number, line in enumerate(lines(text_chunks("-")), 1):
             try:
-                if number == 1:
-                    line = line.removeprefix(BYTE_ORDER_MARK)
                 if text := line.rstrip("\n"):
                     self.respond(text)
             except UserError as error:

@@ -46,18 +46,19 @@ def text_chunks(
     """The text of a UTF-8 file in chunks: line ends as they are, without a byte order mark.
 
     Args:
-      path: the file; `-` is stdin.
+      path: the file; `-` is stdin, of which a line that is typed or piped comes at once.
       start: byte to begin at.
       cut: the text may begin and end inside a character, which is then left out.
       on_read: called with the number of bytes of each chunk.
     Raises: UserError if the file cannot be read, or is not UTF-8.
     """
     decoder, skipping, at_start = codecs.getincrementaldecoder("utf-8")(), cut, not start
+    stdin: Any = sys.stdin
     try:
-        with sys.stdin.buffer if path == "-" else open_file(path, pipes=True) as file:
+        with stdin.buffer if path == "-" else open_file(path, pipes=True) as file:
             if start:
                 file.seek(start)
-            while data := file.read(CHUNK_BYTES):
+            while data := file.read1(CHUNK_BYTES):
                 on_read(len(data))
                 if skipping:
                     data, skipping = data.lstrip(bytes(range(0x80, 0xC0))), False

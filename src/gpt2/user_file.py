@@ -4,15 +4,16 @@ import errno
 import json
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from user_error import UserError
 
 PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # what a shell writes for <(command)
 
 
-def open_file(path: str | Path, pipes: bool = False) -> BinaryIO:
+def open_file(path: str | Path, pipes: bool = False) -> BufferedReader:
     """Open a file to read its bytes.
 
     Args:

@@ -242,25 +242,6 @@ def test_an_error_during_the_import_is_shown(call_process, script, tmp_path):
     assert "ImportError: x" in done.stderr
 
 
-@pytest.mark.parametrize(("text", "shown"), [(b"caf\xe9, \xe9", "caf�, �"), (b"cafe", "cafe")])
-def test_standard_input_that_is_not_utf_8_is_reported_once(script, text, shown):
-    script.write_text(
-        "import sys\n"
-        "from gpt2.command_line import run\n"
-        "def main(): print(sys.stdin.read())\n"
-        "run(main)\n",
-        encoding="utf-8",
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"}
-    done = subprocess.run(
-        [sys.executable, script], input=text, capture_output=True, env=environment
-    )
-    assert done.stdout.decode() == f"{shown}\n"
-    reports = done.stderr.decode().splitlines()
-    assert len(reports) == ("�" in shown)
-    assert all(line.startswith("standard input is not UTF-8 text") for line in reports)
-
-
 def test_scripts_print_what_they_load_before_they_import_numpy():
     scripts = {main.__module__ for main in MAINS}
     code = f"import sys, {', '.join(scripts)}\nassert 'numpy' not in sys.modules"

@@ -1,5 +1,7 @@
 """Long texts: the pieces have the ids of the whole, and are made one at a time."""
 
+import os
+
 import pytest
 from conftest import ROOT
 from hypothesis import given
@@ -56,6 +58,14 @@ def test_reading_leaves_characters_whole_and_line_ends_alone(tmp_path):
     assert "".join(text_chunks(str(path), on_read=sizes.append)) == text
     assert sum(sizes) == path.stat().st_size
     assert len(sizes) > 1
+
+
+def test_a_line_in_a_pipe_is_read_before_the_next_one_comes():
+    receiver, sender = os.pipe()
+    os.write(sender, b"ROMEO:\n")
+    assert next(text_chunks(f"/dev/fd/{receiver}")) == "ROMEO:\n"
+    os.close(receiver)
+    os.close(sender)
 
 
 def test_characters_that_a_cut_went_through_are_left_out(tmp_path):

@@ -1,7 +1,6 @@
 """How the texts of a prompt file are read, whatever wrote the file."""
 
 import io
-import os
 import sys
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from gpt2.sampling.batch import StopConditions
 from gpt2.sampling.prompts import read_prompts
 from interactive_conditional_samples import Conversation
+from user_error import UserError
 
 
 def texts_of(path, separator="\\n"):
@@ -47,17 +47,15 @@ def test_crlf_byte_order_marks_and_surrogate_pairs_are_understood(
     assert texts_of(str(tmp_path / name), separator) == prompts
 
 
-def test_crlf_and_a_byte_order_mark_are_understood_in_pipes(monkeypatch):
+def test_standard_input_is_read_as_a_file_is(monkeypatch):
     content = b"\xef\xbb\xbfROMEO:\r\n\r\nJULIET:\r\n"
     put_in(monkeypatch, content)
     assert texts_of("-") == ["ROMEO:", "JULIET:"]
     put_in(monkeypatch, content)
     assert answered_lines(monkeypatch) == ["ROMEO:", "JULIET:"]
-    receiver, sender = os.pipe()
-    os.write(sender, content)
-    os.close(sender)
-    assert texts_of(f"/dev/fd/{receiver}") == ["ROMEO:", "JULIET:"]
-    os.close(receiver)
+    put_in(monkeypatch, b"ROMEO:\n\xff\n")
+    with pytest.raises(UserError, match=r"^- is not UTF-8 text"):
+        answered_lines(monkeypatch)
 
 
 @pytest.mark.parametrize(
