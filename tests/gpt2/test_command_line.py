@@ -29,6 +29,7 @@ MAINS = [
     train.train,
     download_model.download_models,
 ]
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 SCRIPT = """
 from gpt2.command_line import run
 from user_error import UserError
@@ -65,9 +66,8 @@ def call(script, run_here):
 @pytest.fixture
 def call_process(script):
     """Run the script in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     return lambda *arguments: subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True, env=environment
+        [sys.executable, script, *arguments], capture_output=True, text=True, env=ENVIRONMENT
     )
 
 
@@ -151,8 +151,7 @@ def test_a_script_prints_the_versions(call):
 )
 def test_a_closed_or_full_stream_is_no_traceback(script, redirection, printed, message, status):
     command = f'"{sys.executable}" "{script}" {redirection}'
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=ENVIRONMENT)
     assert (done.stdout, done.stderr, done.returncode) == (printed, message, status)
 
 
@@ -245,5 +244,4 @@ def test_an_error_during_the_import_is_shown(call_process, script, tmp_path):
 def test_scripts_print_what_they_load_before_they_import_numpy():
     scripts = {main.__module__ for main in MAINS}
     code = f"import sys, {', '.join(scripts)}\nassert 'numpy' not in sys.modules"
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)

@@ -27,6 +27,8 @@ UNCONDITIONAL = ROOT / "src" / "generate_unconditional_samples.py"
 INTERACTIVE = ROOT / "src" / "interactive_conditional_samples.py"
 CONDITIONAL = ROOT / "src" / "generate_conditional_samples.py"
 SCRIPTS = [UNCONDITIONAL, INTERACTIVE]
+FAKE = [sys.executable, str(ROOT / "tests" / "helpers" / "fake_model.py")]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 
 
 def call(script, *flags, **kwargs):
@@ -108,18 +110,16 @@ def test_mistakes_are_reported_before_tensorflow_is_imported(tmp_path):
 
 def test_a_script_written_for_the_original_runs_unchanged():
     script = ROOT / "tests" / "helpers" / "original_user.py"
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment = ENVIRONMENT | {"TF_CPP_MIN_LOG_LEVEL": "2"}
     done = call(script, ROOT / "models", "1M", env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("=" * 40) == 2 * (1 + 16)
 
 
 def test_a_reader_that_goes_away_ends_the_script_without_an_error():
-    helper = ROOT / "tests" / "helpers" / "fake_model.py"
-    command = [sys.executable, helper, UNCONDITIONAL.stem, "--model_name", "1M"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = [*FAKE, UNCONDITIONAL.stem, "--model_name", "1M"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **streams) as process:
+    with subprocess.Popen(command, env=ENVIRONMENT, **streams) as process:
         process.stdout.readline()
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
@@ -168,21 +168,18 @@ CONTROL = "è“ 中, red \x1b[31m, bell \a, \x9b, tab\t, a\rb, end\r\nnext"
 
 
 def test_pipes_are_utf_8_whatever_the_locale_is_and_nothing_in_them_is_changed():
-    helper = ROOT / "tests" / "helpers" / "fake_model.py"
-    flags = ["--model_name", "1M", "--prompt_file", "-"]
-    environment = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT / "src")}
+    command = [*FAKE, INTERACTIVE.stem, "--model_name", "1M", "--prompt_file", "-"]
+    environment = ENVIRONMENT | {"PYTHONIOENCODING": "cp1252"}
     streams = {"input": CONTROL.encode(), "stdout": subprocess.PIPE}
-    command = [sys.executable, helper, INTERACTIVE.stem, *flags]
     done = subprocess.run(command, env=environment, check=True, **streams)
     assert f"[7.1] {CONTROL}\n".encode() in done.stdout
 
 
 def test_a_terminal_gets_no_control_characters(tmp_path):
     (tmp_path / "prompt").write_bytes(CONTROL.encode())
-    helper = ROOT / "tests" / "helpers" / "fake_model.py"
-    command = [sys.executable, helper, INTERACTIVE.stem, "--model_name", "1M", "--prompt_file"]
-    command = [*map(str, command), str(tmp_path / "prompt")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"}
+    path = str(tmp_path / "prompt")
+    command = [*FAKE, INTERACTIVE.stem, "--model_name", "1M", "--prompt_file", path]
+    environment = ENVIRONMENT | {"PYTHONUTF8": "1"}
     shown = pexpect.run(shlex.join(command), env=environment, encoding="utf-8")
     assert "[7.1] è“ 中, red \ufffd[31m, bell \ufffd, \ufffd, tab\t, a\ufffdb, end\r" in shown
 
@@ -202,28 +199,16 @@ def test_text_is_shown_as_it_is_made(call_here, monkeypatch):
     assert stdout.getvalue().decode().startswith(seen[1] + " ROMEO:\n")
 
 
-@pytest.mark.parametrize("script", [INTERACTIVE, CONDITIONAL])
-def test_stop_strings_end_samples_and_are_not_printed(call_here, tmp_path, script):
-    (tmp_path / "prompts").write_text("To be, or not to be\nKING RICHARD\n", encoding="utf-8")
-    text = (tmp_path / "prompts").read_text(encoding="utf-8")
-    flags = ["--prompts", tmp_path / "prompts"] if script is CONDITIONAL else []
-    flags += ["--stop", "e, or n", "--stop", "RICH", "--seed", 5]
-    done = call_here(script, *EMBEDDED, *flags, input=text, model=FakeModel)
-    assert [line for line in done.stdout.splitlines() if "[" in line and "#" not in line] == (
-        ["To be, or not to be[5.1] To b", "KING RICHARD[5.2] KING "]
-        if script is CONDITIONAL
-        else ["[5.1] To b", "[5.2] KING "]
-    )
-
-
-def test_a_dump_records_its_stop_strings_and_what_they_ended(call_here, tmp_path):
-    flags = [*EMBEDDED, "--seed", 7, "--nsamples", 1, "--format", "jsonl"]
-    flags += ["--output", tmp_path / "out"]
-    done = call_here(UNCONDITIONAL, *flags, "--stop", "1]", model=FakeModel)
-    assert done.returncode == 0
-    record = json.loads((tmp_path / "out").read_text(encoding="utf-8"))
-    assert (record["text"], record["ended"]) == ("[7.", True)
-    assert record["settings"]["stop"] == ["1]"]
+def test_stop_strings_end_samples_and_are_not_printed_but_recorded(call_here):
+    text, stop = "To be, or not to be\nKING RICHARD\n", ["--stop", "e, or n", "--stop", "RICH"]
+    flags = [*EMBEDDED, "--seed", 5, *stop]
+    answers = call_here(INTERACTIVE, *flags, input=text, model=FakeModel).stdout
+    assert re.findall(r"^\[.*", answers, re.MULTILINE) == ["[5.1] To b", "[5.2] KING "]
+    flags += ["--prompts", "-", "--format", "jsonl"]
+    dumped = call_here(CONDITIONAL, *flags, input=text, model=FakeModel).stdout
+    first, second = map(json.loads, dumped.splitlines())
+    assert (first["text"], first["ended"], second["text"]) == ("[5.1] To b", True, "[5.2] KING ")
+    assert first["settings"]["stop"] == ["e, or n", "RICH"]
 
 
 def test_a_terminal_answers_prompts_until_ctrl_d():
