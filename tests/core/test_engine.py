@@ -31,14 +31,10 @@ def test_the_kind_of_processor_is_read_from_its_flags(kind, monkeypatch):
     assert engine.has_bfloat16.__wrapped__() == (kind == "avx512")
 
 
-def test_without_a_list_of_flags_the_kind_is_other(monkeypatch):
-    monkeypatch.setattr(engine, "CPUINFO", "/nowhere")
-    assert engine.processor.__wrapped__() == "other"
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_sample_is_compiled_and_many_are_not_on_a_cpu(kind, on):
     on(kind)
+    assert engine.rewrites_graphs() == (kind == "other")
     first = 2 if kind == "avx2" else 16
     names = [engine.choose(n) for n in (None, 1, first - 1, first)]
     assert names == ["xla", "xla", "xla", "tensorflow"]
@@ -89,18 +85,11 @@ def test_weights_are_not_packed_where_tensorflow_lacks_the_private_operation(on,
     assert engine.choose(8, constant=True) == "tensorflow"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_all_batches_are_compiled_for_a_gpu(kind, tf, on, monkeypatch):
-    on(kind)
+def test_all_batches_are_compiled_for_a_gpu(tf, on, monkeypatch):
+    on("avx2")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
     assert engine.choose(32, constant=True) == "xla"
     assert engine.rewrites_graphs()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_graphs_are_rewritten_where_they_are_not_built_for_the_processor(kind, on):
-    on(kind)
-    assert engine.rewrites_graphs() == (kind == "other")
 
 
 @pytest.mark.parametrize("name", engine.ENGINES)

@@ -29,26 +29,6 @@ def test_greedy_tokens_equal_the_original(tf, sess):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize(
-    ("hparams", "batch_size", "n_context", "length"),
-    [
-        (TINY, 1, 1, 24),
-        (TINY, 2, 24, 1),
-        (HParams(n_vocab=7, n_ctx=33, n_embd=8, n_head=8, n_layer=3), 4, 2, 32),
-    ],
-)
-def test_greedy_tokens_equal_recomputation_without_cache(
-    tf, sess, hparams, batch_size, n_context, length
-):
-    weights = model_weights.random_weights(hparams, seed=3)
-    context = np.random.default_rng(4).integers(0, hparams.n_vocab, [batch_size, n_context])
-    X = tf.placeholder(tf.int32, [batch_size, None])
-    output = sample.sample_sequence(hparams=hparams, length=length, context=X, temperature=0)
-    model_weights.assign(tf, sess, weights)
-    expected = [numpy_gpt2.generate(hparams, weights, row, length) for row in context]
-    np.testing.assert_array_equal(sess.run(output, {X: context}), expected)
-
-
 def test_start_token_is_the_whole_context_and_the_model_has_all_variables(tf, sess):
     output = sample.sample_sequence(hparams=TINY, length=4, start_token=9, batch_size=3, top_k=1)
     weights = model_weights.random_weights(TINY)
@@ -80,39 +60,29 @@ def allowed(p, top_k, top_p):
     return q / q.sum()
 
 
-def settings_placeholders(tf):
-    return {
-        "length": tf.placeholder(tf.int32, []),
-        "temperature": tf.placeholder(tf.float32, []),
-        "top_k": tf.placeholder(tf.int32, []),
-        "top_p": tf.placeholder(tf.float32, []),
-    }
-
-
-SETTINGS = [
-    *[(1, 0, 1), (0.7, 0, 1), (1, 4, 1), (0.7, 6, 1)],
-    *[(1, 0, 0.8), (0.7, 0, 0.9), (1, 5, 0.75)],
-]
-
-
-def test_frequencies_match_the_distribution_in_one_graph_for_all_settings(tf, sess):
+def test_frequencies_match_the_distribution(tf, sess):
     tf.set_random_seed(7)
-    weights, options = constant_weights(), settings_placeholders(tf)
-    options["length"] = CONSTANT.n_ctx
-    output = sample.sample_sequence(hparams=CONSTANT, start_token=0, batch_size=7, **options)
+    temperature, top_k, top_p = 0.7, 9, 0.9
+    output = sample.sample_sequence(
+        hparams=CONSTANT,
+        length=CONSTANT.n_ctx,
+        start_token=0,
+        batch_size=7,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
+    weights = constant_weights()
     model_weights.assign(tf, sess, weights)
     logits = numpy_gpt2.logits(CONSTANT, weights, np.array([0]))[-1]
-    for temperature, top_k, top_p in SETTINGS:
-        feed = {options["temperature"]: temperature, options["top_k"]: top_k}
-        feed |= {options["top_p"]: top_p}
-        draws = np.concatenate([sess.run(output, feed)[:, 1:].ravel() for _ in range(6)])
-        p = np.exp(logits / temperature)
-        p = allowed(p / p.sum(), top_k, top_p)
-        counts = np.bincount(draws, minlength=CONSTANT.n_vocab)
-        assert counts[p == 0].sum() == 0
-        expected = p[p > 0] * len(draws)
-        chi_squared, n = ((counts[p > 0] - expected) ** 2 / expected).sum(), len(expected) - 1
-        assert chi_squared < n + 4 * (2 * n) ** 0.5  # 4 standard deviations above the mean
+    draws = np.concatenate([sess.run(output)[:, 1:].ravel() for _ in range(6)])
+    p = np.exp(logits / temperature)
+    p = allowed(p / p.sum(), top_k, top_p)
+    counts = np.bincount(draws, minlength=CONSTANT.n_vocab)
+    assert counts[p == 0].sum() == 0
+    expected = p[p > 0] * len(draws)
+    chi_squared, n = ((counts[p > 0] - expected) ** 2 / expected).sum(), len(expected) - 1
+    assert chi_squared < n + 4 * (2 * n) ** 0.5  # 4 standard deviations above the mean
 
 
 def test_runs_and_rows_differ_and_the_seed_of_the_graph_repeats_them(tf, monkeypatch):
@@ -152,12 +122,6 @@ def test_top_p_keeps_the_token_that_crosses_p_in_each_row_by_itself(tf, sess):
     assert found == [[T, T, F, F], [F, F, T, T]]
 
 
-@pytest.mark.parametrize("p", [0, 1e-9])
-def test_top_p_keeps_the_likeliest_token_for_any_p(tf, sess, p):
-    found = kept(tf, sess, sample.top_p_logits(tf.constant(LOGITS[:1]), p))
-    assert found == [[False, True, False, False]]
-
-
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_nucleus_is_the_smallest_set_that_reaches_p(tf, sess, jit_compile):
     n_vocab = 50257
@@ -186,12 +150,12 @@ def test_top_p_needs_not_know_the_vocabulary_when_the_graph_is_built(tf, sess):
     assert found.tolist() == [[True, True, False, True], [True] * 4]
 
 
-@pytest.mark.parametrize("n_vocab", [5, 1280, 50257])
-def test_top_k_of_a_tensor_equals_top_k_of_a_number(tf, sess, n_vocab):
+def test_top_k_of_a_tensor_equals_top_k_of_a_number(tf, sess):
+    n_vocab = 50257
     logits = np.random.default_rng(n_vocab).normal(size=[3, n_vocab]).astype(np.float32)
     k = tf.placeholder(tf.int32, [])
     masked = sample.top_k_logits(tf.constant(logits), k)
-    for value in {0, 1, 2, 5, 64, 65, 512, 513, n_vocab} & set(range(n_vocab + 1)):
+    for value in (0, 1, 5, 64, 65, 512, 513, n_vocab):
         keep = value or n_vocab
         smallest = np.sort(logits)[:, n_vocab - keep, None]
         expected = np.where(logits < smallest, np.float32(-1e10), logits)
@@ -223,18 +187,13 @@ def test_sample_sequence_refuses_what_is_out_of_range(tf, sess, settings, messag
     assert not sess.graph.get_operations()
 
 
-def test_one_graph_of_placeholders_equals_graphs_of_numbers(tf, sess):
-    combinations = [(0, 0, 1), (0.7, 0, 1), (0.7, 4, 1), (0.7, 0, 0.8), (0.7, 6, 0.9)]
-    random = np.random.default_rng(1)
-    logits = tf.constant(random.normal(0, 2, [50, 2200]), tf.float32)
-    uniform = tf.constant(random.random(50), tf.float32)
-    settings = settings_placeholders(tf)
-    del settings["length"]
-    tokens = sample.sample_token(logits, uniform, **settings)
-    expected = [sample.sample_token(logits, uniform, *numbers) for numbers in combinations]
-    for numbers, by_numbers in zip(combinations, sess.run(expected), strict=True):
-        found = sess.run(tokens, dict(zip(settings.values(), numbers, strict=True)))
-        np.testing.assert_array_equal(found, by_numbers)
+def settings_placeholders(tf):
+    return {
+        "length": tf.placeholder(tf.int32, []),
+        "temperature": tf.placeholder(tf.float32, []),
+        "top_k": tf.placeholder(tf.int32, []),
+        "top_p": tf.placeholder(tf.float32, []),
+    }
 
 
 @pytest.fixture(scope="module")
