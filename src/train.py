@@ -16,7 +16,7 @@ from gpt2.model_folder import SMALL_FILES, ModelFolder, find_model
 from gpt2.tensorflow_session import check_device, choose_device, import_tensorflow
 from gpt2.terminal import status_line
 from gpt2.training.options import TFConfig, TrainingOptions, read_tf_config
-from user_error import UserError, require
+from user_error import ClusterError, UserError, require
 
 
 def train(
@@ -134,9 +134,14 @@ def run_training(
         raise UserError(
             "out of memory; try a smaller --batch_size with a higher --accumulate, or --recompute"
         ) from None
-    except tf.errors.OpError:
-        workers.exit_if_worker_died()
-        raise
+    except tf.errors.OpError as error:
+        if workers.size == 1:
+            raise
+        reason = error.message.partition("\n")[0]
+        raise ClusterError(
+            f"a worker stopped or does not respond ({reason}); look at the output of each, then "
+            "start all with the same flags to resume from the last checkpoint"
+        ) from None
     if workers.is_chief:
         print(summary(run_folder, best))
 
@@ -156,8 +161,7 @@ def summary(run_folder: Path, best: float) -> str:
     return (
         f"{found}: {_shown(run_folder.parent / name)}\n"
         f"sample from them: {_shown(python)} {script} {flags}\n"
-        f"loss curves: {_shown(run_folder / 'logs' / 'loss.svg')}, or in a browser: "
-        f"{_shown(python.with_name('tensorboard'))} --logdir {runs}"
+        f"loss curves: {_shown(run_folder / 'logs' / 'loss.svg')}"
     )
 
 

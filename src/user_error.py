@@ -14,7 +14,7 @@ class DamagedModelError(UserError):
 
 
 class ClusterError(UserError):
-    """A Ray cluster failed; the flags are right."""
+    """A worker or a cluster failed; the flags are right."""
 
     exit_status = 1
 

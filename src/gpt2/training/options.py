@@ -85,9 +85,8 @@ def read_tf_config() -> TFConfig:
         config = parse_json(text)
         jobs, task = config["cluster"], config["task"]
         addresses, index = tuple(jobs["worker"]), int(task["index"])
-        if isinstance(jobs["worker"], str) or not all(isinstance(a, str) for a in addresses):
-            raise TypeError
-        if list(jobs) == ["worker"] and task["type"] == "worker" and 0 <= index < len(addresses):
+        is_legal = all(":" in address for address in addresses) and 0 <= index < len(addresses)
+        if is_legal and list(jobs) == ["worker"] and task["type"] == "worker":
             return TFConfig(addresses, index)
     except (ValueError, OverflowError, KeyError, TypeError):
         pass

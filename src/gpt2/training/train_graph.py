@@ -26,6 +26,7 @@ class TrainGraph(NamedTuple):
     update: Any  # updates the weights; float32 [], the mean loss over all batches and workers
     step: Any  # int64 variable [], the train steps so far
     best: Any  # float32 variable [], the lowest validation loss so far
+    text: Any  # int64 variable [], a checksum of the text that `best` was measured with
     weights: Any  # the model's variables
     number: Any  # placeholder float64 []
     total: Any  # float64 [], the sum of `number` over the workers
@@ -45,6 +46,7 @@ def build(hparams: HParams, options: TrainingOptions, workers: Workers) -> Train
 
     step = tf.train.get_or_create_global_step()
     best = tf.Variable(np.inf, trainable=False, name="best", dtype=tf.float32)
+    text = tf.Variable(0, trainable=False, name="text", dtype=tf.int64)
     adam = tf.train.AdamOptimizer(learning_rate, beta2=0.95)
     with tf.control_dependencies([adam.apply_gradients(zip(clipped, weights, strict=True))]):
         step_and_reset = [step.assign_add(1), reset()]
@@ -55,7 +57,7 @@ def build(hparams: HParams, options: TrainingOptions, workers: Workers) -> Train
     # One collective for each variable; one for all, with Adam's, would need three times the memory.
     broadcast = tf.group(*(v.assign(workers.broadcast(v)) for v in tf.global_variables()))
     return TrainGraph(
-        ids, learning_rate, loss, add, update, step, best, weights, number, total, broadcast
+        ids, learning_rate, loss, add, update, step, best, text, weights, number, total, broadcast
     )
 
 

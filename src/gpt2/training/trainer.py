@@ -23,7 +23,7 @@ from gpt2.training import train_graph
 from gpt2.training.dataset import neighbouring_windows, random_windows
 from gpt2.training.options import TrainingOptions
 from gpt2.training.run_folder import RunFolder
-from gpt2.training.training_log import TrainingLog
+from gpt2.training.training_log import Row, read_log, write_log
 from gpt2.training.workers import Workers
 from user_error import UserError
 
@@ -78,75 +78,77 @@ class Trainer:
             if not self.folder.resume(self.session) and weights:
                 checkpoint.restore(self.session, weights, self.graph.weights)
             self.folder.prepare()
-        self.workers.start(self.session, self.graph.broadcast)
+        if self.workers.size > 1:
+            log.info("worker %d waits until all are ready", self.workers.index)
+            self.session.run(self.graph.broadcast)
         self._check_same_data(training)
         n_windows, window = self.options.eval_windows, self.options.window
-        first = int(self.session.run(self.graph.step))
         windows = neighbouring_windows(validation, window, n_windows)
-        if self.workers.is_chief:
-            self._report_start(first, zlib.crc32(windows.data, zlib.crc32(training.data)))
+        first = int(self.session.run(self.graph.step))
+        if self.workers.is_chief and first >= self.options.steps:
+            self.report(f"already trained for {first} steps; raise --steps to continue")
+        elif self.workers.is_chief:
+            self._resume_best(first, zlib.crc32(windows.data, zlib.crc32(training.data)))
         self._loop(first, training, windows)
-        self.workers.stop_watching()
         self._sum_over_workers(0)  # no worker may exit before all have reached this line
         best = float(self.session.run(self.graph.best))
         self.session.close()
         return best
 
-    def _report_start(self, first: int, checksum: int) -> None:
+    def _resume_best(self, first: int, checksum: int) -> None:
         """Report that the run resumes after step `first`, and reset `best` if the text changed.
 
         Args: checksum, of the tokens to train on and of the validation windows.
         """
-        if first >= self.options.steps:
-            self.report(f"already trained for {first} steps; raise --steps to continue")
-            return
         if first:
             self.report(f"resuming from step {first}")
-        if self.folder.set_text(str(checksum)) and first:
-            self.report(
-                "the text or its validation windows have changed: the best weights are chosen anew"
-            )
-            self.graph.best.load(math.inf, self.session)
+            if checksum != self.session.run(self.graph.text):
+                self.report("the text has changed: the best weights are chosen anew")
+                self.graph.best.load(math.inf, self.session)
+        self.graph.text.load(checksum, self.session)
 
     def _loop(self, first: int, training: np.ndarray, windows: np.ndarray) -> None:
         """Run all train steps after step `first`, and validate on `windows`."""
         steps = self.options.steps
-        with self._open_log(first) as training_log, interrupts() as interrupted:
+        rows = read_log(self.folder.logs, first) if self.workers.is_chief else []
+        with interrupts() as interrupted:
             bar = trange(first, steps, initial=first, total=steps, unit="step", disable=None)
             for step in bar:
-                values = self._train_step(training, step)
+                row: Row = {"step": step + 1} | self._train_step(training, step)
+                rows.append(row)
                 stop = interrupted.is_set()
-                self._check_loss(f"of step {step + 1}", values["training_loss"], step == first)
-                if len(windows) and self._is_due("eval_every", step + 1):
-                    values["validation_loss"] = self._validate(windows)
-                    self._check_loss(f"after step {step + 1}", values["validation_loss"])
-                elif stop or any(self._is_due(n, step + 1) for n in ("save_every", "sample_every")):
+                due = self._due(step + 1) | ({"save"} if stop else set())
+                self._check_loss(step + 1, row["training_loss"])
+                if "eval" in due and len(windows):
+                    row["validation_loss"] = self._validate(windows)
+                    self._check_loss(step + 1, row["validation_loss"])
+                elif due:
                     loss = self._mean_loss(self._windows(training, step)[: self.options.batch_size])
-                    self._check_loss(f"after step {step + 1}", loss)
-                bar.set_postfix(loss=f"{values['training_loss']:.3f}")
-                if training_log:
-                    self._record(step + 1, values, training_log, save=stop)
-                    if stop:
-                        self.report(f"saved at step {step + 1}; run the same command to resume")
+                    self._check_loss(step + 1, loss)
+                bar.set_postfix(loss=f"{row['training_loss']:.3f}")
+                if due and self.workers.is_chief:
+                    self._record(rows, due)
                 if stop:
+                    self.report(f"stopped after step {step + 1}; run the same command to resume")
                     raise KeyboardInterrupt
 
-    def _check_loss(self, which: str, loss: float, at_start: bool = False) -> None:
-        """Raise UserError, which names the saved weights that are still good, if it is not finite.
+    def _due(self, step: int) -> set[str]:
+        """What it is time for after a train step: a subset of eval, save and sample."""
+        names = ("eval", "save", "sample")
+        every = {name: getattr(self.options, f"{name}_every") for name in names}
+        last = step == self.options.steps
+        return {name for name, n in every.items() if n > 0 and (step % n == 0 or last)}
+
+    def _check_loss(self, step: int, loss: float) -> None:
+        """Raise UserError if a loss at a train step is not finite.
 
         Weights are saved only after this check: if a weight is not finite, neither is the loss.
-
-        Args:
-          which: describes the loss.
-          at_start: whether it is the loss of weights that are not updated yet.
         """
-        if math.isfinite(loss):
-            return
-        if at_start:
-            raise UserError(f"the loss {which} is {loss}: training started from damaged weights")
-        saved = self.folder.saved_weights() if self.workers.is_chief else []
-        good = f"still good: {', '.join(saved)}" if saved else "no good weights were saved"
-        raise UserError(f"the loss {which} is {loss}; {good}; use a lower --learning_rate")
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss at step {step} is {loss}, so training ends without saving; use a lower "
+                "--learning_rate, and check the weights that it started from"
+            )
 
     def _sampler(self, model: ModelFolder) -> Callable[[], str]:
         """A function that samples a text from the current weights."""
@@ -164,17 +166,6 @@ class Trainer:
             return encoder.decode(i for i in ids if i in encoder.decoder)  # padding has no token
 
         return make
-
-    def _open_log(self, step: int) -> contextlib.AbstractContextManager[TrainingLog | None]:
-        """The log of a run after `step` train steps; only the chief has one."""
-        if not self.workers.is_chief:
-            return contextlib.nullcontext()
-        return contextlib.closing(TrainingLog(self.folder.logs, step))
-
-    def _is_due(self, name: str, step: int) -> bool:
-        """Whether it is time for something after `step`; the option `name` is the interval."""
-        every = getattr(self.options, name)
-        return every > 0 and (step % every == 0 or step == self.options.steps)
 
     def _sum_over_workers(self, number: float) -> float:
         return float(self.session.run(self.graph.total, {self.graph.number: number}))
@@ -226,23 +217,20 @@ class Trainer:
             total += self._mean_loss(batch) * len(batch)
         return self._sum_over_workers(total) / len(windows)
 
-    def _record(
-        self, step: int, values: dict[str, float], training_log: TrainingLog, save: bool
-    ) -> None:
-        """Log a train step; then save, print and sample if it is time, or if `save` is set."""
-        training_log.add(step, values)
-        if self._is_due("eval_every", step):
-            losses = [f"{k.replace('_', ' ')} {x:.4f}" for k, x in values.items() if "loss" in k]
+    def _record(self, rows: list[Row], due: set[str]) -> None:
+        """Log the train steps so far, and print, save and sample as it is due."""
+        row, step = rows[-1], int(rows[-1]["step"])
+        write_log(self.folder.logs, rows)
+        if "eval" in due:
+            losses = [f"{k.replace('_', ' ')} {x:.4f}" for k, x in row.items() if "loss" in k]
             self.report(f"step {step}: {', '.join(losses)}")
-        validation_loss = values.get("validation_loss", math.inf)
-        if validation_loss < math.inf and validation_loss < self.session.run(self.graph.best):
+        validation_loss = row.get("validation_loss", math.inf)
+        if validation_loss < self.session.run(self.graph.best):
             self.graph.best.load(validation_loss, self.session)
             self.folder.save_best(self.session, step)
-        if save or self._is_due("save_every", step):
+        if "save" in due:
             self.folder.save(self.session, step)
-        if save or self._is_due("eval_every", step) or self._is_due("save_every", step):
-            training_log.draw()
-        if self._is_due("sample_every", step):
+        if "sample" in due:
             self.report(f"{banner(step)}\n{self.sample()}")
 
 
