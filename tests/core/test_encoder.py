@@ -201,21 +201,6 @@ def test_long_word_equals_the_definition_and_a_longer_one_round_trips(encoder, a
     assert encoder.decode(encoder.encode(word)) == word
 
 
-def test_work_for_a_long_word_grows_with_its_length():
-    class Counting(dict):
-        lookups = 0
-
-        def get(self, key, default=None):
-            self.lookups += 1
-            return super().get(key, default)
-
-    merges = Counting(trained()._encode.__self__.merges)
-    word = random.Random(3).choices(b"the ", k=20_000)
-    merged = fast_bpe._merge_with_heap(list(word), merges)
-    assert len(merged) < 0.9 * len(word)
-    assert merges.lookups < 5 * len(word)
-
-
 def test_lone_surrogate_is_named_with_its_place_in_the_whole_text():
     for text, place in [("\ud800", 0), ("a b" * 9000 + "\udc80 c", 27000), (f"{END}abc\udfff", 16)]:
         with pytest.raises(UserError, match=rf"^character {place} of .*errors='replace'"):

@@ -104,22 +104,12 @@ def test_runs_and_rows_differ_and_the_seed_of_the_graph_repeats_them(tf, monkeyp
 LOGITS = np.log(np.array([[0.3, 0.5, 0.05, 0.15], [0.25, 0.25, 0.25, 0.25]], np.float32))
 
 
-def kept(tf, sess, logits):
-    return (sess.run(logits) > -1e9).tolist()
-
-
-def test_top_k_keeps_k_and_what_ties_with_it(tf, sess):
-    T, F = True, False
-    assert kept(tf, sess, sample.top_k_logits(tf.constant(LOGITS), 2)) == [[T, T, F, F], [T] * 4]
-    assert kept(tf, sess, sample.top_k_logits(tf.constant(LOGITS), 0)) == [[T] * 4] * 2
-
-
 def test_top_p_keeps_the_token_that_crosses_p_in_each_row_by_itself(tf, sess):
     # .5 is short of .6; .3 crosses it and stays. The original kept one.
     T, F = True, False
     logits = np.log(np.array([[0.3, 0.5, 0.05, 0.15], [0.2, 0.1, 0.4, 0.3]], np.float32))
-    found = kept(tf, sess, sample.top_p_logits(tf.constant(logits), 0.6))
-    assert found == [[T, T, F, F], [F, F, T, T]]
+    found = sess.run(sample.top_p_logits(tf.constant(logits), 0.6)) > -1e9
+    assert found.tolist() == [[T, T, F, F], [F, F, T, T]]
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -225,28 +215,6 @@ def test_one_graph_continues_contexts_of_any_length(continued, n_context, length
     assert found.tolist() == [numpy_gpt2.generate(TINY, weights, row, length) for row in context]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_any_temperature_gives_the_right_distribution(tf, sess, jit_compile):
-    logits = np.array([2.0, 1.0, 1.999, -3.0, 0.5], np.float32)
-    temperature = tf.placeholder(tf.float32, [])
-    n = 2000
-    uniform = tf.constant((np.arange(n) + 0.5) / n, tf.float32)
-    rows = tf.tile(tf.constant(logits)[None], [n, 1])
-
-    def choose(top_k):
-        return sample.sample_token(rows, uniform, temperature, top_k, 0.999999)
-
-    compiled = tf.function(choose, jit_compile=jit_compile, autograph=False)
-    tokens = compiled(tf.constant(4))
-    for value in (0, 1e-45, 1e-38, 1e-9, 1e-4, 1e-3, 0.5, 1, 20, 1e10, 1e30):
-        counts = np.bincount(sess.run(tokens, {temperature: value}), minlength=5)
-        kept = np.delete(np.arange(5), 3)
-        expected = np.zeros(5)
-        scaled = (logits[kept].astype(float) - 2) / max(value, 1e-300)
-        expected[kept] = np.exp(np.maximum(scaled, -800))
-        np.testing.assert_allclose(counts / n, expected / expected.sum(), atol=2 / n + 1e-3)
-
-
 @pytest.mark.parametrize(("n_vocab", "jit_compile"), [(50, False), (50257, True)])
 def test_a_draw_inverts_the_cumulative_distribution(tf, sess, n_vocab, jit_compile):
     random = np.random.default_rng(n_vocab)
@@ -257,7 +225,7 @@ def test_a_draw_inverts_the_cumulative_distribution(tf, sess, n_vocab, jit_compi
     draw = tf.function(sample.sample_token, jit_compile=jit_compile, autograph=False)
     tokens = draw(tf.constant(logits), tf.constant(uniform), **settings)
     for top_k in {0, 2, 40, 63, 64, 65, 600} & set(range(n_vocab)):
-        for temperature, top_p in ((1, 1), (0.7, 0.9), (30, 1)):
+        for temperature, top_p in ((1, 1), (0.7, 0.9), (30, 1), (1e-45, 1), (1e-9, 0.5), (1e30, 1)):
             chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
             found = sess.run(tokens, {settings[name]: value for name, value in chosen.items()})
             for row, u, token in zip(logits, uniform, found, strict=True):
