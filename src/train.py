@@ -137,10 +137,9 @@ def run_training(
     except tf.errors.OpError as error:
         if workers.size == 1:
             raise
-        reason = error.message.partition("\n")[0]
         raise ClusterError(
-            f"a worker stopped or does not respond ({reason}); look at the output of each, then "
-            "start all with the same flags to resume from the last checkpoint"
+            f"a worker stopped or does not respond ({type(error).__name__}); look at the output of "
+            "each, then start all with the same flags to resume from the last checkpoint"
         ) from None
     if workers.is_chief:
         print(summary(run_folder, best))
