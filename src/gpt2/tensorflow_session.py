@@ -37,7 +37,7 @@ def import_tensorflow() -> Any:
     engine.set_environment()
     if "tensorflow" in sys.modules:
         gc.unfreeze()  # or a first model, made before the import, would stay for ever
-    with _without_chatter(), without_collections():
+    with _without_chatter(), without_collections(), _without_keras():
         import tensorflow.compat.v1 as tf
 
         tf.config.list_physical_devices()  # the search for a GPU logs too
@@ -49,6 +49,23 @@ def import_tensorflow() -> Any:
     # Differs from TensorFlow's own default: float32 is float32, on every GPU.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """Let TensorFlow's import leave out Keras, which takes half a second.
+
+    `tf.keras` imports it when it is first used.
+    """
+    name = "TF_USE_LEGACY_KERAS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]  # or `tf.keras` would be an older Keras
 
 
 @contextlib.contextmanager

@@ -38,6 +38,12 @@ def test_libraries_that_are_not_found_are_to_be_put_on_the_path(refusal, monkeyp
     assert f'export LD_LIBRARY_PATH="{folder / "lib"}"' in refusal()
 
 
+def test_keras_is_there_though_the_import_leaves_it_out(tf):
+    import tensorflow
+
+    assert tensorflow.keras.__version__.startswith("3.")
+
+
 class PressesCtrlC:
     """A number that interrupts whoever looks at it."""
 
