@@ -16,8 +16,8 @@ import decoder
 import fast_sample
 import model
 import strategies
-from sampling_settings import Sampling
-from user_error import UserError, require
+from sampling_settings import Sampling, assertions
+from user_error import UserError
 
 
 def sample_by_definition(hparams, context, uniform, length, choose):
@@ -142,13 +142,11 @@ def sample_sequence(
       top_p: sample among the most likely tokens that together reach this probability.
       choose: a strategy of your own, in place of these three; see strategies.py.
     Returns: int32 [batch, context + length]
-    Raises: UserError (a ValueError) if a number is out of range; a tensor is not checked. When the
-      graph runs, tf.errors.InvalidArgumentError if a context is too long, or if weights give logits
-      that are not numbers.
+    Raises: UserError (a ValueError) if a number is out of range. A tensor that is out of range
+      raises tf.errors.InvalidArgumentError with the same message when the graph runs, and so do
+      weights that give logits that are not numbers.
     """
-    for setting in Sampling(length, temperature, top_k, top_p).limits(hparams, least=0):
-        if not any(map(tf.is_tensor, setting)):
-            require(*setting)
+    settings = Sampling(length, temperature, top_k, top_p)
     if (start_token is None) == (context is None):
         raise UserError("give either start_token or context")
     if context is None and batch_size is None:
@@ -158,13 +156,15 @@ def sample_sequence(
         return sample_token(logits, uniform, temperature, top_k, top_p)
 
     with tf.name_scope("sample_sequence"):
+        checks = assertions(settings, hparams)
         if context is None:
             context = tf.fill([batch_size, 1], start_token)
         context = tf.convert_to_tensor(context, tf.int32)
         n_context = tf.shape(context)[1]
         message = f"context and length together exceed n_ctx = {hparams.n_ctx}:"
-        fits = n_context + tf.maximum(length, 1) - 1 <= hparams.n_ctx
-        fits = tf.debugging.Assert(fits, [message, n_context, length])
+        with tf.control_dependencies(checks):
+            fits = n_context + tf.maximum(length, 1) - 1 <= hparams.n_ctx
+            fits = tf.debugging.Assert(fits, [message, n_context, length])
         with tf.control_dependencies([fits]):
             context = tf.identity(context)
         strategy = strategies.checked(choose, hparams.n_vocab) if choose else by_settings

@@ -50,3 +50,20 @@ class Sampling:
                 f"the prompt is too long: its {n_context} tokens leave room for {max(room, 0)} of "
                 f"n_ctx = {hparams.n_ctx}, and length is {self.length}; shorten one of them"
             )
+
+
+def assertions(sampling: Sampling, hparams: HParams) -> list[Any]:
+    """Check numbers at once; return the operations that check tensors when the graph runs.
+
+    A length of 0 is valid. Raises: UserError for a number out of range.
+    """
+    import tensorflow.compat.v1 as tf
+
+    operations = []
+    for name, value, holds, legal in sampling.limits(hparams, least=0):
+        if tf.is_tensor(holds):
+            message = f"{name} must be {legal}, got"
+            operations.append(tf.debugging.Assert(holds, [message, value]))
+        else:
+            require(name, value, holds, legal)
+    return operations
