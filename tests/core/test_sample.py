@@ -215,6 +215,19 @@ def test_one_graph_continues_contexts_of_any_length(continued, n_context, length
     assert found.tolist() == [numpy_gpt2.generate(TINY, weights, row, length) for row in context]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"length": 25}, "length must be from 0 to n_ctx = 24, got"),
+        ({"temperature": float("nan")}, "temperature must be 0 or above, got"),
+        ({"top_k": 14}, "top_k must be from 0 to n_vocab = 13, got"),
+    ],
+)
+def test_tensors_out_of_range_end_in_the_message_of_numbers(tf, continued, settings, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        continued([[0], [0]], **({"length": 3} | settings))
+
+
 @pytest.mark.parametrize(("n_vocab", "jit_compile"), [(50, False), (50257, True)])
 def test_a_draw_inverts_the_cumulative_distribution(tf, sess, n_vocab, jit_compile):
     random = np.random.default_rng(n_vocab)
