@@ -4,11 +4,11 @@
 import importlib
 import signal
 import sys
+from pathlib import Path
 
 from gpt2.command_line import run
 from gpt2.installation import ROOT
-from gpt2.model_folder import check_name, find_model
-from gpt2.terminal import status_line
+from gpt2.model_folder import ModelFolder, check_name, find_model
 from gpt2.user_file import expand
 
 
@@ -22,11 +22,7 @@ def convert_from(folder: str, /, model_name: str, models_dir: str | None = None)
     """
     check_name(model_name)
     target = (expand(models_dir) if models_dir else ROOT / "models") / model_name
-    source = expand(folder)
-    with status_line(f"loading {source.name} ..."):
-        from gpt2.conversion import from_hf  # with NumPy
-    from_hf.convert(source, target)
-    print(f"{target} is complete", file=sys.stderr)
+    _run_conversion("from_hf", expand(folder), target)
 
 
 def convert_to(model: str, folder: str, /, models_dir: str = "models") -> None:
@@ -36,7 +32,7 @@ def convert_to(model: str, folder: str, /, models_dir: str = "models") -> None:
       model: name of the model.
       folder: new folder to write.
     """
-    _write("to_hf", model, folder, models_dir)
+    _run_conversion("to_hf", find_model(model, models_dir), expand(folder))
 
 
 def convert_to_saved_model(model: str, folder: str, /, models_dir: str = "models") -> None:
@@ -46,14 +42,11 @@ def convert_to_saved_model(model: str, folder: str, /, models_dir: str = "models
       model: name of the model.
       folder: new folder to write.
     """
-    _write("to_saved_model", model, folder, models_dir)
+    _run_conversion("to_saved_model", find_model(model, models_dir), expand(folder))
 
 
-def _write(module: str, model: str, folder: str, models_dir: str) -> None:
-    target = expand(folder)
-    source = find_model(model, models_dir)
-    with status_line(f"loading {source.name} ..."):  # NumPy takes a moment
-        conversion = importlib.import_module(f"gpt2.conversion.{module}")
+def _run_conversion(module: str, source: Path | ModelFolder, target: Path) -> None:
+    conversion = importlib.import_module(f"gpt2.conversion.{module}")  # and NumPy, but not sooner
     conversion.convert(source, target)
     print(f"{target} is complete", file=sys.stderr)
 

@@ -10,12 +10,12 @@ from conftest import ROOT, shared
 
 FOLDER = ROOT / "benchmarks"
 BENCHMARKS = {path.name for path in FOLDER.glob("bench_*.py")}
-IN_ONE_PROCESS = {f"bench_{name}.py" for name in ("batch_agreement", "draw", "evaluate")}
+RUN_HERE = {f"bench_{name}.py" for name in ("batch_agreement", "draw", "evaluate")}
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("name", sorted(BENCHMARKS - IN_ONE_PROCESS))
-def test_a_benchmark_that_starts_processes_or_needs_no_tensorflow_runs(name, tmp_path):
+@pytest.mark.parametrize("name", sorted(BENCHMARKS - RUN_HERE))
+def test_a_benchmark_runs(name, tmp_path):
     if name == "bench_encode.py":
         shared("corpus")
     command = [sys.executable, str(FOLDER / name), "--smoke"]
@@ -24,9 +24,9 @@ def test_a_benchmark_that_starts_processes_or_needs_no_tensorflow_runs(name, tmp
     assert done.stdout.count("\n") >= 2
 
 
-@pytest.mark.parametrize("name", sorted(IN_ONE_PROCESS))
-def test_a_benchmark_of_one_process_runs(tf, run_here, monkeypatch, name):
-    """In this process, which has imported TensorFlow already."""
+@pytest.mark.parametrize("name", sorted(RUN_HERE))
+def test_a_benchmark_runs_here(tf, run_here, monkeypatch, name):
+    """Those that start no process: TensorFlow is imported here already."""
     monkeypatch.setenv("GPT2_ENGINE", "")  # a benchmark may change it
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(tf, "disable_eager_execution", lambda: None)
