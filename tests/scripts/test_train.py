@@ -71,7 +71,8 @@ for step_of_second in (die, train_step):
             except SystemExit as error:
                 os._exit(error.code)
             os._exit(0)  # as a script ends; without it, TensorFlow's server takes seconds to stop
-    print([os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes])
+    ended = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+    print(ended, flush=True)
 """
 VOCABULARY = {"hparams.json", "encoder.json", "vocab.bpe", "checkpoint"}
 
