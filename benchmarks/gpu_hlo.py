@@ -71,6 +71,7 @@ def export(flags):
     @tf.function(jit_compile=True, autograph=False)
     def loop(*leaves):
         weights, batch, state, end = tf.nest.pack_sequence_as(inputs, leaves)
+        weights = tf.nest.map_structure(engine.prepare, weights)
         return decoder.decode_loop(hparams, choose, weights, engine, batch, state, end).text
 
     leaves = tf.nest.flatten(inputs)

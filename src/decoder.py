@@ -12,6 +12,7 @@ import engines
 import fast_model
 import kv_cache
 import model
+import narrow_rows
 import narrow_weights
 from hparams import HParams
 from strategies import NO_TOKEN
@@ -163,7 +164,7 @@ def decode_loop(hparams, choose, weights, engine, batch, state, end, stop=NO_TOK
     """Generate one token after the other, until `end` or until the caches are full.
 
     Args:
-      weights: as returned by `prefill`.
+      weights: as returned by `prefill`, after engine.prepare.
       engine: an engines.Engine; if it is compiled, this is called in a tf.function that XLA
         compiles.
       batch, state: Batch, State.
@@ -173,7 +174,6 @@ def decode_loop(hparams, choose, weights, engine, batch, state, end, stop=NO_TOK
     """
     cache_length = tf.shape(state.caches[0].k)[1]
     end = tf.minimum(end, cache_length - batch.n_context + 1)  # the last token is never fed back
-    weights = {n: engine.prepare(w) if n.endswith("/w") else w for n, w in weights.items()}
 
     def read(getter, name, *args, **kwargs):
         return weights[name]
@@ -186,15 +186,17 @@ def decode_loop(hparams, choose, weights, engine, batch, state, end, stop=NO_TOK
         bias = tf.cast(tf.where_v2(in_use, 0.0, -1e10), state.caches[0].k.dtype)
         bias = tf.repeat(bias[:, None], hparams.n_head, axis=0)
         attend = kv_cache.cached_attention(bias, position, engine)
+        linear, predict = engine.products(position)
         if engine.shares_block:
-            block = shared_block(hparams, attend, engine.linear)
+            block = shared_block(hparams, attend, linear)
         else:
-            block = functools.partial(model.block, attend=attend, linear=engine.linear)
+            block = functools.partial(model.block, attend=attend, linear=linear)
         with tf.variable_scope("model", reuse=True, custom_getter=read):
             tokens = tf.maximum(state.token, 0)[:, None]  # NO_TOKEN is none
             positions = lengths + state.n_done - 1
-            h, caches = model.transformer(hparams, tokens, positions, state.caches, block)
-            return model.predict(hparams, h[:, 0], engine.predict), caches
+            pasts, gather = state.caches, narrow_rows.gather
+            h, caches = model.transformer(hparams, tokens, positions, pasts, block, gather)
+            return model.predict(hparams, h[:, 0], predict), caches
 
     def body(state):
         logits, caches = next_logits(state)
@@ -240,6 +242,7 @@ def generate(hparams, choose, context, uniform, length):
     cache_lengths = kv_cache.cache_lengths(hparams, batch_size, engine.compiled, n_positions)
     batch = Batch(tf.fill([n_rows], n_context), tf.convert_to_tensor(n_context), uniform)
     state, weights = first_token(hparams, choose, context, batch)
+    weights = tf.nest.map_structure(engine.prepare, weights)
 
     @tf.function(jit_compile=engine.compiled, autograph=False)
     def fill_caches(batch, state, length):
@@ -335,6 +338,7 @@ class Decoder:
         batch = Batch(self.lengths, tf.reduce_max(self.lengths), uniform)
 
         first, weights = first_token(hparams, choose, self.context, batch, self.stop, dtype)
+        weights = tf.nest.map_structure(self.engine.prepare, weights)
         first = first._replace(caches=kv_cache.grow(first.caches, self.cache_length))
         # Assigned before they are read, so they need no initializer; and in no collection, so that
         # a Saver finds only the model's variables.

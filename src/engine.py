@@ -16,7 +16,7 @@ from pathlib import Path
 from user_error import require
 
 ENGINES = "xla", "tensorflow", "packed"
-PACKED_FROM = {"float32": 2, "bfloat16": 1}  # batch size, where weights can be packed; elsewhere:
+PACKED_FROM = 2  # batch size, where weights can be packed; elsewhere:
 UNCOMPILED_FROM = {"avx512": 16, "avx2": 2, "other": 16}
 MIN_ROWS = {"avx512": 3, "avx2": 1, "other": 1}  # of x in onednn.py: fewer take oneDNN longer
 CPUINFO = "/proc/cpuinfo"
@@ -81,18 +81,19 @@ def choose(batch_size, dtype="float32", constant=False, quick=False):
     if chosen():
         return chosen() if can_pack or chosen() != "packed" else "tensorflow"
     many = batch_size is not None and not tf.config.list_physical_devices("GPU")
-    if many and can_pack and batch_size >= PACKED_FROM[dtype]:
+    quick_row = quick and dtype == "bfloat16"  # other products are slow in it
+    if many and can_pack and (batch_size >= PACKED_FROM or quick_row):
         return "packed"
     many = many and batch_size >= UNCOMPILED_FROM[processor()] and not can_pack
     return "tensorflow" if many or quick else "xla"
 
 
 def stores_bfloat16(dtype):
-    """Whether weights are stored as bfloat16, and products alone are computed in it.
+    """Whether weights are stored as bfloat16, and sums stay float32.
 
     That is the fast way on a processor with instructions for it. `dtype` is as in `choose`.
     """
-    return dtype == "bfloat16" and choose(1, dtype, constant=True) == "packed"
+    return dtype == "bfloat16" and choose(PACKED_FROM, dtype, constant=True) == "packed"
 
 
 def rewrites_graphs():
@@ -109,5 +110,5 @@ def bytes_of_a_weight(batch_size, dtype="float32"):
     """What a process holds for each weight at most; known before TensorFlow is imported."""
     can_pack = processor() != "other" and chosen() in ("", "packed")
     if dtype == "bfloat16" and has_bfloat16() and can_pack:
-        return 2 if batch_size == 1 else 4  # for one sample, large models are not packed
-    return 8 if can_pack and (chosen() or batch_size >= PACKED_FROM["float32"]) else 4
+        return 2 if batch_size == 1 else 4  # for one sample, large matrices are not packed
+    return 8 if can_pack and (chosen() or batch_size >= PACKED_FROM) else 4

@@ -17,6 +17,7 @@ import engine
 import fast_model
 import kv_cache
 import model
+import narrow_rows
 import narrow_weights
 import onednn
 
@@ -26,27 +27,37 @@ class Engine(NamedTuple):
 
     compiled: bool  # whether XLA compiles the loop, once for each length of the caches
     shares_block: bool  # whether all layers can call one block that was traced once
-    prepare: Callable  # gives a weight of conv1d, before the loop, the shape that `linear` takes
-    linear: Callable  # as model.linear
-    predict: Callable  # multiplies with wte, as model.predict's `matmul`
+    prepare: Callable  # gives a weight, before the loop, the shape and type that `products` take
+    products: Callable  # for a step's position: model.linear, and model.predict's `matmul`
     matmul: Callable  # in attention, as tf.matmul
     write: Callable  # writes a position of a cache, as kv_cache.write_in_place
 
 
 def engine_for(batch_size, dtype="float32", constant=False, quick=False):
     """The Engine that engine.choose names; arguments and errors as there."""
-    return by_name(engine.choose(batch_size, dtype, constant, quick), batch_size)
+    name = engine.choose(batch_size, dtype, constant, quick)
+    return by_name(name, batch_size, engine.stores_bfloat16(dtype))
 
 
-def by_name(name, batch_size=None):
-    """The Engine of a name in engine.ENGINES, for a batch size; None is any."""
+def by_name(name, batch_size=None, narrow=False):
+    """The Engine of a name in engine.ENGINES, for a batch size; None is any.
+
+    Args: narrow, whether weights are stored as bfloat16.
+    """
+
+    def plain(position):
+        return linear, tf.matmul
+
+    if name == "xla" and narrow:
+        prepare, products = narrow_rows.bits, narrow_rows.products
+        return Engine(True, True, prepare, products, tf.matmul, kv_cache.write_to_copy)
     if name == "xla":
         # For one row, XLA is faster with blocks of rows, which it multiplies in parallel.
         prepare = split_rows if batch_size == 1 else one_matrix
-        return Engine(True, True, prepare, linear, tf.matmul, tf.matmul, kv_cache.write_to_copy)
+        return Engine(True, True, prepare, plain, tf.matmul, kv_cache.write_to_copy)
     write = kv_cache.write_in_place
     if name == "tensorflow":
-        return Engine(False, True, one_matrix, linear, tf.matmul, tf.matmul, write)
+        return Engine(False, True, one_matrix, plain, tf.matmul, write)
     packed = functools.partial(onednn.packed_linear, min_rows=engine.MIN_ROWS[engine.processor()])
 
     def predict(h, wte, transpose_b):
@@ -54,7 +65,7 @@ def by_name(name, batch_size=None):
         return y + narrow_weights.mean_logit(h) if narrow_weights.is_narrow(wte) else y
 
     # Each packed copy belongs to one operation, so the layers share no block.
-    return Engine(False, False, one_matrix, packed, predict, small_products, write)
+    return Engine(False, False, one_matrix, lambda _: (packed, predict), small_products, write)
 
 
 def text_linear(x, w, b, activation=None):
@@ -90,17 +101,19 @@ def shifted_logits(h, wte, transpose_b):
 
 
 def one_matrix(w):
-    """[1, nx, nf] -> [nx, nf]"""
-    return tf.squeeze(w, 0)
+    """[1, nx, nf] -> [nx, nf]; others stay the same."""
+    return tf.squeeze(w, 0) if w.shape.ndims == 3 else w
 
 
 def split_rows(w, n=8):
-    """[1, nx, nf] -> [n, nx // n, nf] if n divides nx, else [nx, nf].
+    """[1, nx, nf] -> [n, nx // n, nf] if n divides nx, else [nx, nf]; others stay the same.
 
     A reshape inside the loop would keep XLA from sharing the product among the cores.
     """
+    if w.shape.ndims != 3 or w.shape[1] % n:
+        return one_matrix(w)
     _, nx, nf = w.shape.as_list()
-    return tf.reshape(w, [n, nx // n, nf]) if nx % n == 0 else one_matrix(w)
+    return tf.reshape(w, [n, nx // n, nf])
 
 
 def linear(x, w, b, activation=None):

@@ -250,13 +250,14 @@ def positions_for(tokens, past_length):
     return expand_tile(past_length + tf.range(n_steps), batch_size)
 
 
-def transformer(hparams, X, positions, pasts, block=block):
+def transformer(hparams, X, positions, pasts, block=block, gather=tf.gather):
     """Embeddings, all blocks and the last normalisation: everything before the prediction.
 
     Args:
       X, positions: int32 [batch, sequence], token ids and their positions.
       pasts: for each layer, what `attn` takes as `past`.
       block: computes a layer, as the function above does.
+      gather: reads rows of wte, as tf.gather does.
     Returns: float [batch, sequence, n_embd]; and for each layer the second result of `attn`.
     """
     wpe = tf.get_variable(
@@ -266,7 +267,7 @@ def transformer(hparams, X, positions, pasts, block=block):
     )
     # As tensors: TensorFlow copies a variable at each read once tf.gather has read it.
     wte, wpe = tf.convert_to_tensor(token_embedding(hparams)), tf.convert_to_tensor(wpe)
-    h = tf.cast(tf.gather(wte, X), wpe.dtype) + tf.gather(wpe, positions)
+    h = tf.cast(gather(wte, X), wpe.dtype) + tf.gather(wpe, positions)
     presents = []
     for layer, past in enumerate(pasts):
         h, present = block(h, f"h{layer}", past=past, hparams=hparams)

@@ -1,5 +1,6 @@
 """`--dtype bfloat16` on a CPU: what is stored and computed in it, and the line where it is slow."""
 
+import itertools
 import shutil
 
 import model_weights
@@ -10,6 +11,7 @@ from conftest import new_session
 import engine
 import gpt2
 import model
+import narrow_rows
 import narrow_weights
 import numpy_gpt2
 from gpt2 import checkpoint, model_session
@@ -65,9 +67,30 @@ def test_logits_far_from_zero_are_as_exact_as_those_around_it(tf, tiny, narrow, 
 
 
 @computes
-def test_greedy_samples_do_not_depend_on_the_batch_size(narrow):
-    alone = [narrow.generate(text, length=20, temperature=0)[0] for text in ("a", "To be")]
-    assert narrow.generate(["a", "To be"], length=20, temperature=0) == alone
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_greedy_tokens_are_the_most_likely_in_float32_too_or_nearly(tiny, batch_size):
+    options = {"batch_size": batch_size, "length": 20, "temperature": 0, "seed": 1}
+    contexts = [[5, 6], [7, 8, 9]][:batch_size]
+    with gpt2.load(tiny.folder, dtype="bfloat16", device="cpu", **options) as lm:
+        pieces = zip(*lm.stream_tokens(contexts, [1, 2][:batch_size]), strict=True)
+        rows = [list(itertools.chain(*parts)) for parts in pieces]
+    for context, row in zip(contexts, rows, strict=True):
+        assert len(row) == 20
+        logits = numpy_gpt2.logits(tiny.hparams, tiny.weights, np.array(context + row))
+        logits = logits[len(context) - 1 : -1]
+        assert (logits.max(-1) - logits[np.arange(20), row]).max() < 0.05 * logits.std()
+
+
+def test_products_of_one_row_are_those_of_the_rounded_weights(tf, sess):
+    rng = np.random.default_rng(0)
+    x, b = (rng.standard_normal(n).astype(np.float32) for n in (12, 20))
+    w = tf.cast(tf.constant(rng.standard_normal([1, 12, 20])), tf.bfloat16)
+    linear, _ = narrow_rows.products(tf.constant(7))
+    y = linear(tf.constant(x[None]), narrow_rows.bits(w), tf.constant(b))
+    rows = narrow_rows.gather(narrow_rows.bits(w), [3, 0])
+    y, rows, rounded = sess.run([y, rows, tf.cast(w, tf.float32)])
+    np.testing.assert_allclose(y[0], x @ rounded[0] + b, atol=1e-5)
+    np.testing.assert_array_equal(rows, rounded[0, [3, 0]])
 
 
 def test_a_variable_of_bfloat16_takes_the_rounded_values_of_a_checkpoint(tf, sess, tiny):
