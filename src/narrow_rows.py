@@ -16,7 +16,7 @@ import tensorflow.compat.v1 as tf
 import narrow_weights
 
 # The number of products of vectors in a sum: the fastest ones for the 117M shape.
-PARTS = 8  # for weights of conv1d
+LINEAR_PARTS = 8  # for weights of conv1d
 PREDICT_PARTS = 48  # for wte
 
 
@@ -53,7 +53,7 @@ def products(position):
         return tf.reduce_sum(total, axis)[None]
 
     def linear(x, w, b, activation=None):
-        y = product(x, w, 0, PARTS) + b
+        y = product(x, w, 0, LINEAR_PARTS) + b
         return activation(y) if activation else y
 
     def predict(h, wte, transpose_b):
