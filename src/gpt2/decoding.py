@@ -110,6 +110,17 @@ class Decoding:
                 tokens = go_on()
             yield tokens
 
+    def compile(self, sampling: Sampling) -> None:
+        """Run the loop with each length of the caches that a sample needs after one token."""
+        feed = self._feed(Request(sampling, seed=0, contexts=[[0]]))
+        with self._session.alone():
+            for length in self.decoder.cache_lengths(sampling.length):
+                feed[self.decoder.cache_length] = length
+                self._session.run(self.decoder.prefill, {**feed, self.decoder.end: 1})
+                self._session.run(self.decoder.decode, {**feed, self.decoder.end: 2})
+                if length >= sampling.length:
+                    break
+
     def _feed(self, request: Request) -> dict[Any, Any]:
         """A value for each placeholder; 0 for `end` and `cache_length`."""
         decoder, contexts, indices = self.decoder, request.contexts, request.sample_indices

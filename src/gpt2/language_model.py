@@ -9,6 +9,7 @@ often.
 import inspect
 import math
 import random
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -81,7 +82,7 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
 
     Several models can be open, and TensorFlow's eager execution stays as it is. The first long text
     of a batch size, or the first with a seed, can take some seconds more, for compiling. A short
-    text, or a stream, does not wait for that. A new temperature, top_k, top_p, seed or length
+    text does not wait for that. A new temperature, top_k, top_p, seed or length
     compiles nothing.
 
     Several threads may use a model: calls of `generate`, `score` and `logits` wait for each other,
@@ -174,8 +175,7 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
         stops, sampling = stop_strings(stop), self._sampling(options, choose)
         contexts = [self.context(prompt, sampling) for prompt in prompts]
         n_batches = math.ceil(nsamples * len(contexts) / self.batch_size)
-        quick = n_batches * sampling.length <= WORTH_COMPILING
-        request = self._request(sampling, seed, stop_at_end, quick)
+        request = self._request(sampling, seed, stop_at_end, n_batches * sampling.length)
         texts: list[str] = []
         with self.session.alone():
             first = self._take_numbers(nsamples * len(prompts)) if seed is None else 1
@@ -212,7 +212,7 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
         Args: as in `generate`.
         """
         stops, sampling = stop_strings(stop), self._sampling(options, choose)
-        request = self._request(sampling, seed, stop_at_end, quick=True)
+        request = self._request(sampling, seed, stop_at_end, sampling.length)
         request = request._replace(contexts=[self.context(prompt, sampling)], at_once=True)
         if seed is None:
             with self.session.alone():
@@ -281,14 +281,19 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
 
         Args: at_once, as in `stream_tokens`.
         """
-        self._decoding(self.batch_size, at_once and self._may_be_quick())
+        self._decoding(self.batch_size, at_once and self._may_be_quick(self.sampling.length))
 
     def prepare_in_background(self, failed: Callable[[], object] = lambda: None) -> None:
-        """Prepare in a thread. What needs the model waits for it.
+        """Prepare and compile in a thread. What needs the model waits for it.
 
         Args: failed, as in ModelSession.load_in_background.
         """
-        self.session.load_in_background(lambda: self.prepare(at_once=True), failed)
+
+        def work() -> None:
+            quick = self._may_be_quick(self.sampling.length)
+            self._decoding(self.batch_size, quick).compile(self.sampling)
+
+        self.session.load_in_background(work, failed)
 
     def close(self) -> None:
         """Free the model's memory. The object cannot be used afterwards."""
@@ -346,26 +351,27 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
           contexts: at most batch_size lists of token ids, of any lengths.
           sample_indices: of the samples; seed and index determine a sample's random numbers.
           stop_at_end: end a sample before its first `<|endoftext|>`, and all when each has ended.
-          at_once: someone waits for each token. Unless the seed was given, nothing is compiled.
+          at_once: someone waits for each token, so that each is yielded soon.
         Yields: for each context the ids that come next; none once the sample has ended.
         """
-        request = self._request(self.sampling, None, stop_at_end, quick=at_once)
+        n_steps = self.sampling.length if at_once else sys.maxsize
+        request = self._request(self.sampling, None, stop_at_end, n_steps)
         request = request._replace(contexts=contexts, sample_indices=sample_indices)
         return self._chunks(request._replace(at_once=at_once), self.batch_size)
 
     # Internals
 
     def _request(
-        self, sampling: Sampling, seed: int | None, stop_at_end: bool, quick: bool
+        self, sampling: Sampling, seed: int | None, stop_at_end: bool, n_steps: int
     ) -> Request:
         """A request with a seed, or else the model's. Raises: UserError.
 
-        Args: quick, whether it should not wait for the compiler, unless a seed is given: an engine
-          can differ from another in the last digit, and a sample of a seed stays the same.
+        Few steps do not wait for the compiler, unless a seed is given: an engine can differ from
+        another in the last digit, and a sample of a seed stays the same.
         """
         given = typed_value("seed", seed, int | None)
         stop = self.end_of_text if typed_value("stop_at_end", stop_at_end, bool) else -1
-        quick = quick and given is None and self._may_be_quick()
+        quick = given is None and self._may_be_quick(n_steps)
         return Request(sampling, self.seed if given is None else given, stop, quick=quick)
 
     def _texts(
@@ -400,9 +406,9 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
             if all(finished):
                 return
 
-    def _may_be_quick(self) -> bool:
-        """Whether no seed and no engine was given."""
-        return not self.seed_is_given and not engine.chosen()
+    def _may_be_quick(self, n_steps: int = 0) -> bool:
+        """Whether compiling is not worth it for these steps, and no seed or engine was given."""
+        return n_steps <= WORTH_COMPILING and not self.seed_is_given and not engine.chosen()
 
     def _decoding(
         self, batch_size: int, quick: bool = False, choose: Strategy | None = None

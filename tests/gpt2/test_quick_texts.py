@@ -12,7 +12,7 @@ import model
 from gpt2.language_model import LanguageModel
 
 
-def test_only_long_texts_and_seeds_wait_for_a_compiler_unless_somebody_watches(monkeypatch):
+def test_only_long_texts_and_seeds_wait_for_a_compiler(monkeypatch):
     monkeypatch.delenv("GPT2_ENGINE", raising=False)
     monkeypatch.setattr("gpt2.language_model.WORTH_COMPILING", 10)
     made = []
@@ -35,8 +35,11 @@ def test_only_long_texts_and_seeds_wait_for_a_compiler_unless_somebody_watches(m
     assert not quick(lambda: lm.generate("a", 3, length=10))  # two batches
     assert not quick(lambda: lm.generate("a", length=11))
     assert not quick(lambda: lm.generate("a", length=5, seed=1))
-    assert quick(lambda: next(lm.stream("a", length=100)))
-    assert not quick(lambda: next(lm.stream("a", length=100, seed=1)))
+    assert quick(lambda: next(lm.stream("a", length=10)))
+    assert not quick(lambda: next(lm.stream("a", length=11)))
+    assert not quick(lambda: next(lm.stream("a", length=10, seed=1)))
+    lm.change(length=10)
+    assert quick(lambda: lm.prepare(at_once=True))
     lm.change(seed=1)
     assert not quick(lambda: lm.prepare(at_once=True))
     monkeypatch.setenv("GPT2_ENGINE", "xla")
