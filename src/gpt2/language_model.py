@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # slow imports are in the functions that need them
     from gpt2.scorer import TokenScore
 
 Strategy = Callable[[Any, Any, Any, Any], Any]
-WORTH_COMPILING = 128  # steps of the loop; for fewer, compiling costs more than it gains
+WORTH_COMPILING = 192  # steps of the loop; for fewer, compiling costs more than it gains
 MOST_STRATEGIES = 16  # each needs 40 to 55 MB
 OPTIONS = {"length": int, "temperature": float, "top_k": int, "top_p": float}
 
