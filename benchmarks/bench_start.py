@@ -1,9 +1,9 @@
-"""Seconds from a command to its text, beside transformers and llama.cpp.
+"""Seconds from a command to its text, next to transformers and llama.cpp.
 
     python3 benchmarks/bench_start.py --peer_python OTHER_ENVIRONMENT/bin/python
 
 Each figure comes from fresh processes, which take turns; the table has medians. All engines have
-the same random weights of the 117M shape, made at the first run in --folder (2 GB with the forms
+the same random weights of the 117M shape, made at the first run in --folder (2 GB with the formats
 that the others read), and a vocabulary in which each token has one space, so that spaces count
 tokens. Ours is the script as a user runs it, into a pipe or a terminal. transformers loads a local
 folder with its tokenizer, and prints each token. llama.cpp has no vocabulary here and is given

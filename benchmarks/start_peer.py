@@ -3,8 +3,10 @@
 start_peer.py transformers|llama.cpp FOLDER PROMPT N_PROMPT TOKENS TOP_K
 """
 
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 
 class Printer:
@@ -39,7 +41,8 @@ def llama_cpp(folder, prompt, n_prompt, tokens, top_k):
     """Without a vocabulary: another prompt of as many tokens."""
     from llama import LlamaCpp
 
-    engine = LlamaCpp(folder, None, "float32", top_k)
+    hparams = SimpleNamespace(**json.loads((folder / "hparams.json").read_text(encoding="utf-8")))
+    engine = LlamaCpp(folder, hparams, "float32", top_k)
     for _ in engine.stream([[300] * n_prompt], tokens, greedy=False):
         print(" x", end="", flush=True)
 
