@@ -80,12 +80,14 @@ def choose(batch_size, dtype="float32", constant=False, quick=False):
     can_pack = constant and computes and processor() != "other" and onednn.is_available()
     if chosen():
         return chosen() if can_pack or chosen() != "packed" else "tensorflow"
-    many = batch_size is not None and not tf.config.list_physical_devices("GPU")
-    quick_row = quick and dtype == "bfloat16"  # other products are slow in it
-    if many and can_pack and (batch_size >= PACKED_FROM or quick_row):
-        return "packed"
-    many = many and batch_size >= UNCOMPILED_FROM[processor()] and not can_pack
-    return "tensorflow" if many or quick else "xla"
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    if batch_size is not None and on_cpu:
+        quick_row = quick and dtype == "bfloat16"  # other products are slow in it
+        if can_pack and (batch_size >= PACKED_FROM or quick_row):
+            return "packed"
+        if not can_pack and batch_size >= UNCOMPILED_FROM[processor()]:
+            return "tensorflow"
+    return "tensorflow" if quick else "xla"
 
 
 def stores_bfloat16(dtype):

@@ -82,8 +82,7 @@ class LanguageModel(AbstractContextManager["LanguageModel"]):
 
     Several models can be open, and TensorFlow's eager execution stays as it is. The first long text
     of a batch size, or the first with a seed, can take some seconds more, for compiling. A short
-    text does not wait for that. A new temperature, top_k, top_p, seed or length
-    compiles nothing.
+    text does not wait for that. A new temperature, top_k, top_p, seed or length compiles nothing.
 
     Several threads may use a model: calls of `generate`, `score` and `logits` wait for each other,
     and streams take turns.
